@@ -1,0 +1,1 @@
+"""Method comparison and cost measurements; `edge-zofc bench` runs them. See README.md here."""

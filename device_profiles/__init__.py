@@ -1,0 +1,1 @@
+"""Device profiles as TOML data; ``edge_zofc.profiles`` reads them."""

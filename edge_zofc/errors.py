@@ -1,0 +1,53 @@
+"""Every exception that edge-zofc raises on purpose, and the exit code each one ends a command with.
+
+    EdgeZofcError
+    ├── InputError          2   an option, a path or a file's content that the user can put right
+    │   ├── ImageError      2   one picture that cannot be used (learn skips it and counts it)
+    │   └── RunLockedError  2   another process works on the same run folder
+    ├── DoesNotFitError     3   memory or disk is too small for what was asked
+    ├── DivergedError       4   the loss left its band or is not a number
+    └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
+
+A message is one sentence that names the value, the limit and the way out. Anything else that escapes
+(a plain ``ValueError``, say) is a defect of edge-zofc itself and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class EdgeZofcError(Exception):
+    """Base of all errors below; ``exit_code`` is what the command line ends with."""
+
+    exit_code: int = 2
+
+
+class InputError(EdgeZofcError):
+    """The user asked for something that cannot be done as asked."""
+
+    exit_code = 2
+
+
+class ImageError(InputError):
+    """One picture cannot be decoded or is outside the limits."""
+
+
+class RunLockedError(InputError):
+    """Another process holds the lock of this run folder."""
+
+
+class DoesNotFitError(EdgeZofcError):
+    """The memory or disk budget is too small, or an allocation failed with nothing left to shrink."""
+
+    exit_code = 3
+
+
+class DivergedError(EdgeZofcError):
+    """The training loss is not finite or left its band."""
+
+    exit_code = 4
+
+
+class DamagedFileError(EdgeZofcError):
+    """A bundle, journal, snapshot or adapter file fails its size, hash, checksum or schema."""
+
+    exit_code = 5
