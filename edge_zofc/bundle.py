@@ -74,13 +74,12 @@ class BackboneInfo(_Strict):
 
 class ImageSpec(_Strict):
     """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of
-    ``size``, divide by 255, subtract ``mean``, divide by ``std`` (RGB order)."""
+    ``size``, divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
+    """
 
     size: Annotated[int, Field(ge=8, le=2048)]
     mean: tuple[float, float, float]
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
     interpolation: Interpolation
     crop_fraction: Annotated[float, Field(gt=0.1, le=1.0)]
 
@@ -94,6 +93,7 @@ class AdapterPiece(_Strict):
 
     @property
     def size(self) -> int:
+        """Number of entries."""
         return math.prod(self.shape)
 
 
@@ -122,7 +122,8 @@ class AdapterLayout(_Strict):
 
 class Fidelity(_Strict):
     """Correlation of the graph's projected gradients with the true directional derivatives (torch
-    autograd through the same, dequantised weights), over ``directions`` random directions."""
+    autograd through the same, dequantised weights), over ``directions`` random directions.
+    """
 
     eps: Annotated[float, Field(gt=0)]
     directions: Count
@@ -173,7 +174,8 @@ class Manifest(_Strict):
 @dataclass(frozen=True)
 class Probe:
     """Inputs and the features the workstation computed from them: images [n, 3, S, S], adapters [k, P],
-    features [k, n, D], all float32."""
+    features [k, n, D], all float32.
+    """
 
     images: np.ndarray
     adapters: np.ndarray
@@ -190,6 +192,7 @@ class Bundle:
 
     @property
     def graph_path(self) -> Path:
+        """The ONNX graph that onnxruntime opens; its weights lie beside it."""
         return self.folder / GRAPH
 
     def initial_adapter(self) -> np.ndarray:
@@ -242,7 +245,8 @@ def read_bundle(folder: Path) -> Bundle:
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise InputError(
-            f"There is no bundle in {folder} ({MANIFEST} is missing); write one with 'edge-zofc export {folder}'."
+            f"There is no bundle in {folder} ({MANIFEST} is missing); "
+            f"write one with 'edge-zofc export {folder}'."
         )
     if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
         raise DamagedFileError(
