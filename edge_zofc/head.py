@@ -1,0 +1,155 @@
+"""The first-order classifier: a cosine head that grows with new classes and trains by gradient.
+
+``logit = sigma * cos(feature, row)``, no bias; sigma is one learnable scalar that starts at 1 and is carried
+over tasks (ZO-FC, arXiv 2510.21019). The training loss is the cross-entropy over the current task's
+classes only; a test prediction is the argmax over every class seen.
+
+What may surprise: the state is plain numpy, and one SGD step exists twice, by torch's autograd and written
+out by hand. Importing torch costs 240 to 540 MiB of resident memory, more than some devices' whole budget;
+``tests/test_head.py`` holds the two together to 1e-6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+HeadBackend = Literal["torch", "numpy"]
+
+_TINY = np.float32(1e-12)  # the same floor as torch.nn.functional.normalize
+MIN_LEARNING_RATE = 1e-5
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Each vector along the last axis divided by its L2 norm (norms below 1e-12 count as 1e-12)."""
+    norms = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
+    return np.asarray(vectors / np.maximum(norms, _TINY))
+
+
+@dataclass
+class Head:
+    """Rows float32 [C, D] of the classes seen so far, by class id, and sigma float32 [1]."""
+
+    rows: np.ndarray
+    sigma: np.ndarray
+
+    @classmethod
+    def empty(cls, feature_size: int) -> Head:
+        """A head that knows no class yet; ``feature_size`` is D."""
+        return cls(np.zeros((0, feature_size), np.float32), np.ones(1, np.float32))
+
+    def grow(self, new_rows: np.ndarray) -> None:
+        """Append rows float32 [n, D] for the next n class ids; the old rows keep their values."""
+        self.rows = np.concatenate([self.rows, new_rows.astype(np.float32, copy=False)])
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Logits float32 [..., C] over every class seen, for features float32 [..., D]."""
+        return np.asarray(self.sigma[0] * (unit(features) @ unit(self.rows).T))
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Softmax of ``logits``, float64 [..., C]."""
+        logits = self.logits(features).astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+    def losses(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
+
+        ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query
+        differ by about 1e-4, of which float32 would leave three digits.
+        """
+        cosines = unit(features.astype(np.float64)) @ unit(self.rows[class_ids].astype(np.float64)).T
+        logits = float(self.sigma[0]) * cosines
+        top = logits.max(axis=-1)
+        log_sums = top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
+        chosen = np.take_along_axis(logits, labels[None, :, None], axis=-1)[..., 0]
+        return np.asarray((log_sums - chosen).mean(axis=-1))
+
+
+class HeadOptimiser:
+    """SGD with momentum on sigma and on one task's rows; built anew for each task, as the paper does.
+
+    Rows outside ``class_ids`` have a zero gradient under the local loss and are not touched.
+    """
+
+    def __init__(self, head: Head, class_ids: np.ndarray, momentum: float, backend: HeadBackend) -> None:
+        self.head = head
+        self.class_ids = np.asarray(class_ids, dtype=np.int64)
+        self.momentum = np.float32(momentum)
+        self.backend = backend
+        self.row_velocity = np.zeros((len(self.class_ids), head.rows.shape[1]), np.float32)
+        self.sigma_velocity = np.zeros(1, np.float32)
+
+    def step(self, features: np.ndarray, labels: np.ndarray, learning_rate: float) -> float:
+        """One SGD step on features float32 [B, D], labels int64 [B] (positions in ``class_ids``).
+
+        Changes ``head.rows``, ``head.sigma`` and the velocities; returns the loss before the step.
+        """
+        rows = self.head.rows[self.class_ids]
+        gradient = _torch_gradient if self.backend == "torch" else _numpy_gradient
+        loss, row_gradient, sigma_gradient = gradient(rows, self.head.sigma, features, labels)
+        self.row_velocity *= self.momentum
+        self.row_velocity += row_gradient
+        self.sigma_velocity *= self.momentum
+        self.sigma_velocity += sigma_gradient
+        rate = np.float32(learning_rate)
+        self.head.rows[self.class_ids] = rows - rate * self.row_velocity
+        self.head.sigma -= rate * self.sigma_velocity
+        return loss
+
+
+def cosine_rate(base: float, epoch: int, epochs: int) -> float:
+    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs``.
+
+    Loshchilov & Hutter 2017 (arXiv 1608.03983) without restarts, stepped once an epoch.
+    """
+    return MIN_LEARNING_RATE + (base - MIN_LEARNING_RATE) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def set_torch_threads(threads: int) -> None:
+    """Import torch and give it ``threads`` threads; its import is the only large cost of this module."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _torch_gradient(
+    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    import torch
+    from torch.nn import functional
+
+    row_tensor = torch.from_numpy(rows).requires_grad_()
+    sigma_tensor = torch.from_numpy(sigma.copy()).requires_grad_()
+    cosines = functional.normalize(torch.from_numpy(features), dim=-1) @ functional.normalize(row_tensor).T
+    loss = functional.cross_entropy(sigma_tensor * cosines, torch.from_numpy(labels))
+    row_gradient, sigma_gradient = torch.autograd.grad(loss, (row_tensor, sigma_tensor))
+    return float(loss.detach()), row_gradient.numpy(), sigma_gradient.numpy()
+
+
+def _numpy_gradient(
+    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The same gradient by hand: with u = f/|f|, v = w/|w| and G = dL/dcos = sigma (softmax - onehot) / B,
+    dL/dw = (G^T u - v (v . G^T u)) / |w| and dL/dsigma = sum(G cos) / sigma.
+    """
+    batch = len(features)
+    norms = np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), _TINY)
+    directions, inputs = rows / norms, unit(features)
+    cosines = inputs @ directions.T
+    logits = sigma[0] * cosines
+    top = logits.max(axis=1, keepdims=True)
+    powers = np.exp(logits - top)
+    sums = powers.sum(axis=1, keepdims=True)
+    index = np.arange(batch)
+    loss = float(np.mean(np.log(sums[:, 0]) + top[:, 0] - logits[index, labels]))
+    logit_gradient = powers / sums
+    logit_gradient[index, labels] -= 1
+    logit_gradient /= np.float32(batch)
+    sigma_gradient = np.array([np.sum(logit_gradient * cosines)], np.float32)
+    pulled = (sigma[0] * logit_gradient).T @ inputs
+    along = np.sum(directions * pulled, axis=1, keepdims=True)
+    return loss, np.asarray((pulled - directions * along) / norms, np.float32), sigma_gradient
