@@ -81,7 +81,7 @@ def test_the_calls_are_made_in_the_one_order_that_survives_a_power_cut(tmp_path)
 
 
 def whole_or_absent(log):
-    """Whether every cut leaves 'a' whole, as before or after one of the two writes, never older than promised."""
+    """Whether every cut leaves 'a' whole, and never older than what a finished write promised."""
     for done, disk in disks_after_cut(log):
         finished = sum(call[0] == "fsync_folder" for call in log[:done])
         if disk.get("a") not in [None, b"one", b"twotwo"][finished:]:
