@@ -1,0 +1,166 @@
+"""Passes over pictures that do not train: class means, accuracies, and the class-mean floor beside them.
+
+The floor is SimpleCIL (arXiv 2303.07338): the mean frozen feature of each class as its row, cosine, no training.
+It is what a learner has to beat, so it is measured on the same pictures in the same pass.
+
+What may surprise: the frozen features of test pictures are kept on disk (``R/frozen/``), because they are the
+same at every stage; the second evaluation of a task costs the floor no forward pass. A missing or
+unreadable cache file is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_zofc.backbone import Backbone
+from edge_zofc.bundle import ImageSpec
+from edge_zofc.durable import make_folder, write_atomic
+from edge_zofc.errors import ImageError
+from edge_zofc.forward import Checkpoint, readable_features
+from edge_zofc.head import Head, unit
+from edge_zofc.images import load_test
+from edge_zofc.stream import Sample
+
+Skipped = Callable[[Path, ImageError], None]
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """How a pass reads pictures: the bundle's test transform, and whom to tell of an unreadable one."""
+
+    spec: ImageSpec
+    normalise: bool
+    skipped: Skipped
+    between_runs: Checkpoint
+
+
+@dataclass
+class Tally:
+    """Right answers and pictures seen by class id (int64 [C] each), and the passes that they took."""
+
+    correct: np.ndarray
+    floor_correct: np.ndarray
+    total: np.ndarray
+    forward_passes: int = 0
+    floor_forward_passes: int = 0
+
+    @classmethod
+    def empty(cls, classes: int) -> Tally:
+        """Zeros for ``classes`` classes."""
+        return cls(*(np.zeros(classes, np.int64) for _ in range(3)))
+
+    def add(self, other: Tally) -> None:
+        """Add another tally of the same classes."""
+        self.correct += other.correct
+        self.floor_correct += other.floor_correct
+        self.total += other.total
+        self.forward_passes += other.forward_passes
+        self.floor_forward_passes += other.floor_forward_passes
+
+
+def feature_sums(
+    backbone: Backbone, adapters: list[np.ndarray], samples: list[Sample], classes: int, reader: PictureReader
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Sums of features by class, float64 [len(adapters), classes, D]; pictures by class; unreadable positions.
+
+    ``classes`` is one more than the largest class id in ``samples``.
+    """
+    sums = np.zeros((len(adapters), classes, backbone.feature_size), np.float64)
+    counts = np.zeros(classes, np.int64)
+    unreadable: list[int] = []
+
+    def load(index: int, out: np.ndarray) -> None:
+        load_test(samples[index].path, reader.spec, normalise=reader.normalise, out=out)
+
+    def skipped(index: int, error: ImageError) -> None:
+        unreadable.append(index)
+        reader.skipped(samples[index].path, error)
+
+    parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.between_runs)
+    for indices, features in parts:
+        labels = np.array([samples[index].class_id for index in indices])
+        counts += np.bincount(labels, minlength=classes)
+        for row, label in enumerate(labels):
+            sums[:, label] += features[:, row]
+    return sums, counts, unreadable
+
+
+def evaluate_task(
+    backbone: Backbone,
+    head: Head,
+    theta: np.ndarray,
+    floor: Head,
+    frozen_theta: np.ndarray,
+    samples: list[Sample],
+    cache: Path,
+    reader: PictureReader,
+) -> Tally:
+    """Count right answers of the learner and of the floor on one task's test pictures, over all classes seen.
+
+    ``cache`` is the file that keeps the frozen features; it is written when it is not there.
+    """
+    classes = len(head.rows)
+    tally = Tally.empty(classes)
+    cached = _read_cache(cache, backbone.feature_size)
+    same = bool(np.array_equal(theta, frozen_theta))
+    adapters = [theta] if same or cached is not None else [theta, frozen_theta]
+
+    def load(index: int, out: np.ndarray) -> None:
+        load_test(samples[index].path, reader.spec, normalise=reader.normalise, out=out)
+
+    def skipped(index: int, error: ImageError) -> None:
+        reader.skipped(samples[index].path, error)
+
+    def count_and_give_frozen_rows() -> Iterator[bytes]:
+        parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.between_runs)
+        for indices, features in parts:
+            labels = np.array([samples[index].class_id for index in indices])
+            tally.total += np.bincount(labels, minlength=classes)
+            tally.correct += _right(head, features[0], labels, classes)
+            tally.forward_passes += len(labels)
+            yield np.column_stack([features[-1], labels.astype(np.float32)]).tobytes()
+
+    if cached is None:
+        make_folder(cache.parent)
+        write_atomic(cache, count_and_give_frozen_rows())
+        cached = _read_cache(cache, backbone.feature_size)
+        tally.floor_forward_passes += 0 if same else tally.forward_passes
+    else:
+        for _ in count_and_give_frozen_rows():
+            pass
+    for start in range(0, len(cached) if cached is not None else 0, 1024):
+        rows = np.asarray(cached[start : start + 1024])
+        tally.floor_correct += _right(floor, rows[:, :-1], rows[:, -1].astype(np.int64), classes)
+    return tally
+
+
+def floor_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:
+    """The class-mean classifier from sums float64 [C, D] and counts int64 [C]."""
+    return Head(mean_rows(class_sums, class_counts), np.ones(1, np.float32))
+
+
+def mean_rows(class_sums: np.ndarray, class_counts: np.ndarray) -> np.ndarray:
+    """Unit-length class means float32 [C, D]; a class without pictures gets zeros (cosine 0 to everything)."""
+    means = class_sums / np.maximum(class_counts, 1)[:, None]
+    return unit(means).astype(np.float32)
+
+
+def _right(head: Head, features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    guesses = head.logits(features).argmax(axis=-1)
+    return np.bincount(labels[guesses == labels], minlength=classes)
+
+
+def _read_cache(path: Path, feature_size: int) -> np.ndarray | None:
+    """Rows float32 [n, D + 1], memory-mapped: the frozen features and, exact below 2^24, the class id."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError:
+        return None
+    row_bytes = 4 * (feature_size + 1)
+    if size_bytes == 0 or size_bytes % row_bytes:
+        return None
+    return np.memmap(path, np.float32, "r", shape=(size_bytes // row_bytes, feature_size + 1))

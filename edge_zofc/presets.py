@@ -1,0 +1,102 @@
+"""Every number that steers a run, and the two presets: ``paper`` to the letter, ``edge`` as measured best.
+
+What may surprise: the options are frozen into the run folder by the first ``learn`` on it. A later call on the
+same run may leave them out or repeat them, but not change them, because replay and resume depend on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from edge_zofc.adapter import lattice_eps
+from edge_zofc.errors import InputError
+from edge_zofc.spsa import QueryForm
+
+HeadInit = Literal["class-means", "random"]
+PresetName = Literal["edge", "paper"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run.
+
+    ``epochs`` a task, of which the first ``head_epochs`` also train the head; ``clip_norm`` bounds the L2 norm
+    of the gradient estimate (0: no bound); ``normalise`` False feeds pixels in [0, 1] as the authors'
+    release does, True applies the backbone's own mean and standard deviation.
+    """
+
+    preset: PresetName
+    seed: int = 1993
+    epochs: int = 20
+    head_epochs: int = 10
+    batch_size: int = 48
+    queries: int = 4
+    query_form: QueryForm = "two-sided"
+    eps: float = 1e-3
+    adapter_lr: float = 0.01
+    head_lr: float = 0.01
+    momentum: float = 0.9
+    clip_norm: float = 1.0
+    head_init: HeadInit = "random"
+    normalise: bool = False
+
+    def check(self) -> Options:
+        """Return self, or raise InputError that names the first option outside its limits."""
+        whole = {"epochs": 10_000, "batch_size": 65_536, "queries": 1024}
+        for name, most in whole.items():
+            _require(name, getattr(self, name), 1, most)
+        _require("head_epochs", self.head_epochs, 0, self.epochs)
+        _require("seed", self.seed, 0, 2**63 - 1)
+        for name in ("adapter_lr", "head_lr"):
+            _require(name, getattr(self, name), 0, 100)
+        _require("momentum", self.momentum, 0, 0.9999)
+        _require("clip_norm", self.clip_norm, 0, 1e6)
+        lattice_eps(self.eps)
+        return self
+
+
+# Values of the authors' release (arXiv 2510.21019), CIFAR-100 configuration.
+PAPER = Options(preset="paper")
+EDGE = Options(
+    preset="edge",
+    epochs=5,
+    head_epochs=5,
+    query_form="one-sided",
+    head_init="class-means",
+    normalise=True,
+)
+PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
+
+
+def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
+    """The preset with ``changes`` applied. ``head_epochs`` follows a smaller ``epochs`` when not given.
+
+    Raises InputError for a value outside its limits.
+    """
+    base = PRESETS[preset]
+    if "epochs" in changes and "head_epochs" not in changes:
+        # The share of epochs that train the head stays the preset's own.
+        share = base.head_epochs / base.epochs
+        changes = {**changes, "head_epochs": max(1, round(share * int(changes["epochs"])))}
+    return replace(base, **changes).check()
+
+
+def options_from_json(data: dict[str, Any]) -> Options:
+    """Options from the dictionary that ``dataclasses.asdict`` gave. Raises InputError for anything else."""
+    known = {field.name for field in fields(Options)}
+    if set(data) != known or data["preset"] not in get_args(PresetName):
+        raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
+    return Options(**data).check()
+
+
+def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> list[str]:
+    """What an explicit request changes about a run's frozen options, as "name: old -> new" texts."""
+    wanted = dict(changes) if preset is None else {"preset": preset, **changes}
+    current = asdict(old)
+    return [f"{name}: {current[name]} -> {value}" for name, value in wanted.items() if current[name] != value]
+
+
+def _require(name: str, value: float, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise InputError(f"{name.replace('_', '-')} is {value}, it must lie between {least} and {most}.")

@@ -1,0 +1,178 @@
+"""All that a run knows: what a snapshot must hold so that a resumed run ends with the same bits.
+
+What may surprise: nothing here depends on when a snapshot is taken. Counters that go into ``result.json`` are
+part of the state, so a step that is repeated after a power cut is counted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_zofc.adapter import Adapter
+from edge_zofc.errors import DamagedFileError
+from edge_zofc.head import Head, HeadBackend, HeadOptimiser
+from edge_zofc.snapshot import Snapshot
+
+Phase = Literal["idle", "training", "trained"]
+"""idle: between tasks; training: at ``epoch``/``batch``; trained: the task waits for its evaluation."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TaskProgress(_Model):
+    """One task as far as it is learnt; ``seconds`` is wall time of its training."""
+
+    name: str
+    class_ids: list[int]
+    train_images: int = 0
+    test_images: int = 0
+    skipped_images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    first_loss: float | None = None
+    last_loss: float | None = None
+    fingerprint: str = ""
+    unreadable: list[int] = Field(default_factory=list)
+    """Positions in the task's training list that could not be decoded when the task began."""
+
+
+class Counts(_Model):
+    """Right answers of one learner: ``correct[i][j]`` after task i on task j (None: not measured), and by class
+    at the last stage.
+    """
+
+    correct: list[list[int | None]] = Field(default_factory=list)
+    correct_by_class: list[int] = Field(default_factory=list)
+
+
+class Progress(_Model):
+    """The part of the state that is not an array. ``total[j]`` is the number of test pictures of task j."""
+
+    phase: Phase = "idle"
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    journal_records: int = 0
+    class_names: list[str] = Field(default_factory=list)
+    tasks: list[TaskProgress] = Field(default_factory=list)
+    learner: Counts = Field(default_factory=Counts)
+    floor: Counts = Field(default_factory=Counts)
+    total: list[int] = Field(default_factory=list)
+    total_by_class: list[int] = Field(default_factory=list)
+    forward_passes: int = 0
+    evaluation_forward_passes: int = 0
+    floor_forward_passes: int = 0
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    peak_anonymous_bytes: int | None = None
+    peak_file_bytes: int | None = None
+    head_backend: HeadBackend = "torch"
+
+
+@dataclass
+class RunState:
+    """Adapter, head, its optimiser while a task is being learnt, the floor's class sums and the progress.
+
+    ``class_sums`` float64 [C, D] and ``class_counts`` int64 [C]: sums of the frozen features of each class's
+    training pictures, which is all that the class-mean floor needs.
+    """
+
+    adapter: Adapter
+    head: Head
+    class_sums: np.ndarray
+    class_counts: np.ndarray
+    progress: Progress = field(default_factory=Progress)
+    optimiser: HeadOptimiser | None = None
+
+    @classmethod
+    def start(cls, adapter: Adapter, feature_size: int) -> RunState:
+        """The state before the first task."""
+        sums = np.zeros((0, feature_size), np.float64)
+        return cls(adapter, Head.empty(feature_size), sums, np.zeros(0, np.int64))
+
+    @property
+    def current_task(self) -> TaskProgress:
+        """The task that was begun last."""
+        return self.progress.tasks[-1]
+
+    @property
+    def finished_tasks(self) -> list[TaskProgress]:
+        """Tasks that were learnt and evaluated."""
+        tasks = self.progress.tasks
+        return tasks if self.progress.phase == "idle" else tasks[:-1]
+
+    def to_snapshot(self) -> Snapshot:
+        """Copies of everything, so that learning may go on while the snapshot is written."""
+        arrays = {
+            "theta": self.adapter.theta.copy(),
+            "velocity": self.adapter.velocity.copy(),
+            "rows": self.head.rows.copy(),
+            "sigma": self.head.sigma.copy(),
+            "class_sums": self.class_sums.copy(),
+            "class_counts": self.class_counts.copy(),
+        }
+        if self.optimiser is not None:
+            arrays["row_velocity"] = self.optimiser.row_velocity.copy()
+            arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
+        return Snapshot(arrays, self.progress.model_dump(mode="json"))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over what a snapshot holds, in place. Raises DamagedFileError if it is not a state."""
+        try:
+            progress = Progress.model_validate(snapshot.metadata)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DamagedFileError(f"a snapshot's state is not valid: {where}: {first['msg']}.") from error
+        arrays, feature_size = snapshot.arrays, self.head.rows.shape[1]
+        count, size = len(progress.class_names), self.adapter.size
+        _expect(arrays, "theta", np.float32, (size,))
+        _expect(arrays, "velocity", np.float32, (size,))
+        _expect(arrays, "rows", np.float32, (count, feature_size))
+        _expect(arrays, "sigma", np.float32, (1,))
+        _expect(arrays, "class_sums", np.float64, (count, feature_size))
+        _expect(arrays, "class_counts", np.int64, (count,))
+        self.progress = progress
+        self.adapter.theta[:] = arrays["theta"]
+        self.adapter.velocity[:] = arrays["velocity"]
+        self.head.rows = arrays["rows"].copy()
+        self.head.sigma = arrays["sigma"].copy()
+        self.class_sums = arrays["class_sums"].copy()
+        self.class_counts = arrays["class_counts"].copy()
+        self.optimiser = None
+        if progress.phase == "training":
+            optimiser = self.begin_optimiser()
+            rows = (len(self.current_task.class_ids), feature_size)
+            _expect(arrays, "row_velocity", np.float32, rows)
+            _expect(arrays, "sigma_velocity", np.float32, (1,))
+            optimiser.row_velocity[:] = arrays["row_velocity"]
+            optimiser.sigma_velocity[:] = arrays["sigma_velocity"]
+
+    def begin_optimiser(self) -> HeadOptimiser:
+        """Set and return a new head optimiser for the current task, as the paper rebuilds it for each."""
+        ids = np.array(self.current_task.class_ids, np.int64)
+        self.optimiser = HeadOptimiser(self.head, ids, self.adapter.momentum, self.progress.head_backend)
+        return self.optimiser
+
+    def add_classes(self, names: list[str], rows: np.ndarray) -> None:
+        """Give ids to new classes: ``rows`` float32 [n, D] for the n ``names``."""
+        self.progress.class_names.extend(names)
+        self.head.grow(rows)
+        missing = len(self.progress.class_names) - len(self.class_sums)
+        self.class_sums = np.concatenate([self.class_sums, np.zeros((missing, rows.shape[1]))])
+        self.class_counts = np.concatenate([self.class_counts, np.zeros(missing, np.int64)])
+
+
+def _expect(arrays: dict[str, np.ndarray], name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+    found = arrays.get(name)
+    if found is None or found.dtype != dtype or found.shape != shape:
+        what = "missing" if found is None else f"{found.dtype} {found.shape}"
+        raise DamagedFileError(f"a snapshot's array {name} is {what}, not {np.dtype(dtype)} {shape}.")
+    if found.dtype.kind == "f" and not bool(np.isfinite(found).all()):
+        raise DamagedFileError(f"a snapshot's array {name} holds values that are not finite.")
