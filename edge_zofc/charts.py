@@ -1,0 +1,361 @@
+"""The pictures of a run, each one inline SVG.
+
+The surprise: nothing is drawn in a colour. Every stroke and letter gets a stand-in such as ``#010101``, which
+becomes a CSS variable in the finished SVG, so that one picture serves the light and the dark page. Letters
+stay letters (no outlines). Task names are never drawn: fonts lack their characters, ``$`` starts a formula.
+The colours behind the variables are Okabe and Ito's (jfly.uni-koeln.de/color), which colour-blind readers can
+tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from edge_zofc.records import Bucket, Curve, Log, RunResult, Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+LEARNER, FLOOR, THIRD, LIMIT = "#040404", "#050505", "#060606", "#070707"
+STAND_INS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    LEARNER: "var(--learner)",
+    FLOOR: "var(--floor)",
+    THIRD: "var(--third)",
+    LIMIT: "var(--limit)",
+}
+STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "ytick.left": False,
+}
+NUMBERED_CELLS = 12  # tasks up to which every cell of the heat map holds its number
+VECTOR_CELLS = 24  # tasks up to which cells are vector shapes; beyond, one embedded bitmap is smaller
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture: ``svg`` is markup that is safe to place in a page as it is."""
+
+    title: str
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def accuracy_chart(result: RunResult) -> Chart | None:
+    """Accuracy on all seen classes after each task, learner and class-mean floor; None without accuracies."""
+    floor = result.class_mean_floor
+    series = [("learner", LEARNER, "o", result.stage_accuracy)]
+    if floor is not None:
+        series.append(("class means, no training", FLOOR, "s", floor.stage_accuracy))
+    series = [entry for entry in series if _known(entry[3])]
+    if not series:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for label, colour, marker, values in series:
+            percent = [math.nan if value is None else 100 * value for value in values]
+            style = "-" if colour == LEARNER else "--"
+            size = 5 if len(percent) <= 25 else 3
+            axes.plot(
+                range(1, len(percent) + 1), percent, style, color=colour, marker=marker, ms=size, label=label
+            )
+        _task_axis(axes, max(len(values) for *_, values in series))
+        axes.set(ylim=(0, 102), ylabel="accuracy on all seen classes (%)")
+        _legend(axes)
+
+    ends = "; ".join(f"{label} ends at {_percent(_known(values)[-1])}" for label, *_, values in series)
+    return Chart(
+        "Accuracy on all seen classes",
+        "Every point answers over all classes seen so far, so the question gets harder from task to task.",
+        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {ends}."),
+    )
+
+
+def matrix_chart(scores: Scores) -> Chart | None:
+    """The accuracy matrix as a heat map, row = after task i, column = on task j; None without accuracies."""
+    import matplotlib
+    import numpy as np
+
+    count = len(scores.accuracy_matrix)
+    cells = np.full((count, count), np.nan)
+    for index, row in enumerate(scores.accuracy_matrix):
+        cells[index, : index + 1] = [math.nan if value is None else 100 * value for value in row]
+    if np.isnan(cells).all():
+        return None
+    colours = matplotlib.colormaps["cividis"]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        edges = np.arange(count + 1) + 0.5
+        mesh = axes.pcolormesh(
+            edges,
+            edges,
+            np.ma.masked_invalid(cells),
+            cmap=colours,
+            vmin=0,
+            vmax=100,
+            rasterized=count > VECTOR_CELLS,
+        )
+        if count <= VECTOR_CELLS:
+            mesh.set(edgecolor="face", linewidth=0.3)
+        axes.grid(visible=False)
+        axes.set(ylim=(count + 0.5, 0.5), ylabel="after learning task", aspect="equal")
+        _task_axis(axes, count, "accuracy on task", margin=0.5)
+        axes.set_yticks(axes.get_xticks())
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        bar = figure.colorbar(
+            mesh, ax=axes, label="accuracy (%)", fraction=0.045, pad=0.03, ticks=range(0, 101, 20)
+        )
+        bar.outline.set_visible(False)
+        if count <= NUMBERED_CELLS:
+            for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):
+                ink = "white" if cells[i, j] < 55 else "black"
+                axes.text(j + 1, i + 1, f"{cells[i, j]:.0f}", ha="center", va="center", color=ink, size=9)
+
+    return Chart(
+        "Accuracy on every task after every task",
+        "A column is one task's life: its first cell is how well it was learnt, its lowest what is left.",
+        _svg(
+            draw,
+            f"Heat map of the accuracy matrix of {count} tasks; all numbers are in the table below.",
+            3.9,
+        ),
+    )
+
+
+def forgetting_chart(result: RunResult) -> Chart | None:
+    """Points that each task lost since its best stage, and their mean; None before a second task."""
+    lost = result.task_forgetting()
+    if not _known(lost):
+        return None
+    floor = [] if result.class_mean_floor is None else result.class_mean_floor.task_forgetting()
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        x = range(1, len(lost) + 1)
+        axes.bar(
+            x,
+            [math.nan if value is None else 100 * value for value in lost],
+            0.62,
+            color=LEARNER,
+            label="learner",
+        )
+        if len(floor) == len(lost) and _known(floor):
+            points = [math.nan if value is None else 100 * value for value in floor]
+            axes.plot(x, points, "s", color=FLOOR, ms=5, mec="none", label="class means, no training")
+        if result.forgetting is not None:
+            axes.axhline(100 * result.forgetting, color=LIMIT, lw=1.2, ls="--", label="learner's mean")
+        _task_axis(axes, len(lost), "task", margin=0.5)
+        top = max([100 * value for value in [*_known(lost), *_known(floor)]])
+        axes.set(ylabel="points lost since the best stage", ylim=(0, max(1.0, 1.15 * top)))
+        _legend(axes)
+
+    worst = max(_known(lost))
+    return Chart(
+        "Forgetting per task",
+        "A task's best accuracy minus its accuracy at the end; the last task has nothing to forget yet.",
+        _svg(draw, f"Bar chart of the points that each task lost; the most is {100 * worst:.1f} points."),
+    )
+
+
+def memory_chart(result: RunResult, log: Log) -> Chart | None:
+    """Resident memory step by step under the budget; None where no step was logged."""
+    curves = [
+        ("resident", LEARNER, log.rss_mib),
+        ("anonymous", FLOOR, log.anonymous_mib),
+        ("file-backed", THIRD, log.file_mib),
+    ]
+    curves = [entry for entry in curves if entry[2].buckets]
+    if not curves:
+        return None
+    highest = max(bucket.high for *_, curve in curves for bucket in curve.buckets)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        top = highest
+        for label, colour, curve in curves:
+            axes.plot(*_points(curve, "high"), color=colour, lw=1.8, label=label)
+        for name, limit, style in (
+            ("budget", result.memory_budget_mib, "-"),
+            ("predicted peak", result.predicted_peak_mib, ":"),
+        ):
+            # A limit far above would press the curves onto the axis; the cost table has the numbers.
+            if limit is not None and limit <= 4 * highest:
+                axes.axhline(limit, color=LIMIT, lw=1.6, ls=style, label=f"{name} {limit:,.0f} MiB")
+                top = max(top, limit)
+        axes.set(ylim=(0, max(1.0, 1.08 * top)), ylabel="memory (MiB)")
+        _step_axis(axes, result, log)
+        _legend(axes)
+
+    budget = (
+        "" if result.memory_budget_mib is None else f" under a budget of {result.memory_budget_mib:,.0f} MiB"
+    )
+    return Chart(
+        "Memory of the process",
+        "Anonymous memory is what the process holds; file-backed pages (mapped weights) can be dropped.",
+        _svg(
+            draw,
+            f"Line chart of the memory at every training step{budget}; the highest is {highest:,.0f} MiB.",
+        ),
+    )
+
+
+def loss_chart(result: RunResult, log: Log) -> Chart | None:
+    """Loss of every step, faint, and its running mean within each task; None where no step was logged."""
+    buckets = log.loss.buckets
+    if not buckets:
+        return None
+    smooth = _running_mean(buckets, [step for step, _ in log.task_starts])
+    middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
+    highest = max(bucket.high for bucket in buckets)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        steps, means = _points(log.loss, "mean")
+        if log.loss.stride > 1:
+            lows, highs = _points(log.loss, "low")[1], _points(log.loss, "high")[1]
+            axes.fill_between(steps, lows, highs, color=LEARNER, alpha=0.18, lw=0, label="range")
+        axes.plot(
+            steps,
+            means,
+            color=LEARNER,
+            alpha=0.4,
+            lw=0.9,
+            label="each step" if log.loss.stride == 1 else "mean",
+        )
+        axes.plot(steps, smooth, color=FLOOR, lw=2, label="running mean within a task")
+        if min(bucket.low for bucket in buckets) > 0 and highest > 20 * middle:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=min(0.0, min(bucket.low for bucket in buckets)))
+        axes.set(ylabel="cross-entropy over the task's classes (nats)")
+        _step_axis(axes, result, log)
+        _legend(axes)
+
+    return Chart(
+        "Training loss",
+        "The loss starts anew with each task (thin upright lines), since it covers that task's classes only.",
+        _svg(draw, f"Line chart of the training loss over steps; the last running mean is {smooth[-1]:.3g}."),
+    )
+
+
+def _running_mean(buckets: Sequence[Bucket], starts: Sequence[int]) -> list[float]:
+    """Exponential mean over about a fiftieth of the curve, begun anew at every task's first step."""
+    keep = 1 - 1 / max(2.0, len(buckets) / 50)
+    values: list[float] = []
+    upcoming = 0
+    for bucket in buckets:
+        fresh = not values
+        while upcoming < len(starts) and starts[upcoming] <= bucket.first:
+            upcoming, fresh = upcoming + 1, True
+        values.append(bucket.mean if fresh else keep * values[-1] + (1 - keep) * bucket.mean)
+    return values
+
+
+def _points(curve: Curve, what: str) -> tuple[list[int], list[float]]:
+    return [bucket.first for bucket in curve.buckets], [getattr(bucket, what) for bucket in curve.buckets]
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _legend(axes: Axes) -> None:
+    columns = 3 if len(axes.get_legend_handles_labels()[0]) != 4 else 2
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, handlelength=1.6, columnspacing=1.4
+    )
+
+
+def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float = 0.3) -> None:
+    every = max(1, math.ceil(count / 12))
+    ticks = [1, *range(every, count + 1, every)] if every > 1 else list(range(1, count + 1))
+    axes.set(xlim=(1 - margin, count + margin), xlabel=label)
+    axes.set_xticks(sorted(set(ticks)))
+
+
+def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
+    """Label the step axis and mark where tasks begin."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    minutes = "" if result.seconds is None else f" ({result.seconds / 60:,.1f} minutes in all)"
+    axes.set(xlabel=f"training step{minutes}")
+    every = max(1, math.ceil(len(log.task_starts) / 10))
+    for index, (step, task) in enumerate(log.task_starts):
+        if len(log.task_starts) <= 60:
+            axes.axvline(step, color=GRID, lw=0.8, zorder=0)
+        if index % every == 0 and len(log.task_starts) > 1:
+            axes.annotate(
+                f"task {task + 1}" if index == 0 else f"{task + 1}",
+                xy=(step, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(2, 3),
+                textcoords="offset points",
+                color=MUTED,
+                size=7,
+            )
+
+
+def _svg(draw: Callable[[Figure], None], description: str, height: float = 3.2) -> str:
+    """Let ``draw`` fill a figure and return it as themed inline SVG that scales with the page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    # Ids of one page must differ between pictures, and a report must not differ between two writings.
+    with rc_context({**STYLE, "svg.hashsalt": description}):
+        figure = Figure(figsize=(5.8, height), layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=200)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in STAND_INS.items():
+        text = text.replace(stand_in, variable)
+    text = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL
+    )  # would rule the whole page
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # "figure_1", "axes_1" ... would stand in every picture
+    text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans'")
+    width, tall = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
+    opening = f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width} {tall}">'
+    return opening + text[text.index(">") + 1 :].strip()

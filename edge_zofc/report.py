@@ -1,0 +1,451 @@
+"""A run as one page that opens anywhere, and as some lines for the terminal.
+
+The surprise: the page asks for nothing, not even from its own folder. Pictures are inline SVG, the style is
+here, scripts are forbidden by its own content policy, and everything that came out of a file is escaped, so a
+report may be mailed or kept for years. Numbers are those of ``result.json``; a value that the run does not have
+(no test pictures, no second task) is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from edge_zofc import charts
+from edge_zofc.durable import write_atomic
+from edge_zofc.records import (
+    Log,
+    RunResult,
+    Scores,
+    check_result,
+    printable,
+    read_log,
+    read_result,
+)
+
+NOTHING = "–"
+LISTED_TASKS = 500  # rows of the per-task table; a run with more keeps them in result.json
+LISTED_CLASSES = 8  # class names that a row of that table spells out
+SUMMARY_ROWS = 8  # rows of the matrix on the terminal
+
+STYLE = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --ink: #1b1f24; --muted: #5b6572; --grid: #e3e7ec;
+  --learner: #0072b2; --floor: #d55e00; --third: #008f68; --limit: #9a3d7c; --good: #006d4e; --bad: #a63c00; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1d2126; --ink: #e8eaed; --muted: #a2abb6;
+  --grid: #343a42; --learner: #56b4e9; --floor: #e69f00; --third: #2cc295; --limit: #e08cc0; --good: #4fd1a5;
+  --bad: #ff9a5c; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 72rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; max-width: 46rem; text-wrap: balance; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
+p { margin: 0 0 .75rem; max-width: 46rem; }
+.kicker, figcaption, .small { color: var(--muted); font-size: .88rem; }
+.kicker { margin-bottom: .4rem; overflow-wrap: anywhere; }
+.verdict { border-left: 4px solid var(--muted); padding: .1rem 0 .1rem .8rem; }
+.verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
+.tiles { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); margin: 1.5rem 0 0; }
+.tiles div, figure, .sheet { background: var(--card); border: 1px solid var(--grid); border-radius: .6rem; }
+.tiles div { padding: .8rem 1rem; }
+.tiles dt { color: var(--muted); font-size: .85rem; }
+.tiles dd { margin: 0; font-size: 1.55rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums; }
+.tiles dd + dd { font-size: .85rem; font-weight: 400; color: var(--muted); }
+.pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+figure { margin: 0; padding: 1rem 1.1rem .8rem; display: flex; flex-direction: column; }
+figure h3 { margin: 0 0 .5rem; font-size: 1rem; }
+figure svg { width: 100%; height: auto; stroke-linejoin: round; margin-bottom: .4rem; }
+figcaption { margin-top: auto; }
+.sheet { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--grid); }
+thead th { border-top: 0; color: var(--muted); font-weight: 600; vertical-align: bottom; }
+th { font-weight: 500; } td.n, th.n { text-align: right; white-space: nowrap; }
+td.name { overflow-wrap: anywhere; min-width: 9rem; }
+.columns { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  align-items: start; }
+ul { padding-left: 1.2rem; overflow-wrap: anywhere; }
+@media print { body { background: none; } figure, tr { break-inside: avoid; } }
+"""
+
+
+def write_report(run_folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a run to ``out`` (by default ``report.html`` in the run folder) and return its path.
+
+    Raises InputError where the folder holds no result or the page cannot be written, DamagedFileError where
+    ``result.json`` is not what ``learn`` writes.
+    """
+    result, log = read_result(run_folder), read_log(run_folder)
+    path = run_folder / "report.html" if out is None else out
+    write_atomic(path, _page(result, log).encode("utf-8", "replace"))
+    return path
+
+
+def summary(result: dict[str, Any], width: int = 100) -> str:
+    """The same in about 20 lines of plain ASCII, of ``width`` (at least 60) columns, without a final newline.
+
+    Raises DamagedFileError for an object that is not a result.
+    """
+    run = check_result(result)
+    width = max(60, width)
+    lines = [headline(run), verdict(run)[1], "", *_matrix_lines(run, width), ""]
+    lines += [f"{name}: {value}" for name, value in _terminal_facts(run)]
+    wrapped = (
+        textwrap.wrap(line, width, subsequent_indent="    ") if len(line) > width else [line]
+        for line in lines
+    )
+    return "\n".join(line.replace(NOTHING, "-") for group in wrapped for line in group)
+
+
+def headline(result: RunResult) -> str:
+    """What the run came to, in one sentence."""
+    learnt = result.tasks[
+        : len(result.accuracy_matrix) or None
+    ]  # a stopped run may list tasks it never reached
+    classes = {class_id for task in learnt for class_id in task.class_ids}
+    done = f"After {_count(len(learnt), 'task')} and {_count(len(classes), 'class', 'classes')} the learner"
+    if result.last_accuracy is None:
+        return f"{done} has no accuracy: the stream has no test pictures."
+    sentence = f"{done} names {percent(result.last_accuracy)} of all test pictures"
+    floor = result.class_mean_floor
+    if floor is None or floor.last_accuracy is None:
+        return sentence + "."
+    return f"{sentence}; class means without any training: {percent(floor.last_accuracy)}."
+
+
+def verdict(result: RunResult) -> tuple[str, str]:
+    """("good" | "bad" | "", sentence): does training beat the class means of the frozen features?"""
+    floor = result.class_mean_floor
+    if floor is None or floor.last_accuracy is None or result.last_accuracy is None:
+        return (
+            "",
+            "Whether it beats class means without any training cannot be said: there is nothing to compare.",
+        )
+    end = 100 * (result.last_accuracy - floor.last_accuracy)
+    gains = [end]
+    text = f"{end:+.1f} points at the end"
+    if result.average_accuracy is not None and floor.average_accuracy is not None:
+        gains.append(100 * (result.average_accuracy - floor.average_accuracy))
+        text += f", {gains[-1]:+.1f} points on average over the stages"
+    if min(gains) > 0:
+        return "good", f"The learner beats the class-mean floor: {text}."
+    if max(gains) > 0:
+        return "", f"The learner beats the class-mean floor only in part: {text}."
+    return (
+        "bad",
+        f"The learner does not beat the class-mean floor: {text}. Training did not pay on this stream.",
+    )
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as ``71.2 %``, None as a dash."""
+    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def points(change: float | None, signed: bool = False) -> str:
+    """A difference of fractions as ``10.5 points``, None as a dash."""
+    return NOTHING if change is None else f"{100 * change:{'+' if signed else ''}.1f} points"
+
+
+def number(value: float | None, unit: str = "", digits: int = 0) -> str:
+    """``1,234.5 unit``, None as a dash; what is too long to read becomes a power of ten."""
+    if value is None:
+        return NOTHING
+    text = f"{value:,.{digits}f}" if abs(value) < 1e15 else f"{value:.3g}"
+    return f"{text} {unit}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``4 min 12 s``, None as a dash."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def memory_sentence(result: RunResult) -> str:
+    """Peak against budget and prediction, in one sentence."""
+    peak, budget, predicted = result.peak_rss_mib, result.memory_budget_mib, result.predicted_peak_mib
+    if peak is None:
+        return "The peak memory was not measured."
+    text = f"The process took {number(peak, 'MiB')} at its peak"
+    if budget:
+        text += f", {100 * peak / budget:.0f} % of its budget of {number(budget, 'MiB')}"
+        text += " (over the budget)" if peak > budget else ""
+    if predicted and peak:
+        error = 100 * (predicted / peak - 1)
+        side = (
+            "as measured"
+            if abs(error) < 0.5
+            else f"{abs(error):.0f} % {'above' if error > 0 else 'below'} that"
+        )
+        text += f"; {number(predicted, 'MiB')} had been predicted, {side}"
+    return text + "."
+
+
+def _count(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _costs(result: RunResult) -> list[tuple[str, str]]:
+    training = number(result.forward_passes)
+    if result.forward_passes is not None and result.steps:
+        training += f" ({result.forward_passes / result.steps:,.0f} a step)"
+    return [
+        ("Peak memory, resident", number(result.peak_rss_mib, "MiB", 1)),
+        ("of it anonymous, at its own peak", number(result.peak_anonymous_mib, "MiB", 1)),
+        ("of it file-backed, at its own peak", number(result.peak_file_mib, "MiB", 1)),
+        ("Predicted peak", number(result.predicted_peak_mib, "MiB", 1)),
+        ("Memory budget", number(result.memory_budget_mib, "MiB", 1)),
+        ("Time", duration(result.seconds)),
+        ("Training steps", number(result.steps)),
+        ("Time a step", number(result.seconds_per_step, "s", 3)),
+        ("Forward passes, training", training),
+        ("Forward passes, evaluation", number(result.evaluation_forward_passes)),
+        ("Forward passes, class means", number(result.floor_forward_passes)),
+    ]
+
+
+def _settings(result: RunResult) -> list[tuple[str, str]]:
+    named = {
+        "Stream": result.stream,
+        "Backbone": result.backbone,
+        "Image size": result.image_size and f"{result.image_size} pixels",
+        "Feature size": result.feature_size,
+        "Precision": result.precision,
+        "Bundle": result.bundle_identity,
+        "Device profile": result.device_profile,
+        "Preset": result.preset,
+        "Queries a step": result.queries and f"{result.queries}, {result.query_form or 'form unknown'}",
+        "Micro-batch": result.micro_batch,
+        "Queries in parallel": result.parallel_queries,
+        "Head runs in": result.head_backend,
+        "Seed": result.seed,
+        "edge-zofc": result.edge_zofc,
+    }
+    rows = {name: NOTHING if value is None else printable(str(value), 80) for name, value in named.items()}
+    options = {
+        f"option {printable(key, 60)}": printable(str(value), 80) for key, value in result.options.items()
+    }
+    return [*rows.items(), *list(options.items())[:100]]
+
+
+def _matrix_lines(result: RunResult, width: int) -> list[str]:
+    """The accuracy matrix, thinned to ``SUMMARY_ROWS`` tasks and the columns that ``width`` has room for."""
+    matrix, stages = result.accuracy_matrix, result.stage_accuracy
+    if not any(value is not None for row in matrix for value in row):
+        return ["No accuracy matrix: no task has test pictures."]
+    floor = [] if result.class_mean_floor is None else result.class_mean_floor.stage_accuracy
+    tasks = _spread(len(matrix), min(SUMMARY_ROWS, (width - 26) // 6))
+    left_out = "" if len(tasks) == len(matrix) else f" ({len(tasks)} of {len(matrix)} tasks shown)"
+
+    def cell(value: float | None) -> str:
+        return f"{NOTHING if value is None else format(100 * value, '.1f'):>6}"
+
+    lines = [f"Accuracy in % after each task (row) on each task (column){left_out}"]
+    lines.append("  task" + "".join(f"{task + 1:>6}" for task in tasks) + "  |   all  floor")
+    for row in tasks:
+        cells = "".join(cell(matrix[row][task]) if task <= row else " " * 6 for task in tasks)
+        floor_cell = cell(floor[row]) if row < len(floor) else cell(None)
+        lines.append(f"{row + 1:>6}{cells}  |{cell(stages[row])} {floor_cell}")
+    return lines
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` indices of ``range(count)``, evenly spread, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
+
+
+def _terminal_facts(result: RunResult) -> Iterable[tuple[str, str]]:
+    if not result.completed:
+        yield "Not finished", "the numbers stand where the run stopped; learn --resume goes on"
+    yield (
+        "Average accuracy over the stages",
+        f"{percent(result.average_accuracy)}; last {percent(result.last_accuracy)}",
+    )
+    yield (
+        "Forgetting",
+        f"{points(result.forgetting)}; backward transfer {points(result.backward_transfer, signed=True)}",
+    )
+    yield "Memory", memory_sentence(result)
+    held = number(result.peak_anonymous_mib, "MiB")
+    yield (
+        "Memory by kind",
+        f"{held} anonymous, {number(result.peak_file_mib, 'MiB')} file-backed, each at its peak",
+    )
+    step = number(result.seconds_per_step, "s", 3)
+    yield "Work", f"{_count(result.steps, 'step')} in {duration(result.seconds)}, {step} a step"
+    passes = number(result.evaluation_forward_passes)
+    yield "Forward passes", f"{number(result.forward_passes)} for training, {passes} for evaluation"
+    yield "Skipped pictures", number(result.skipped_images)
+    names = (result.backbone, result.precision, result.preset, result.device_profile)
+    yield "Settings", ", ".join(ascii(printable(n, 60))[1:-1] for n in names if n) + f", seed {result.seed}"
+
+
+def _page(result: RunResult, log: Log) -> str:
+    tone, judgement = verdict(result)
+    stopped = (
+        "<p class='verdict bad'>This run is not finished: the numbers stand where it stopped, "
+        "and <code>edge-zofc learn --resume</code> goes on from there.</p>"
+    )
+    body = [
+        f"<p class='kicker'>edge-zofc report · stream {_text(result.stream)} · {_text(result.backbone)}"
+        f" · preset {_text(result.preset)}</p>",
+        f"<h1>{escape(headline(result))}</h1>",
+        "" if result.completed else stopped,
+        f"<p class='verdict {tone}'>{escape(judgement)}</p>",
+        f"<p>{escape(memory_sentence(result))}</p>",
+        _tiles(result),
+        "<h2>Pictures</h2>",
+        _pictures(result, log),
+        "<h2>Tasks</h2>",
+        _task_table(result),
+        _definitions(result),
+        "<div class='columns'><section><h2>What it cost</h2>",
+        _facts(_costs(result)),
+        "</section><section><h2>Settings</h2>",
+        _facts(_settings(result)),
+        "</section></div>",
+        _lists(result, log),
+        f"<p class='small'>Written by edge-zofc {_text(result.edge_zofc)} from result.json and events.jsonl.</p>",
+    ]
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return (
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><link rel='icon' href='data:,'>"
+        f"<title>edge-zofc: {_text(result.stream)}</title><style>{STYLE}</style></head>\n<body><main>"
+        + "\n".join(body)
+        + "</main></body></html>\n"
+    )
+
+
+def _text(value: str | None, limit: int = 120) -> str:
+    return NOTHING if value is None else escape(printable(value, limit))
+
+
+def _tiles(result: RunResult) -> str:
+    floor = result.class_mean_floor or Scores(accuracy_matrix=[], stage_accuracy=[])
+    budget = result.memory_budget_mib
+    tiles = [
+        ("Accuracy at the end", percent(result.last_accuracy), f"class means {percent(floor.last_accuracy)}"),
+        (
+            "Average over the stages",
+            percent(result.average_accuracy),
+            f"class means {percent(floor.average_accuracy)}",
+        ),
+        ("Forgetting", points(result.forgetting), f"class means {points(floor.forgetting)}"),
+        ("Peak memory", number(result.peak_rss_mib, "MiB"), f"budget {number(budget, 'MiB')}"),
+        ("Time a step", number(result.seconds_per_step, "s", 2), f"{duration(result.seconds)} in all"),
+        ("Forward passes", number(result.forward_passes), f"in {_count(result.steps, 'training step')}"),
+    ]
+    cells = (f"<div><dt>{a}</dt><dd>{escape(b)}</dd><dd>{escape(c)}</dd></div>" for a, b, c in tiles)
+    return f"<dl class='tiles'>{''.join(cells)}</dl>"
+
+
+def _pictures(result: RunResult, log: Log) -> str:
+    made = [
+        charts.accuracy_chart(result),
+        charts.matrix_chart(result),
+        charts.forgetting_chart(result),
+        charts.memory_chart(result, log),
+        charts.loss_chart(result, log),
+    ]
+    missing = []
+    if made[0] is None:
+        missing.append("There are no accuracies to draw: the stream has no test pictures.")
+    elif made[2] is None:
+        missing.append("Forgetting begins with a second task.")
+    if made[4] is None:
+        missing.append("There is no step in events.jsonl, so memory and loss are not drawn.")
+    figures = "".join(
+        f"<figure><h3>{chart.title}</h3>{chart.svg}<figcaption>{chart.caption}</figcaption></figure>"
+        for chart in made
+        if chart is not None
+    )
+    return f"<div class='pictures'>{figures}</div>" + "".join(
+        f"<p class='small'>{text}</p>" for text in missing
+    )
+
+
+def _task_table(result: RunResult) -> str:
+    head = ("Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss, first", "last")
+    head = (*head, "Just learnt", "At the end", "Class means", "Forgotten")
+    matrix, lost = result.accuracy_matrix, result.task_forgetting()
+    floor = [] if result.class_mean_floor is None else result.class_mean_floor.accuracy_matrix
+    rows = []
+    for index, task in enumerate(result.tasks[:LISTED_TASKS]):
+        names = ", ".join(printable(result.class_names[k], 40) for k in task.class_ids[:LISTED_CLASSES])
+        more = len(task.class_ids) - LISTED_CLASSES
+        values = [
+            *(number(n) for n in (task.train_images, task.test_images, task.skipped_images, task.steps)),
+            duration(task.seconds),
+            number(task.first_loss, "", 3),
+            number(task.last_loss, "", 3),
+            percent(matrix[index][index] if index < len(matrix) else None),
+            percent(matrix[-1][index] if index < len(matrix) else None),
+            percent(floor[-1][index] if index < len(floor) else None),
+            points(lost[index] if index < len(lost) else None).removesuffix(" points"),
+        ]
+        cells = "".join(f"<td class='n'>{value}</td>" for value in values)
+        classes = escape(names) + (f" and {more:,} more" if more > 0 else "")
+        rows.append(
+            f"<tr><td class='n'>{index + 1}</td><td class='name'>{_text(task.name)}</td>"
+            f"<td class='name'>{classes}</td>{cells}</tr>"
+        )
+    titles = "".join(
+        f"<th scope='col'{'' if k in (1, 2) else ' class=n'}>{name}</th>" for k, name in enumerate(head)
+    )
+    rest = len(result.tasks) - LISTED_TASKS
+    note = f"<p class='small'>{rest:,} more tasks are in result.json.</p>" if rest > 0 else ""
+    table = f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div class='sheet'>{table}</div>{note}"
+
+
+def _definitions(result: RunResult) -> str:
+    definition = result.forgetting_definition or (
+        "mean over all tasks but the last of a task's best accuracy over all stages minus its accuracy at the end"
+    )
+    return (
+        f"<p class='small' style='margin-top:.75rem'>Forgetting: {_text(definition, 500)}. Backward transfer: "
+        f"{escape(points(result.backward_transfer, signed=True))}. Mean of the accuracies of the classes at the end: "
+        f"{percent(result.mean_per_class_accuracy)}. Class means: every class is named by the mean of its features "
+        "from the frozen backbone, so nothing is trained; a learner has to beat that.</p>"
+    )
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td class='name'>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f"<div class='sheet'><table><tbody>{cells}</tbody></table></div>"
+
+
+def _lists(result: RunResult, log: Log) -> str:
+    notes = list(log.notes)
+    if log.starts > 1:
+        notes.append(f"The run was started {log.starts} times; where it was cut, the later record counts.")
+    if log.unreadable_lines:
+        notes.append(f"{_count(log.unreadable_lines, 'line')} of events.jsonl could not be read.")
+    if not log.found:
+        notes.append("There is no events.jsonl in the run folder.")
+    skipped = max(log.skipped_count, result.skipped_images or 0)
+    parts = (
+        ("Skipped pictures", log.skipped, skipped),
+        ("Notes", notes, len(notes) + log.note_count - len(log.notes)),
+    )
+    text = ""
+    for title, lines, count in parts:
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        items += f"<li>and {count - len(lines):,} more</li>" if count > len(lines) else ""
+        text += f"<h2>{title} ({count:,})</h2>" + (f"<ul>{items}</ul>" if items else "<p>None.</p>")
+    return text
