@@ -1,0 +1,244 @@
+"""Where the frozen backbone comes from: the package, timm's hub, a checkpoint file, or random numbers.
+
+What may surprise: the classifier in a checkpoint is thrown away unread, and a checkpoint of another picture size
+is taken as it is: only its table of position embeddings is resized, as timm does it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.resources
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import timm.layers
+import torch
+from edge_zofc.export.vit import SUPPORTED, check_supported
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import nn
+
+from edge_zofc.bundle import BackboneInfo, ImageSpec
+from edge_zofc.errors import InputError
+
+PACKAGE_NAME = "vit_tiny_patch16_96"
+_PACKAGE_ARCHITECTURE = "vit_tiny_patch16_224"
+_PACKAGE_IMAGE = ImageSpec(
+    size=96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0
+)
+_MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers
+MAX_IMAGE_SIZE = 1024
+Source = Literal["package", "timm", "checkpoint", "random"]
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A timm VisionTransformer in eval mode, how its inputs are made, and where its weights came from.
+
+    ``info.weights_sha256`` is the file's SHA-256 for ``package`` and ``checkpoint``, and that of all names and
+    values in name order for the others, where there is no one file.
+    """
+
+    model: nn.Module
+    image: ImageSpec
+    info: BackboneInfo
+
+
+def load_backbone(
+    name: str | None = None,
+    *,
+    pretrained: bool = False,
+    checkpoint: Path | None = None,
+    random_weights: bool = False,
+    img_size: int | None = None,
+    depth: int | None = None,
+    seed: int = 0,
+) -> LoadedBackbone:
+    """Build the backbone. Without ``name`` it is the package's own small ViT at 96 pixels.
+
+    With a timm ``name`` exactly one source of weights must be given. ``img_size`` S resizes the position table,
+    ``depth`` keeps the first blocks, ``seed`` feeds random weights (torch's global state is left alone).
+    Raises InputError for everything that does not fit together.
+    """
+    source = _source(name, pretrained, checkpoint, random_weights)
+    if name is not None:
+        _check_name(name)
+    architecture = name or _PACKAGE_ARCHITECTURE
+    size = _PACKAGE_IMAGE.size if name is None and img_size is None else img_size
+    if size is not None and not 8 <= size <= MAX_IMAGE_SIZE:
+        raise InputError(f"The image size must be 8 to {MAX_IMAGE_SIZE} pixels, got {size}.")
+    model = _create(architecture, size, source == "timm", seed)
+    check_supported(model)
+    _check_patches(model)
+    digest = None
+    if source == "package":
+        raw = (
+            importlib.resources.files(__package__)
+            .joinpath(f"weights/{PACKAGE_NAME}.safetensors")
+            .read_bytes()
+        )
+        digest = _load_weights(model, raw, PACKAGE_NAME, None)
+    elif checkpoint is not None:
+        digest = _load_weights(model, _read(checkpoint), str(checkpoint), depth)
+    kept = _keep_blocks(model, depth)
+    info = BackboneInfo(
+        name=name or PACKAGE_NAME,
+        source=source,
+        weights_sha256=digest or _state_digest(model),
+        depth=kept,
+        pooling=model.global_pool,
+    )
+    return LoadedBackbone(model.eval().requires_grad_(False), _image_spec(model, name), info)
+
+
+def _source(name: str | None, pretrained: bool, checkpoint: Path | None, random_weights: bool) -> Source:
+    given = [pretrained, checkpoint is not None, random_weights]
+    if name is None:
+        if any(given):
+            raise InputError(
+                "--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model)."
+            )
+        return "package"
+    if sum(given) != 1:
+        raise InputError(
+            f"Give --backbone {name} exactly one source of weights: --pretrained (timm's hub), "
+            "--checkpoint FILE (safetensors) or --random-weights (for benchmarks only)."
+        )
+    return "timm" if pretrained else "checkpoint" if checkpoint is not None else "random"
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        hint = f"the nearest are {', '.join(near)}" if near else "timm.list_models() has them all"
+        raise InputError(f"timm has no model named '{name}'; {hint}.")
+    if not any(name.split(".")[0] in timm.list_models(module=module) for module in _MODULES):
+        raise InputError(f"'{name}' is not a VisionTransformer; supported are {SUPPORTED}.")
+
+
+def _create(architecture: str, size: int | None, pretrained: bool, seed: int) -> Any:
+    options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained}
+    if size is not None:
+        options["img_size"] = size
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return timm.create_model(architecture, **options)
+    # timm and its hub client raise these for no network, no such tag or no such weights; httpx's errors,
+    # which are none of them, are re-raised by the client as one of its own OSErrors.
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if pretrained:
+            raise InputError(
+                f"The pretrained weights of '{architecture}' could not be fetched ({first}); "
+                "download them elsewhere and give --checkpoint FILE."
+            ) from error
+        raise InputError(f"timm cannot build '{architecture}' ({first}).") from error
+
+
+def _check_patches(model: Any) -> None:
+    size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
+    if size % patch or size < patch:
+        raise InputError(f"The image size must be a multiple of the patch size {patch}, got {size}.")
+
+
+def _keep_blocks(model: Any, depth: int | None) -> int:
+    available = len(model.blocks)
+    if depth is None:
+        return available
+    if not 1 <= depth <= available:
+        raise InputError(f"--depth must be 1 to {available}, the blocks of this backbone; got {depth}.")
+    model.blocks = model.blocks[:depth]
+    return depth
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
+
+
+def _load_weights(model: Any, raw: bytes, origin: str, depth: int | None) -> str:
+    """Copy a safetensors checkpoint into ``model``; returns the SHA-256 of its bytes."""
+    try:
+        found = load_tensors(raw)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{origin} is not a safetensors file ({error}).") from error
+    wanted = model.state_dict()
+    state = {
+        key: value.float() for key, value in found.items() if not key.startswith(("head.", "head_dist."))
+    }
+    if depth is not None:
+        # Blocks that --depth cuts off may be missing in the file; they keep what they have.
+        for key, value in wanted.items():
+            if key.startswith("blocks.") and int(key.split(".")[1]) >= depth:
+                state.setdefault(key, value)
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        raise InputError(
+            f"{origin} does not fit the model with timm's key names: missing {_some(missing)}, unknown {_some(extra)}."
+        )
+    if model.pos_embed is not None:
+        state["pos_embed"] = _resize_positions(state["pos_embed"], model, origin)
+    wrong = [key for key in sorted(wanted) if wanted[key].shape != state[key].shape]
+    if wrong:
+        key = wrong[0]
+        raise InputError(
+            f"{origin} does not fit the model: {key} has shape {list(state[key].shape)}, "
+            f"not {list(wanted[key].shape)} ({len(wrong)} such)."
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise InputError(f"{origin} holds weights that are not finite numbers.")
+    model.load_state_dict(state)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:3]) or "nothing"
+    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
+
+
+def _resize_positions(table: torch.Tensor, model: Any, origin: str) -> torch.Tensor:
+    if table.shape[1:] == model.pos_embed.shape[1:]:
+        return table
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    side = math.isqrt(max(0, table.shape[1] - prefix)) if table.ndim == 3 else 0
+    if side == 0 or side * side + prefix != table.shape[1] or table.shape[2] != model.pos_embed.shape[2]:
+        raise InputError(
+            f"{origin} has a position table of shape {list(table.shape)}, which is no square grid for this model."
+        )
+    layers: Any = timm.layers
+    resized: torch.Tensor = layers.resample_abs_pos_embed(
+        table, list(model.patch_embed.grid_size), old_size=[side, side], num_prefix_tokens=prefix
+    )
+    return resized
+
+
+def _image_spec(model: Any, name: str | None) -> ImageSpec:
+    size = model.patch_embed.img_size[0]
+    if name is None:
+        return _PACKAGE_IMAGE.model_copy(update={"size": size})
+    config = model.pretrained_cfg
+    interpolation = config.get("interpolation", "bicubic")
+    return ImageSpec(
+        size=size,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation
+        if interpolation in ("bilinear", "bicubic", "nearest", "lanczos")
+        else "bicubic",
+        crop_fraction=config.get("crop_pct") or 1.0,
+    )
+
+
+def _state_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode() + b"\0")
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
