@@ -59,6 +59,7 @@ STYLE = {
     "ytick.color": MUTED,
     "ytick.left": False,
 }
+PLAIN, TALL, WIDE = (5.8, 3.3), (5.8, 3.9), (11.9, 3.5)  # inches; the page scales them
 NUMBERED_CELLS = 12  # tasks up to which every cell of the heat map holds its number
 VECTOR_CELLS = 24  # tasks up to which cells are vector shapes; beyond, one embedded bitmap is smaller
 
@@ -92,20 +93,21 @@ def accuracy_chart(result: RunResult) -> Chart | None:
             axes.plot(
                 range(1, len(percent) + 1), percent, style, color=colour, marker=marker, ms=size, label=label
             )
+        _mark_ends(axes)
         _task_axis(axes, max(len(values) for *_, values in series))
-        axes.set(ylim=(0, 102), ylabel="accuracy on all seen classes (%)")
+        axes.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy on all seen classes (%)")
         _legend(axes)
 
     ends = "; ".join(f"{label} ends at {_percent(_known(values)[-1])}" for label, *_, values in series)
     return Chart(
         "Accuracy on all seen classes",
         "Every point answers over all classes seen so far, so the question gets harder from task to task.",
-        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {ends}."),
+        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {ends}.", TALL),
     )
 
 
 def matrix_chart(scores: Scores) -> Chart | None:
-    """The accuracy matrix as a heat map, row = after task i, column = on task j; None without accuracies."""
+    """The accuracy matrix as a heat map, row = after task i, column = on task j; None before a second one."""
     import matplotlib
     import numpy as np
 
@@ -113,9 +115,9 @@ def matrix_chart(scores: Scores) -> Chart | None:
     cells = np.full((count, count), np.nan)
     for index, row in enumerate(scores.accuracy_matrix):
         cells[index, : index + 1] = [math.nan if value is None else 100 * value for value in row]
-    if np.isnan(cells).all():
+    if count < 2 or np.isnan(cells).all():
         return None
-    colours = matplotlib.colormaps["cividis"]
+    colours = matplotlib.colormaps["viridis"]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -143,7 +145,7 @@ def matrix_chart(scores: Scores) -> Chart | None:
         bar.outline.set_visible(False)
         if count <= NUMBERED_CELLS:
             for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):
-                ink = "white" if cells[i, j] < 55 else "black"
+                ink = "white" if cells[i, j] < 60 else "black"
                 axes.text(j + 1, i + 1, f"{cells[i, j]:.0f}", ha="center", va="center", color=ink, size=9)
 
     return Chart(
@@ -151,8 +153,8 @@ def matrix_chart(scores: Scores) -> Chart | None:
         "A column is one task's life: its first cell is how well it was learnt, its lowest what is left.",
         _svg(
             draw,
-            f"Heat map of the accuracy matrix of {count} tasks; all numbers are in the table below.",
-            3.9,
+            f"Heat map of the accuracy matrix of {count} tasks; its numbers are in the table below.",
+            TALL,
         ),
     )
 
@@ -219,7 +221,6 @@ def memory_chart(result: RunResult, log: Log) -> Chart | None:
                 top = max(top, limit)
         axes.set(ylim=(0, max(1.0, 1.08 * top)), ylabel="memory (MiB)")
         _step_axis(axes, result, log)
-        _legend(axes)
 
     budget = (
         "" if result.memory_budget_mib is None else f" under a budget of {result.memory_budget_mib:,.0f} MiB"
@@ -234,7 +235,7 @@ def memory_chart(result: RunResult, log: Log) -> Chart | None:
     )
 
 
-def loss_chart(result: RunResult, log: Log) -> Chart | None:
+def loss_chart(result: RunResult, log: Log, wide: bool = False) -> Chart | None:
     """Loss of every step, faint, and its running mean within each task; None where no step was logged."""
     buckets = log.loss.buckets
     if not buckets:
@@ -262,20 +263,24 @@ def loss_chart(result: RunResult, log: Log) -> Chart | None:
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=min(0.0, min(bucket.low for bucket in buckets)))
-        axes.set(ylabel="cross-entropy over the task's classes (nats)")
+        axes.set(ylabel="cross-entropy (nats)")
         _step_axis(axes, result, log)
-        _legend(axes)
 
     return Chart(
         "Training loss",
         "The loss starts anew with each task (thin upright lines), since it covers that task's classes only.",
-        _svg(draw, f"Line chart of the training loss over steps; the last running mean is {smooth[-1]:.3g}."),
+        _svg(
+            draw,
+            f"Line chart of the training loss over steps; it ends at {smooth[-1]:.3g}.",
+            WIDE if wide else PLAIN,
+        ),
+        wide,
     )
 
 
 def _running_mean(buckets: Sequence[Bucket], starts: Sequence[int]) -> list[float]:
-    """Exponential mean over about a fiftieth of the curve, begun anew at every task's first step."""
-    keep = 1 - 1 / max(2.0, len(buckets) / 50)
+    """Exponential mean over about a twelfth of a task, begun anew at every task's first step."""
+    keep = 1 - 1 / max(2.0, len(buckets) / (12 * max(1, len(starts))))
     values: list[float] = []
     upcoming = 0
     for bucket in buckets:
@@ -298,22 +303,34 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _legend(axes: Axes) -> None:
-    columns = 3 if len(axes.get_legend_handles_labels()[0]) != 4 else 2
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, handlelength=1.6, columnspacing=1.4
+def _mark_ends(axes: Axes) -> None:
+    """Write the last value of every line beside it, the higher ones above and the lowest below their line."""
+    ends = sorted((line.get_xydata()[-1].tolist(), line.get_color()) for line in axes.get_lines())
+    for (x, y), colour in ends:
+        if not math.isnan(y):
+            below = y == ends[0][0][1] and len(ends) > 1
+            offset = (0, -14 if below else 7)
+            axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
+
+
+def _legend(axes: Axes, lift: float = 0.0) -> None:
+    entries = sorted(
+        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] != "learner"
     )
+    handles, labels = zip(*entries, strict=True)
+    columns = 2 if len(labels) == 4 else 3
+    corner = (-0.02, 1.0 + lift)
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=columns, columnspacing=1.4)
 
 
 def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float = 0.3) -> None:
-    every = max(1, math.ceil(count / 12))
-    ticks = [1, *range(every, count + 1, every)] if every > 1 else list(range(1, count + 1))
+    every = 1 if count <= 12 else next(e for e in (5, 10, 20, 50, 100, 10 * count) if count / e <= 8)
     axes.set(xlim=(1 - margin, count + margin), xlabel=label)
-    axes.set_xticks(sorted(set(ticks)))
+    axes.set_xticks(sorted({1, *range(every, count + 1, every)}))
 
 
 def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
-    """Label the step axis and mark where tasks begin."""
+    """Label the step axis, mark where tasks begin and put the legend above those marks."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -326,23 +343,24 @@ def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
         if index % every == 0 and len(log.task_starts) > 1:
             axes.annotate(
                 f"task {task + 1}" if index == 0 else f"{task + 1}",
-                xy=(step, 0),
+                xy=(step, 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(2, 3),
+                xytext=(0, 2),
                 textcoords="offset points",
                 color=MUTED,
                 size=7,
             )
+    _legend(axes, lift=0.04)
 
 
-def _svg(draw: Callable[[Figure], None], description: str, height: float = 3.2) -> str:
+def _svg(draw: Callable[[Figure], None], description: str, size_inches: tuple[float, float] = PLAIN) -> str:
     """Let ``draw`` fill a figure and return it as themed inline SVG that scales with the page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     # Ids of one page must differ between pictures, and a report must not differ between two writings.
     with rc_context({**STYLE, "svg.hashsalt": description}):
-        figure = Figure(figsize=(5.8, height), layout="constrained")
+        figure = Figure(figsize=size_inches, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

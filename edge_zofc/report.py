@@ -28,7 +28,8 @@ from edge_zofc.records import (
 
 NOTHING = "–"
 LISTED_TASKS = 500  # rows of the per-task table; a run with more keeps them in result.json
-LISTED_CLASSES = 8  # class names that a row of that table spells out
+LISTED_CLASSES = 6  # class names that a row of that table spells out
+LISTED_MATRIX = 60  # tasks up to which the page holds every number of the matrix
 SUMMARY_ROWS = 8  # rows of the matrix on the terminal
 
 STYLE = """
@@ -41,30 +42,34 @@ STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { max-width: 72rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; max-width: 46rem; text-wrap: balance; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; max-width: 54rem; text-wrap: balance; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
 p { margin: 0 0 .75rem; max-width: 46rem; }
 .kicker, figcaption, .small { color: var(--muted); font-size: .88rem; }
 .kicker { margin-bottom: .4rem; overflow-wrap: anywhere; }
 .verdict { border-left: 4px solid var(--muted); padding: .1rem 0 .1rem .8rem; }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
-.tiles { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); margin: 1.5rem 0 0; }
+.tiles { display: grid; gap: .75rem; margin: 1.5rem 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); }
 .tiles div, figure, .sheet { background: var(--card); border: 1px solid var(--grid); border-radius: .6rem; }
 .tiles div { padding: .8rem 1rem; }
 .tiles dt { color: var(--muted); font-size: .85rem; }
-.tiles dd { margin: 0; font-size: 1.55rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums; }
-.tiles dd + dd { font-size: .85rem; font-weight: 400; color: var(--muted); }
+.tiles dd { margin: 0; font-size: 1.4rem; font-weight: 600; white-space: nowrap;
+  line-height: 1.35; font-variant-numeric: tabular-nums; }
+.tiles dd + dd { font-size: .85rem; font-weight: 400; white-space: normal; color: var(--muted); }
 .pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 figure { margin: 0; padding: 1rem 1.1rem .8rem; display: flex; flex-direction: column; }
 figure h3 { margin: 0 0 .5rem; font-size: 1rem; }
 figure svg { width: 100%; height: auto; stroke-linejoin: round; margin-bottom: .4rem; }
 figcaption { margin-top: auto; }
+figure.wide { grid-column: 1 / -1; }
+summary { cursor: pointer; margin: .75rem 0; }
 .sheet { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--grid); }
+table { border-collapse: collapse; width: 100%; font-size: .86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; border-top: 1px solid var(--grid); }
 thead th { border-top: 0; color: var(--muted); font-weight: 600; vertical-align: bottom; }
 th { font-weight: 500; } td.n, th.n { text-align: right; white-space: nowrap; }
-td.name { overflow-wrap: anywhere; min-width: 9rem; }
+td.name { overflow-wrap: anywhere; min-width: 5.5rem; }
 .columns { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
   align-items: start; }
 ul { padding-left: 1.2rem; overflow-wrap: anywhere; }
@@ -219,7 +224,7 @@ def _settings(result: RunResult) -> list[tuple[str, str]]:
         "Image size": result.image_size and f"{result.image_size} pixels",
         "Feature size": result.feature_size,
         "Precision": result.precision,
-        "Bundle": result.bundle_identity,
+        "Bundle": result.bundle_identity and printable(result.bundle_identity, 17),
         "Device profile": result.device_profile,
         "Preset": result.preset,
         "Queries a step": result.queries and f"{result.queries}, {result.query_form or 'form unknown'}",
@@ -338,11 +343,15 @@ def _tiles(result: RunResult) -> str:
     tiles = [
         ("Accuracy at the end", percent(result.last_accuracy), f"class means {percent(floor.last_accuracy)}"),
         (
-            "Average over the stages",
+            "Average accuracy",
             percent(result.average_accuracy),
             f"class means {percent(floor.average_accuracy)}",
         ),
-        ("Forgetting", points(result.forgetting), f"class means {points(floor.forgetting)}"),
+        (
+            "Forgetting",
+            points(result.forgetting),
+            f"class means {points(floor.forgetting).removesuffix(' points')}",
+        ),
         ("Peak memory", number(result.peak_rss_mib, "MiB"), f"budget {number(budget, 'MiB')}"),
         ("Time a step", number(result.seconds_per_step, "s", 2), f"{duration(result.seconds)} in all"),
         ("Forward passes", number(result.forward_passes), f"in {_count(result.steps, 'training step')}"),
@@ -352,32 +361,47 @@ def _tiles(result: RunResult) -> str:
 
 
 def _pictures(result: RunResult, log: Log) -> str:
-    made = [
-        charts.accuracy_chart(result),
-        charts.matrix_chart(result),
-        charts.forgetting_chart(result),
-        charts.memory_chart(result, log),
-        charts.loss_chart(result, log),
-    ]
-    missing = []
-    if made[0] is None:
-        missing.append("There are no accuracies to draw: the stream has no test pictures.")
-    elif made[2] is None:
-        missing.append("Forgetting begins with a second task.")
-    if made[4] is None:
-        missing.append("There is no step in events.jsonl, so memory and loss are not drawn.")
+    accuracy, matrix = charts.accuracy_chart(result), charts.matrix_chart(result)
+    forgetting, memory = charts.forgetting_chart(result), charts.memory_chart(result, log)
+    made = [chart for chart in (accuracy, matrix, forgetting, memory) if chart is not None]
+    # Two pictures stand side by side; the loss fills the row that is left.
+    loss = charts.loss_chart(result, log, wide=len(made) % 2 == 0)
     figures = "".join(
-        f"<figure><h3>{chart.title}</h3>{chart.svg}<figcaption>{chart.caption}</figcaption></figure>"
-        for chart in made
+        f"<figure{' class=wide' if chart.wide else ''}><h3>{chart.title}</h3>{chart.svg}"
+        f"<figcaption>{chart.caption}</figcaption></figure>"
+        for chart in (*made, loss)
         if chart is not None
     )
-    return f"<div class='pictures'>{figures}</div>" + "".join(
-        f"<p class='small'>{text}</p>" for text in missing
+    missing = ""
+    if accuracy is None:
+        missing = "<p class='small'>There are no accuracies to draw: the stream has no test pictures.</p>"
+    elif forgetting is None:
+        missing = "<p class='small'>Forgetting begins with a second task.</p>"
+    if loss is None:
+        missing += "<p class='small'>There is no step in events.jsonl, so the loss is not drawn.</p>"
+    return f"{missing}<div class='pictures'>{figures}</div>" + (
+        "" if matrix is None else _matrix_table(result)
     )
+
+
+def _matrix_table(result: RunResult) -> str:
+    matrix = result.accuracy_matrix
+    if len(matrix) > LISTED_MATRIX:
+        return f"<p class='small'>The {len(matrix)} rows of the accuracy matrix are in result.json.</p>"
+    head = "".join(f"<th scope='col' class=n>{index + 1}</th>" for index in range(len(matrix)))
+    rows = ""
+    for index, row in enumerate(matrix):
+        cells = "".join(f"<td class=n>{percent(value).removesuffix(' %')}</td>" for value in row)
+        cells += "<td></td>" * (len(matrix) - len(row))
+        rows += f"<tr><th scope='row' class=n>{index + 1}</th>{cells}</tr>"
+    table = (
+        f"<table><thead><tr><th scope='col'>after task</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+    return f"<details><summary>The accuracy matrix in numbers (%)</summary><div class='sheet'>{table}</div></details>"
 
 
 def _task_table(result: RunResult) -> str:
-    head = ("Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss, first", "last")
+    head = ("Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss")
     head = (*head, "Just learnt", "At the end", "Class means", "Forgotten")
     matrix, lost = result.accuracy_matrix, result.task_forgetting()
     floor = [] if result.class_mean_floor is None else result.class_mean_floor.accuracy_matrix
@@ -388,8 +412,7 @@ def _task_table(result: RunResult) -> str:
         values = [
             *(number(n) for n in (task.train_images, task.test_images, task.skipped_images, task.steps)),
             duration(task.seconds),
-            number(task.first_loss, "", 3),
-            number(task.last_loss, "", 3),
+            f"{number(task.first_loss, '', 3)} → {number(task.last_loss, '', 3)}",
             percent(matrix[index][index] if index < len(matrix) else None),
             percent(matrix[-1][index] if index < len(matrix) else None),
             percent(floor[-1][index] if index < len(floor) else None),
