@@ -1,0 +1,253 @@
+"""Writes an AdapterViT as an ONNX graph: ``images`` [B,3,S,S] and ``adapters`` [K,P] -> ``features`` [K,B,D].
+
+The nodes are written one by one with ``onnx.helper`` instead of being traced by ``torch.onnx.export``, because that
+is what makes the graph hold its promises under every version of torch: adapter weights stay inputs
+(the tracer folds parameters away), attention is one operator (``com.microsoft::MultiHeadAttention``;
+``torch.onnx.ops.symbolic`` exists only in newer torch), each precision puts its own operator in place of a linear
+layer without a pass over a finished graph, and nothing is warned about. That the graph computes what the torch
+model computes is no matter of trust: each export runs it against the model.
+
+What may surprise: rows of tokens are kept as a matrix [rows, D] between the operators, where a linear layer
+with its bias is one Gemm. The only run-time shapes are K and B, read from the inputs once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from edge_zofc.export.onnx_writer import OnnxWriter
+from edge_zofc.export.precision import quantise_blocks, quantise_columns
+from edge_zofc.export.vit import AdapterViT, gelu_form, pieces_of_block
+from onnx import TensorProto, helper
+
+from edge_zofc import __version__
+from edge_zofc.bundle import GRAPH, WEIGHTS, Precision
+
+_CONTRIB = "com.microsoft"
+_FP32_ARITHMETIC = 1  # MatMulNBits' accuracy_level: weights are expanded, activations are not rounded
+
+
+def write_graph(model: AdapterViT, precision: Precision, folder: Path) -> None:
+    """Write ``backbone.onnx`` and ``backbone.onnx.data`` of ``model`` in ``precision`` to ``folder``."""
+    graph = _Graph(model, precision)
+    graph.build()
+    side = int(graph.vit.patch_embed.img_size[0])
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, side, side])
+    adapters = helper.make_tensor_value_info("adapters", TensorProto.FLOAT, ["K", model.layout.size])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["K", "B", graph.width])
+    graph.to.write(folder / GRAPH, WEIGHTS, [images, adapters], [features], f"edge-zofc {__version__}")
+
+
+class _Graph:
+    """The network's parts in the order in which they run; every method returns the name of its output."""
+
+    def __init__(self, model: AdapterViT, precision: Precision) -> None:
+        self.to = OnnxWriter()
+        self.vit: Any = model.vit
+        self.layout = model.layout
+        self.precision = precision
+        self.float = np.float16 if precision == "fp16" else np.float32
+        self.width = int(self.vit.embed_dim)
+        self.tokens = int(self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens)
+        self.expanded = False  # whether rows are those of K * B pictures already
+
+    def build(self) -> None:
+        images, adapters = self.cast("images", "images_f"), self.cast("adapters", "adapters_f")
+        count = self.to.node("Shape", ["adapters"], "adapter_count", start=0, end=1)
+        sizes = [count, self.to.shape(-1, self.width)]
+        self.per_adapter = self.to.node("Concat", sizes, "per_adapter_shape", axis=0)  # [K, -1, D]
+        self.pieces = self.split_adapters(adapters)
+        x = self.embedding(images)
+        for index, block in enumerate(self.vit.blocks):
+            x = self.block(x, index, block)
+        pooled = self.pool(x)
+        shaped = self.to.node(
+            "Reshape", [pooled, self.per_adapter], "features" if self.float == np.float32 else "features_f"
+        )
+        if self.float != np.float32:
+            self.to.node("Cast", [shaped], "features", to=TensorProto.FLOAT)
+
+    def cast(self, value: str, name: str) -> str:
+        """The value in the graph's own float type."""
+        if self.float == np.float32:
+            return value
+        return self.to.node("Cast", [value], name, to=TensorProto.FLOAT16)
+
+    def weight(self, name: str, tensor: torch.Tensor) -> str:
+        return self.to.constant(name, tensor.detach().numpy().astype(self.float))
+
+    def rows(self, x: str, name: str) -> str:
+        """[..., D] -> [rows, D]."""
+        return self.to.node("Reshape", [x, self.to.shape(-1, self.width)], name)
+
+    def sequences(self, x: str, width: int, name: str) -> str:
+        """[rows, width] -> [pictures, T, width]."""
+        return self.to.node("Reshape", [x, self.to.shape(-1, self.tokens, width)], name)
+
+    def split_adapters(self, adapters: str) -> dict[str, str]:
+        """Cut [K, P] into the pieces [K, *shape], biases as [K, 1, n]."""
+        parts = self.layout.pieces
+        sizes = self.to.constant("piece_sizes", np.array([piece.size for piece in parts], dtype=np.int64))
+        flat = self.to.nodes_out(
+            "Split", [adapters, sizes], [f"{piece.name}.flat" for piece in parts], axis=1
+        )
+        return {
+            piece.name: self.to.node(
+                "Reshape",
+                [name, self.to.shape(-1, *((1,) * (2 - len(piece.shape))), *piece.shape)],
+                piece.name,
+            )
+            for name, piece in zip(flat, parts, strict=True)
+        }
+
+    def embedding(self, images: str) -> str:
+        """[B, 3, S, S] -> rows [B * T, D]: a patch is a row of its pixels, so the convolution is a Gemm."""
+        vit, embed = self.vit, self.vit.patch_embed
+        (high, wide), patch = embed.grid_size, embed.patch_size[0]
+        cut = self.to.node("Reshape", [images, self.to.shape(-1, 3, high, patch, wide, patch)], "patches_cut")
+        cut = self.to.node("Transpose", [cut], "patches_moved", perm=[0, 2, 4, 1, 3, 5])
+        cut = self.to.node("Reshape", [cut, self.to.shape(-1, 3 * patch * patch)], "patches")
+        kernel = embed.proj.weight.reshape(self.width, -1)
+        x = self.float_linear(cut, kernel, embed.proj.bias, "patch_embed")
+        x = self.norm(x, embed.norm, "patch_embed.norm")
+        x = self.to.node("Reshape", [x, self.to.shape(-1, high * wide, self.width)], "patch_tokens")
+        first, positions = self.first_tokens()
+        if positions is not None:
+            x = self.to.node("Add", [x, self.weight("pos_embed", positions)], "patch_positions")
+        if first is not None:
+            count = self.to.node("Shape", ["images"], "image_count", start=0, end=1)
+            sizes = [count, self.to.shape(first.shape[1], self.width)]
+            shape = self.to.node("Concat", sizes, "first_tokens_shape", axis=0)
+            start = self.to.node("Expand", [self.weight("first_tokens", first), shape], "first_tokens_all")
+            x = self.to.node("Concat", [start, x], "tokens", axis=1)
+        return self.norm(self.rows(x, "token_rows"), vit.norm_pre, "norm_pre")
+
+    def first_tokens(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Class and register tokens with their positions added [1, n, D], and the patches' positions [1, hw, D]."""
+        vit = self.vit
+        tokens = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
+        first = torch.cat(tokens, dim=1) if tokens else None
+        if vit.pos_embed is None or vit.no_embed_class or first is None:
+            return first, vit.pos_embed
+        return first + vit.pos_embed[:, : first.shape[1]], vit.pos_embed[:, first.shape[1] :]
+
+    def block(self, x: str, index: int, block: Any) -> str:
+        name = f"blocks.{index}"
+        n = self.norm(x, block.norm1, f"{name}.norm1")
+        x = self.residual(x, self.attention(n, block.attn, f"{name}.attn"), block.ls1, f"{name}.attn")
+        n = self.norm(x, block.norm2, f"{name}.norm2")
+        x = self.residual(x, self.mlp(n, block.mlp, f"{name}.mlp"), block.ls2, f"{name}.mlp")
+        return self.adapter(x, n, index) if index in self.layout.blocks else x
+
+    def residual(self, x: str, branch: str, scale: Any, name: str) -> str:
+        if not isinstance(scale, torch.nn.Identity):
+            branch = self.to.node(
+                "Mul", [branch, self.weight(f"{name}.gamma", scale.gamma)], f"{name}.scaled"
+            )
+        return self.to.node("Add", [x, branch], f"{name}.residual")
+
+    def attention(self, n: str, attention: Any, name: str) -> str:
+        qkv = self.linear(n, attention.qkv.weight, None, f"{name}.qkv")
+        qkv = self.sequences(qkv, 3 * self.width, f"{name}.qkv_sequences")
+        sizes = self.to.constant("qkv_sizes", np.full(3, self.width, dtype=np.int64))
+        inputs = self.to.nodes_out("Split", [qkv, sizes], [f"{name}.{letter}" for letter in "qkv"], axis=2)
+        if attention.qkv.bias is not None:
+            # The operator adds this while it rearranges heads, which saves a pass over the activations.
+            inputs.append(self.weight(f"{name}.qkv.bias", attention.qkv.bias))
+        mixed = self.to.node(
+            "MultiHeadAttention", inputs, f"{name}.mixed", _CONTRIB,
+            num_heads=int(attention.num_heads), scale=float(attention.scale),
+        )  # fmt: skip
+        return self.linear(
+            self.rows(mixed, f"{name}.mixed_rows"), attention.proj.weight, attention.proj.bias, f"{name}.proj"
+        )
+
+    def mlp(self, n: str, mlp: Any, name: str) -> str:
+        hidden = self.linear(n, mlp.fc1.weight, mlp.fc1.bias, f"{name}.fc1")
+        hidden = self.to.node("Gelu", [hidden], f"{name}.gelu", approximate=str(gelu_form(mlp.act)))
+        return self.linear(hidden, mlp.fc2.weight, mlp.fc2.bias, f"{name}.fc2")
+
+    def adapter(self, x: str, n: str, index: int) -> str:
+        """Add the adapters' output to ``x`` rows; the first one turns rows of B pictures into rows of K * B."""
+        name = f"blocks.{index}.adapter"
+        if self.expanded:
+            n = self.to.node("Reshape", [n, self.per_adapter], f"{name}.in")
+            x = self.to.node("Reshape", [x, self.per_adapter], f"{name}.x")
+        down, down_bias, up, up_bias = (
+            self.pieces[piece.name] for piece in pieces_of_block(self.layout, index)
+        )
+        down = self.to.node("Transpose", [down], f"{name}.down", perm=[0, 2, 1])
+        hidden = self.to.node("MatMul", [n, down], f"{name}.down_product")  # [1 or K, rows, D] x [K, D, r]
+        hidden = self.to.node("Add", [hidden, down_bias], f"{name}.hidden")
+        hidden = self.to.node("Gelu", [hidden], f"{name}.gelu")
+        # Scaling the small weights instead of the output would round differently from the torch model.
+        up = self.to.node("Transpose", [up], f"{name}.up", perm=[0, 2, 1])
+        out = self.to.node("MatMul", [hidden, up], f"{name}.up_product")
+        out = self.to.node("Add", [out, up_bias], f"{name}.out")
+        scale = self.to.constant("adapter_scale", np.array(self.layout.scale, dtype=self.float))
+        out = self.to.node("Mul", [out, scale], f"{name}.scaled")
+        self.expanded = True
+        return self.rows(self.to.node("Add", [x, out], f"{name}.sum"), f"{name}.rows")
+
+    def pool(self, x: str) -> str:
+        """Rows [K * B * T, D] -> [K * B, D]."""
+        vit = self.vit
+        if vit.global_pool == "token":
+            # Norms act on each token alone, so the others need not be normed.
+            zero = self.to.constant("class_token_place", np.array(0, dtype=np.int64))
+            tokens = self.sequences(x, self.width, "last_tokens")
+            x = self.norm(self.to.node("Gather", [tokens, zero], "class_token", axis=1), vit.norm, "norm")
+        else:
+            x = self.sequences(self.norm(x, vit.norm, "norm"), self.width, "last_tokens")
+            if not vit.pool_include_prefix and vit.num_prefix_tokens:
+                ends = (self.to.shape(vit.num_prefix_tokens), self.to.shape(self.tokens), self.to.shape(1))
+                x = self.to.node("Slice", [x, *ends], "last_patches")
+            x = self.to.node("ReduceMean", [x, self.to.shape(1)], "average", keepdims=0)
+        return self.norm(x, vit.fc_norm, "fc_norm")
+
+    def norm(self, x: str, norm: Any, name: str) -> str:
+        if isinstance(norm, torch.nn.Identity):
+            return x
+        weights = [self.weight(f"{name}.weight", norm.weight), self.weight(f"{name}.bias", norm.bias)]
+        return self.to.node("LayerNormalization", [x, *weights], name, axis=-1, epsilon=float(norm.eps))
+
+    def float_linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None, name: str) -> str:
+        inputs = [x, self.weight(f"{name}.weight", weight.T)]
+        if bias is not None:
+            inputs.append(self.weight(f"{name}.bias", bias))
+        return self.to.node("Gemm", inputs, name)
+
+    def linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None, name: str) -> str:
+        """Rows [n, in] -> [n, out] with ``weight`` [out, in], by the precision's own operator."""
+        if self.precision in ("fp32", "fp16"):
+            return self.float_linear(x, weight, bias, name)
+        bias_name = self.weight(f"{name}.bias", bias) if bias is not None else ""
+        values = weight.detach().numpy()
+        if self.precision == "int8":
+            columns = quantise_columns(values)
+            parts = [
+                self.to.constant(f"{name}.codes", columns.codes),
+                self.to.constant(f"{name}.scales", columns.scales),
+                self.to.constant(f"{name}.zeros", np.zeros(len(columns.scales), dtype=np.int8)),
+            ]
+            return self.to.node("DynamicQuantizeMatMul", _trim([x, *parts, bias_name]), name, _CONTRIB)
+        blocks = quantise_blocks(values, self.precision)
+        parts = [
+            self.to.constant(f"{name}.codes", blocks.packed),
+            self.to.constant(f"{name}.scales", blocks.scales.reshape(-1)),
+        ]
+        return self.to.node(
+            "MatMulNBits", _trim([x, *parts, "", "", bias_name]), name, _CONTRIB,
+            K=blocks.inputs, N=len(blocks.scales), bits=blocks.bits, block_size=blocks.block_size,
+            accuracy_level=_FP32_ARITHMETIC,
+        )  # fmt: skip
+
+
+def _trim(inputs: list[str]) -> list[str]:
+    """Inputs without the empty names at the end: optional inputs that are not given."""
+    while inputs and not inputs[-1]:
+        inputs = inputs[:-1]
+    return inputs

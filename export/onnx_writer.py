@@ -1,0 +1,99 @@
+"""Collects ONNX nodes and constants and writes them as a graph file beside one file of weights.
+
+What may surprise: large constants start at multiples of the page size in the weights file, so that onnxruntime can
+map each where it lies. Small ones (shapes, scalars) stay in the graph file: onnxruntime folds constants
+before it opens external data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+"""The first with Gelu as one operator; onnxruntime reads it since 1.17."""
+IR_VERSION = 9
+_EXTERNAL_BYTES = 1024
+_PAGE = 4096
+Attribute = int | float | str | Sequence[int]
+
+
+@dataclass
+class OnnxWriter:
+    """A graph under construction; ``node`` and ``constant`` return the names of values."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def node(
+        self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Attribute
+    ) -> str:
+        """Append a node with one output, called ``name`` like the node itself."""
+        return self.nodes_out(operator, inputs, [name], domain, **attributes)[0]
+
+    def nodes_out(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> list[str]:
+        """Append a node with several outputs."""
+        self.nodes.append(
+            helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **attributes)
+        )
+        return list(outputs)
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        """Keep ``values`` as an initializer. The same name twice must mean the same values."""
+        self.constants.setdefault(name, np.ascontiguousarray(values))
+        return name
+
+    def shape(self, *sizes: int) -> str:
+        """An int64 shape constant, shared by all its users."""
+        return self.constant("shape_" + "x".join(map(str, sizes)), np.array(sizes, dtype=np.int64))
+
+    def write(
+        self,
+        path: Path,
+        weights_name: str,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        producer: str,
+    ) -> None:
+        """Write the graph to ``path`` and its weights beside it, to the file ``weights_name``."""
+        tensors = []
+        with (path.parent / weights_name).open("wb") as file:
+            for name, values in self.constants.items():
+                if values.nbytes < _EXTERNAL_BYTES:
+                    tensors.append(numpy_helper.from_array(values, name))
+                    continue
+                file.write(bytes(-file.tell() % _PAGE))
+                tensors.append(_external(name, values, weights_name, file.tell()))
+                file.write(values.data)
+        graph = helper.make_graph(self.nodes, "backbone", list(inputs), list(outputs), tensors)
+        model = helper.make_model(
+            graph,
+            producer_name=producer,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)],
+        )
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _external(name: str, values: np.ndarray, location: str, offset: int) -> onnx.TensorProto:
+    tensor = TensorProto(
+        name=name,
+        data_type=helper.np_dtype_to_tensor_dtype(values.dtype),
+        dims=values.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(values.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor

@@ -1,0 +1,118 @@
+"""The five precisions: how a frozen weight is stored, and which numbers it then stands for.
+
+    fp32   as it is
+    w8     8 bits, blocks of 64 along the input, one float32 scale a block; arithmetic in float32
+    w4     4 bits, blocks of 32, the same
+    int8   8 bits, one scale per output; activations are rounded to 8 bits at run time too (inference only)
+    fp16   float16, and so is the arithmetic where the device can
+
+w8, w4 and int8 quantise the four linear layers of each block. Embedding, norms, biases and the adapters, which
+have no constant weights at all, stay float32.
+
+What may surprise: quantising is written out here, in numpy. The formats are onnxruntime's (operators
+MatMulNBits and DynamicQuantizeMatMul of its ContribOperators.md), but its own quantiser works on a finished
+graph and is another one in every release; here the numbers of the torch reference and those in the
+file come from the same arrays.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from edge_zofc.export.vit import AdapterViT
+
+from edge_zofc.bundle import Precision
+
+BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+BLOCK_SIZE = {"w8": 64, "w4": 32}
+BITS = {"w8": 8, "w4": 4}
+EXPORT_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "w8": 1e-4, "w4": 1e-4, "fp16": 2e-2, "int8": 0.5}
+"""Largest relative error ||graph - torch|| / ||torch|| of features that an export accepts, torch with the
+dequantised weights. The first three do float32 arithmetic on the same numbers; fp16 keeps 11 bits in every
+activation; int8 rounds activations to 8 bits, whose error depends on the network's outliers."""
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """A linear layer for MatMulNBits: ``packed`` uint8 [N, blocks, block_size * bits / 8] (low bits first),
+    ``scales`` float32 [N, blocks], zero point 2^(bits - 1); N outputs, ``inputs`` inputs.
+    """
+
+    packed: np.ndarray
+    scales: np.ndarray
+    bits: int
+    block_size: int
+    inputs: int
+
+    def dequantised(self) -> np.ndarray:
+        """What the codes stand for, float32 [N, inputs]."""
+        codes = self.packed
+        if self.bits == 4:
+            codes = np.stack([codes & 15, codes >> 4], axis=-1)
+        codes = codes.reshape(len(self.scales), -1, self.block_size).astype(np.float32)
+        values = (codes - np.float32(1 << (self.bits - 1))) * self.scales[..., None]
+        return np.ascontiguousarray(values.reshape(len(values), -1)[:, : self.inputs])
+
+
+@dataclass(frozen=True)
+class ColumnWeights:
+    """A linear layer for DynamicQuantizeMatMul: ``codes`` int8 [inputs, N], ``scales`` float32 [N], zero point 0."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+
+    def dequantised(self) -> np.ndarray:
+        """What the codes stand for, float32 [N, inputs]."""
+        return np.ascontiguousarray((self.codes * self.scales).T)
+
+
+def quantise_blocks(weight: np.ndarray, precision: Precision) -> BlockWeights:
+    """Quantise ``weight`` float32 [N, inputs] for ``w8`` or ``w4``; a short last block is filled with zeros."""
+    bits, size = BITS[precision], BLOCK_SIZE[precision]
+    half = 1 << (bits - 1)
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % size)))
+    blocks = padded.reshape(len(weight), -1, size)
+    # The entry largest in magnitude becomes code 0 exactly, whatever its sign: no code is wasted.
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    scales = np.where(largest == 0, np.float32(1), largest / np.float32(-half)).astype(np.float32)
+    codes = np.clip(np.rint(blocks / scales[..., None]) + half, 0, 2 * half - 1).astype(np.uint8)
+    if bits == 4:
+        codes = codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return BlockWeights(codes, scales, bits, size, weight.shape[1])
+
+
+def quantise_columns(weight: np.ndarray) -> ColumnWeights:
+    """Quantise ``weight`` float32 [N, inputs] for ``int8``, to 7 bits and a sign's worth of range less.
+
+    Codes stay within +-63: x86 processors without VNNI add pairs of 8-bit products in 16 bits, which would
+    overflow with the full range, and the same bundle must mean the same everywhere.
+    """
+    largest = np.abs(weight).max(axis=1)
+    scales = np.where(largest == 0, np.float32(1), largest / np.float32(63)).astype(np.float32)
+    codes = np.rint(weight / scales[:, None]).astype(np.int8)
+    return ColumnWeights(np.ascontiguousarray(codes.T), scales)
+
+
+def dequantised_weights(model: AdapterViT, precision: Precision) -> AdapterViT:
+    """A copy of ``model`` that computes in float32 with the numbers that a bundle of ``precision`` holds."""
+    result = copy.deepcopy(model)
+    with torch.no_grad():
+        if precision == "fp16":
+            for parameter in result.parameters():
+                parameter.copy_(parameter.half().float())
+        elif precision != "fp32":
+            for name, parameter in result.named_parameters():
+                if name.startswith("vit.blocks.") and name.endswith(
+                    tuple(f"{n}.weight" for n in BLOCK_LAYERS)
+                ):
+                    parameter.copy_(torch.from_numpy(_rounded(parameter.numpy(), precision)))
+    return result
+
+
+def _rounded(weight: np.ndarray, precision: Precision) -> np.ndarray:
+    if precision == "int8":
+        return quantise_columns(weight).dequantised()
+    return quantise_blocks(weight, precision).dequantised()
