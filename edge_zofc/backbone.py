@@ -80,6 +80,10 @@ class Backbone:
         side = bundle.manifest.image.size
         self._images = np.zeros((options.micro_batch, 3, side, side), np.float32)
 
+    def close(self) -> None:
+        """Give the session's memory back; the object is of no use afterwards."""
+        del self._session
+
     @property
     def image_buffer(self) -> np.ndarray:
         """float32 [micro_batch, 3, S, S]: fill the first n entries, then call ``features(n, ...)``."""

@@ -1,0 +1,117 @@
+"""What a run has learnt and when, and the way back to an earlier task's end.
+
+What may surprise: going back deletes nothing. A rollback is one more record in the journal and one more snapshot;
+tasks that it undid count as not learnt, so the next ``learn`` learns them again unless they leave the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge_zofc import journal, snapshot
+from edge_zofc.adapter import Adapter
+from edge_zofc.durable import RunLock
+from edge_zofc.errors import InputError
+from edge_zofc.learned import run_bundle
+from edge_zofc.metrics import summarise
+from edge_zofc.run_folder import JOURNAL, RESULT, STATE, EventLog, read_settings
+from edge_zofc.state import RunState
+
+
+def read_history(run: Path) -> dict[str, Any]:
+    """Tasks, steps, accuracies and sizes of a run, JSON-able. Raises InputError if there is no run."""
+    settings = read_settings(run)
+    bundle = run_bundle(settings, None)
+    state = _state(run, None)
+    progress = state.progress
+    stages = summarise(progress.learner.correct, progress.total).stage_accuracy
+    ends = set(snapshot.tasks(run / STATE))
+    tasks = [
+        {
+            "task": index,
+            "name": task.name,
+            "classes": len(task.class_ids),
+            "train_images": task.train_images,
+            "steps": task.steps,
+            "seconds": round(task.seconds, 1),
+            "stage_accuracy": stages[index] if index < len(stages) else None,
+            "finished": task in state.finished_tasks,
+            "can_roll_back": index in ends,
+        }
+        for index, task in enumerate(progress.tasks)
+    ]
+    header, records = journal.read(run / JOURNAL)
+    rollbacks = [record.task for record in records if record.kind is journal.Kind.ROLLBACK]
+    sizes = {path.name: path.stat().st_size for path in sorted(run.iterdir()) if path.is_file()}
+    sizes[STATE] = sum(path.stat().st_size for path in (run / STATE).iterdir())
+    return {
+        "run": str(run),
+        "bundle": str(bundle.folder),
+        "seed": header.seed,
+        "steps": progress.step,
+        "tasks": tasks,
+        "rollbacks_to": rollbacks,
+        "bytes": sizes,
+    }
+
+
+def history_table(history: dict[str, Any]) -> str:
+    """The history as lines for a terminal."""
+    lines = [f"{'task':>4}  {'name':28} {'classes':>7} {'pictures':>8} {'steps':>6} {'accuracy':>8}"]
+    for task in history["tasks"]:
+        accuracy = task["stage_accuracy"]
+        shown = "–" if accuracy is None else f"{100 * accuracy:.1f}%"
+        mark = "" if task["finished"] else "  (unfinished)"
+        lines.append(
+            f"{task['task']:>4}  {task['name'][:28]:28} {task['classes']:>7} {task['train_images']:>8} "
+            f"{task['steps']:>6} {shown:>8}{mark}"
+        )
+    total = sum(history["bytes"].values())
+    lines.append(f"{history['steps']} steps; {total / 2**20:.1f} MiB on disk")
+    if history["rollbacks_to"]:
+        lines.append("rolled back to task " + ", then ".join(map(str, history["rollbacks_to"])))
+    return "\n".join(lines)
+
+
+def roll_back(run: Path, to_task: int) -> dict[str, Any]:
+    """Return head, adapter and progress to the end of task ``to_task``; one journal record, nothing deleted.
+
+    Raises InputError if the task was not finished, RunLockedError while another process learns.
+    """
+    read_settings(run)
+    with RunLock(run):
+        found = snapshot.load_latest(run / STATE)
+        if found is None:
+            raise InputError(f"The run in {run} has finished no task yet, so there is nothing to go back to.")
+        kept = _progress_records(found.snapshot)
+        state = _state(run, to_task)
+        with journal.Journal.open_for_append(run / JOURNAL, keep_records=kept) as log:
+            log.append(journal.Record(journal.Kind.ROLLBACK, to_task, state.progress.step))
+            state.progress.journal_records = log.records
+        snapshot.save(run / STATE, state.to_snapshot())
+        events = EventLog(run)
+        events.write("rolled_back", to_task=to_task, step=state.progress.step)
+        events.close()
+    # result.json speaks of the state before; ``learn`` writes a new one.
+    (run / RESULT).unlink(missing_ok=True)
+    return {"run": str(run), "to_task": to_task, "steps": state.progress.step}
+
+
+def _state(run: Path, task: int | None) -> RunState:
+    """The newest state (None) or that at the end of a task."""
+    settings = read_settings(run)
+    bundle, options = run_bundle(settings, None), settings.run_options()
+    adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
+    state = RunState.start(adapter, bundle.manifest.feature_size)
+    if task is not None:
+        state.restore(snapshot.load_task(run / STATE, task))
+        return state
+    found = snapshot.load_latest(run / STATE)
+    if found is not None:
+        state.restore(found.snapshot)
+    return state
+
+
+def _progress_records(found: snapshot.Snapshot) -> int:
+    return int(found.metadata["journal_records"])

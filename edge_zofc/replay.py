@@ -1,0 +1,44 @@
+"""Rebuild the adapter from bundle and journal alone, on any machine, to the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from edge_zofc import journal
+from edge_zofc.adapter import Adapter
+from edge_zofc.bundle import read_bundle
+from edge_zofc.durable import write_atomic
+from edge_zofc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """How many steps were applied, and the SHA-256 of the adapter's values as little-endian float32."""
+
+    steps: int
+    sha256: str
+
+
+def replay_run(
+    bundle_folder: Path, journal_path: Path, out: Path, until_step: int | None, until_task: int | None
+) -> Replayed:
+    """Write the adapter that the journal ends in (or passed through) to ``out`` as safetensors, atomically.
+
+    Raises InputError if the journal belongs to another bundle or ends earlier, DamagedFileError if one is damaged.
+    """
+    bundle = read_bundle(bundle_folder)
+    header, _ = journal.read(journal_path)
+    if header.bundle_identity != bundle.identity:
+        raise InputError(
+            f"{journal_path} belongs to another bundle than {bundle_folder} (SHA-256 of its bundle.json: "
+            f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
+        )
+    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum)
+    steps = journal.replay(journal_path, adapter, until_step, until_task)
+    write_atomic(out, save({"adapter": adapter.theta}))
+    digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()
+    return Replayed(steps, digest)

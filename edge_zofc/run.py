@@ -1,0 +1,342 @@
+"""Opening a run, learning under its plan and cap, and writing down what it cost.
+
+What may surprise: starting a run may be cut off anywhere too. ``settings.json`` is written first and makes the
+folder a run; a journal without a snapshot beside it holds nothing yet and is started again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_zofc import journal, memory, snapshot
+from edge_zofc.adapter import Adapter
+from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
+from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
+from edge_zofc.durable import RunLock, make_folder, sweep
+from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.head import set_torch_threads
+from edge_zofc.learn import Learner, Stopped
+from edge_zofc.presets import Options, PresetName, differences, make_options
+from edge_zofc.profiles import DeviceProfile, load_profile
+from edge_zofc.result import Circumstances, result_of
+from edge_zofc.run_folder import (
+    JOURNAL,
+    STATE,
+    EventLog,
+    Execution,
+    Settings,
+    is_run,
+    make_settings,
+    read_settings,
+    write_result,
+    write_settings,
+)
+from edge_zofc.state import RunState
+from edge_zofc.stream import Stream, fingerprint, read_stream
+
+log = logging.getLogger("edge_zofc")
+
+PLANNED_CLASSES = 1000
+"""Classes that a plan makes room for before it is known how many will come: 3 MB at D = 768."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``edge-zofc learn`` was asked. ``changes`` holds the options given explicitly; None: not given."""
+
+    bundle: Path
+    stream: Path
+    run: Path
+    profile: str = "auto"
+    budget_bytes: int | None = None
+    preset: PresetName | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    micro_batch: int | None = None
+    parallel_queries: int | None = None
+    max_steps: int | None = None
+
+
+def learn_run(request: Request, on_step: Callable[[Learner, float], None]) -> dict[str, Any]:
+    """Learn the stream's pending tasks in ``request.run`` and return the content of ``result.json``.
+
+    Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
+    """
+    bundle = read_bundle(request.bundle)
+    profile = load_profile(request.profile)
+    stream = read_stream(request.stream)
+    _refuse_strangers(request)
+    make_folder(request.run)
+    with ExitStack() as stack:
+        stack.enter_context(RunLock(request.run))
+        sweep(request.run)
+        settings, plan = _settings_and_plan(request, bundle, profile, stream)
+        _check_trainable(bundle, settings.run_options())
+        usage = stack.enter_context(memory.PeakSampler())
+        memory.enforce(plan)
+        learner = _open(request, bundle, settings, plan, profile, usage, stack)
+        learner.on_step = on_step
+        where = _Where(request, plan, profile)
+
+        def write(now: Learner) -> None:
+            write_result(request.run, _result(now, settings, where))
+
+        learner.on_task_end = write
+        _tell_start(learner, plan, settings)
+        with _stop_on_signals(learner):
+            try:
+                learner.learn()
+            except Stopped:
+                write(learner)
+                return {**_result(learner, settings, where), "stopped": learner.stop_signal}
+        learner.events.write("finished")
+        learner.save()
+        write(learner)
+        return _result(learner, settings, where)
+
+
+def make_plan(
+    bundle: Bundle,
+    profile: DeviceProfile,
+    options: Options,
+    budget_bytes: int | None = None,
+    classes: int = PLANNED_CLASSES,
+    micro_batch: int | None = None,
+    parallel_queries: int | None = None,
+    head_backend: str | None = None,
+) -> memory.MemoryPlan:
+    """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
+    return memory.plan(
+        bundle.manifest,
+        budget_bytes=budget_bytes or profile.learning_budget_bytes,
+        batch_size=options.batch_size,
+        queries=options.queries,
+        query_form=options.query_form,
+        classes=classes,
+        threads=profile.threads,
+        micro_batch=micro_batch,
+        parallel_queries=parallel_queries,
+        head_backend=head_backend,
+        base=memory.measure_base(),
+    )
+
+
+@dataclass(frozen=True)
+class _Where:
+    request: Request
+    plan: memory.MemoryPlan
+    profile: DeviceProfile
+
+
+def _refuse_strangers(request: Request) -> None:
+    """A folder that is not a run, and a --resume without a run, are the user's slip of the pen."""
+    folder = request.run
+    if is_run(folder):
+        return
+    if request.resume:
+        raise InputError(f"There is no run to resume in {folder}; leave out --resume to start one.")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give --run a folder.")
+    # A lock alone is what a start leaves behind that was cut off in its first instant.
+    if folder.is_dir() and any(entry.name not in ("lock",) for entry in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run; give --run a new folder.")
+
+
+def _settings_and_plan(
+    request: Request, bundle: Bundle, profile: DeviceProfile, stream: Stream
+) -> tuple[Settings, memory.MemoryPlan]:
+    """The frozen settings of the run that is there, or those of a new one, written; and the plan for them."""
+    if not is_run(request.run):
+        options = make_options(request.preset or "edge", request.changes)
+        classes = max(PLANNED_CLASSES, len(stream.class_names))
+        plan = make_plan(
+            bundle,
+            profile,
+            options,
+            request.budget_bytes,
+            classes,
+            request.micro_batch,
+            request.parallel_queries,
+        )
+        _check_trainable(bundle, options)
+        execution = Execution(
+            micro_batch=plan.micro_batch,
+            parallel_queries=plan.parallel_queries,
+            threads=profile.threads,
+            prepacking=plan.prepacking,
+            arena=plan.arena,
+            head_backend=plan.head_backend,
+        )
+        settings = make_settings(bundle, options, execution)
+        write_settings(request.run, settings)
+        return settings, plan
+    settings = read_settings(request.run)
+    if settings.bundle_identity != bundle.identity:
+        raise InputError(
+            f"The run in {request.run} belongs to another bundle than {request.bundle}; "
+            "name that bundle with --bundle, or give --run a new folder."
+        )
+    changed = differences(settings.run_options(), request.preset, request.changes)
+    if changed:
+        raise InputError(
+            f"The run in {request.run} was started with other options ({'; '.join(changed)}), which cannot change; "
+            "leave them out, or give --run a new folder."
+        )
+    return settings, _plan_again(request, bundle, profile, settings)
+
+
+def _plan_again(
+    request: Request, bundle: Bundle, profile: DeviceProfile, settings: Settings
+) -> memory.MemoryPlan:
+    """The plan with the shapes the run began with, so that its bits go on; with new ones if they do not fit."""
+    kept, options = settings.execution, settings.run_options()
+    try:
+        return make_plan(
+            bundle,
+            profile,
+            options,
+            request.budget_bytes,
+            micro_batch=request.micro_batch or kept.micro_batch,
+            parallel_queries=request.parallel_queries or kept.parallel_queries,
+            head_backend=kept.head_backend,
+        )
+    except DoesNotFitError:
+        log.warning(
+            "The shapes the run began with no longer fit; from here on its features round differently."
+        )
+        return make_plan(bundle, profile, options, request.budget_bytes)
+
+
+def _check_trainable(bundle: Bundle, options: Options) -> None:
+    fidelity = bundle.manifest.fidelity
+    value = fidelity.one_sided if options.query_form == "one-sided" else fidelity.two_sided
+    if value < MIN_FIDELITY:
+        raise InputError(
+            f"The bundle's precision {bundle.manifest.precision} keeps too little of the gradient: fidelity "
+            f"{value:.2f} for {options.query_form} queries, {MIN_FIDELITY} is needed; "
+            "export with --precision w8 or fp32."
+        )
+
+
+def _open(
+    request: Request,
+    bundle: Bundle,
+    settings: Settings,
+    plan: memory.MemoryPlan,
+    profile: DeviceProfile,
+    usage: memory.PeakSampler,
+    stack: ExitStack,
+) -> Learner:
+    """Session, state, journal and log of a run, at its newest snapshot."""
+    options = settings.run_options()
+    adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
+    state = RunState.start(adapter, bundle.manifest.feature_size)
+    events = EventLog(request.run)
+    stack.callback(events.close)
+    found = snapshot.load_latest(request.run / STATE)
+    if found is not None:
+        state.restore(found.snapshot)
+        for text in found.notes:
+            log.warning(text)
+    else:
+        state.progress.head_backend = plan.head_backend
+    path = request.run / JOURNAL
+    if found is None and path.exists():
+        path.unlink()
+    if not path.exists() and found is None:
+        header = journal.Header(
+            options.seed, bundle.identity, adapter.size, adapter.eps, options.momentum, options.queries
+        )
+        written = journal.Journal.create(path, header)
+    else:
+        written = journal.Journal.open_for_append(path, keep_records=state.progress.journal_records)
+    stack.callback(written.close)
+    stream = read_stream(request.stream, state.progress.class_names)
+    backbone = Backbone(
+        bundle, _backbone_options(plan, profile, choose_providers(profile.session_providers()))
+    )
+    if state.progress.head_backend == "torch":
+        set_torch_threads(profile.threads)
+    learner = Learner(
+        bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
+    )
+    _tell_changes(learner)
+    if found is None:
+        learner.save()
+    return learner
+
+
+def _backbone_options(
+    plan: memory.MemoryPlan, profile: DeviceProfile, providers: Providers
+) -> BackboneOptions:
+    return BackboneOptions(
+        micro_batch=plan.micro_batch,
+        parallel_adapters=plan.parallel_queries,
+        threads=profile.threads,
+        providers=providers,
+        prepacking=plan.prepacking,
+        arena=plan.arena,
+    )
+
+
+def _tell_changes(learner: Learner) -> None:
+    """Name what the stream left out, and tasks whose pictures changed after they were learnt."""
+    for text in learner.stream.notes:
+        learner.note(text)
+    by_name = {task.name: task for task in learner.stream.tasks}
+    for learnt in learner.state.progress.tasks:
+        task = by_name.get(learnt.name)
+        if task is not None and fingerprint(learner.stream, task) != learnt.fingerprint:
+            learner.note(
+                f"task {learnt.name} changed after it was learnt; it is not learnt again (add its new pictures "
+                "as a new task folder)."
+            )
+
+
+def _tell_start(learner: Learner, plan: memory.MemoryPlan, settings: Settings) -> None:
+    learner.events.write(
+        "run_started",
+        **settings.options,
+        micro_batch=plan.micro_batch,
+        parallel_queries=plan.parallel_queries,
+        predicted_peak_bytes=plan.peak_bytes,
+        budget_bytes=plan.budget_bytes,
+    )
+    log.info("%d task(s) to learn; %s", len(learner.pending_tasks()), plan.reason)
+
+
+def _result(learner: Learner, settings: Settings, where: _Where) -> dict[str, Any]:
+    circumstances = Circumstances(
+        stream=learner.stream.root.name,
+        device_profile=where.profile.name,
+        budget_bytes=where.plan.budget_bytes,
+        predicted_peak_bytes=where.plan.peak_bytes,
+        micro_batch=learner.backbone.options.micro_batch,
+        parallel_queries=learner.backbone.options.parallel_adapters,
+        completed=not learner.pending_tasks(),
+    )
+    return result_of(learner.bundle, settings, learner.state.progress, circumstances)
+
+
+@contextmanager
+def _stop_on_signals(learner: Learner) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the loop to stop at the next run of the graph; a second one does not wait."""
+
+    def ask(number: int, frame: object) -> None:
+        if learner.stop_signal is not None:
+            raise KeyboardInterrupt
+        learner.stop_signal = signal.Signals(number).name
+        log.warning("%s: saving the state and stopping.", learner.stop_signal)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
