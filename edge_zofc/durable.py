@@ -122,12 +122,13 @@ def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -
     On the disk when this returns. On a failure the old file is untouched and the temporary one removed.
     A symbolic link at ``path`` is replaced, not followed. Raises as ``explained``.
     """
-    pieces = [data] if isinstance(data, Data) else data
+    pieces = [data] if isinstance(data, Data) else list(data)
+    size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
     # The process number keeps two processes that write the same name from sharing a temporary file.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     renamed = False
     try:
-        with explained(path, "written", len(memoryview(data).cast("B")) if isinstance(data, Data) else 0):
+        with explained(path, "written", size_bytes):
             handle = files.create(temporary)
             try:
                 for piece in pieces:

@@ -150,12 +150,12 @@ def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path):
 
 
 def test_ctrl_c_in_the_middle_leaves_no_temporary_file(tmp_path):
-    def pieces():
-        yield b"half"
-        raise KeyboardInterrupt
+    class Interrupted(Files):
+        def fsync(self, handle):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        durable.write_atomic(tmp_path / "a", pieces())
+        durable.write_atomic(tmp_path / "a", b"half", Interrupted())
     assert names(tmp_path) == []
 
 
