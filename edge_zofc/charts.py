@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_zofc.records import Bucket, Curve, Log, RunResult, Scores
 
@@ -86,6 +86,7 @@ def accuracy_chart(result: RunResult) -> Chart | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        ends = []
         for label, colour, marker, values in series:
             percent = [math.nan if value is None else 100 * value for value in values]
             style = "-" if colour == LEARNER else "--"
@@ -93,16 +94,17 @@ def accuracy_chart(result: RunResult) -> Chart | None:
             axes.plot(
                 range(1, len(percent) + 1), percent, style, color=colour, marker=marker, ms=size, label=label
             )
-        _mark_ends(axes)
+            ends.append((len(percent), percent[-1], colour))
+        _mark_ends(axes, ends)
         _task_axis(axes, max(len(values) for *_, values in series))
         axes.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy on all seen classes (%)")
         _legend(axes)
 
-    ends = "; ".join(f"{label} ends at {_percent(_known(values)[-1])}" for label, *_, values in series)
+    words = "; ".join(f"{label} ends at {_percent(_known(values)[-1])}" for label, *_, values in series)
     return Chart(
         "Accuracy on all seen classes",
         "Every point answers over all classes seen so far, so the question gets harder from task to task.",
-        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {ends}.", TALL),
+        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {words}.", TALL),
     )
 
 
@@ -303,14 +305,13 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _mark_ends(axes: Axes) -> None:
-    """Write the last value of every line beside it, the higher ones above and the lowest below their line."""
-    ends = sorted((line.get_xydata()[-1].tolist(), line.get_color()) for line in axes.get_lines())
-    for (x, y), colour in ends:
-        if not math.isnan(y):
-            below = y == ends[0][0][1] and len(ends) > 1
-            offset = (0, -14 if below else 7)
-            axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
+def _mark_ends(axes: Axes, ends: Sequence[tuple[int, float, str]]) -> None:
+    """Write the last value of every line, given as (x, y, colour), above it, and below for the lowest of two."""
+    for rank, (y, x, colour) in enumerate(
+        sorted((y, x, colour) for x, y, colour in ends if not math.isnan(y))
+    ):
+        offset = (0, -14 if rank == 0 and len(ends) > 1 else 7)
+        axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
 
 
 def _legend(axes: Axes, lift: float = 0.0) -> None:
@@ -359,7 +360,8 @@ def _svg(draw: Callable[[Figure], None], description: str, size_inches: tuple[fl
     from matplotlib.figure import Figure
 
     # Ids of one page must differ between pictures, and a report must not differ between two writings.
-    with rc_context({**STYLE, "svg.hashsalt": description}):
+    style: Any = {**STYLE, "svg.hashsalt": description}  # newer matplotlibs type every key, older ones none
+    with rc_context(style):
         figure = Figure(figsize=size_inches, layout="constrained")
         draw(figure)
         buffer = io.StringIO()

@@ -9,7 +9,6 @@ stands for. A run that was cut and resumed logs some steps twice; the later line
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,7 +269,8 @@ class Log:
             return
         for name in ("loss", "rss_mib", "anonymous_mib", "file_mib"):
             value = event.get(name)
-            if type(value) in (int, float) and abs(value) <= PICTURE_LIMIT and math.isfinite(value):
+            # NaN fails the comparison; a bool is an int, but no measurement.
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= PICTURE_LIMIT:
                 getattr(self, name).add(step, float(value))
         while self.task_starts and self.task_starts[-1][0] >= step:
             self.task_starts.pop()

@@ -218,7 +218,7 @@ def _costs(result: RunResult) -> list[tuple[str, str]]:
 
 
 def _settings(result: RunResult) -> list[tuple[str, str]]:
-    named = {
+    named: dict[str, object] = {
         "Stream": result.stream,
         "Backbone": result.backbone,
         "Image size": result.image_size and f"{result.image_size} pixels",
@@ -234,11 +234,14 @@ def _settings(result: RunResult) -> list[tuple[str, str]]:
         "Seed": result.seed,
         "edge-zofc": result.edge_zofc,
     }
-    rows = {name: NOTHING if value is None else printable(str(value), 80) for name, value in named.items()}
-    options = {
-        f"option {printable(key, 60)}": printable(str(value), 80) for key, value in result.options.items()
-    }
-    return [*rows.items(), *list(options.items())[:100]]
+    options = {f"option {printable(key, 60)}": value for key, value in list(result.options.items())[:100]}
+    return [(name, _setting(value)) for name, value in {**named, **options}.items()]
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return NOTHING
+    return ("no", "yes")[value] if isinstance(value, bool) else printable(str(value), 80)
 
 
 def _matrix_lines(result: RunResult, width: int) -> list[str]:
@@ -401,8 +404,8 @@ def _matrix_table(result: RunResult) -> str:
 
 
 def _task_table(result: RunResult) -> str:
-    head = ("Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss")
-    head = (*head, "Just learnt", "At the end", "Class means", "Forgotten")
+    head = ["Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss"]
+    head += ["Just learnt", "At the end", "Class means", "Forgotten"]
     matrix, lost = result.accuracy_matrix, result.task_forgetting()
     floor = [] if result.class_mean_floor is None else result.class_mean_floor.accuracy_matrix
     rows = []
