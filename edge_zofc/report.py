@@ -331,7 +331,7 @@ def _page(result: RunResult, log: Log) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         "<meta name='viewport' content='width=device-width, initial-scale=1'><link rel='icon' href='data:,'>"
         f"<title>edge-zofc: {_text(result.stream)}</title><style>{STYLE}</style></head>\n<body><main>"
-        + "\n".join(body)
+        + "\n".join(body).replace(" %", "\u00a0%")  # no line may begin with a percent sign
         + "</main></body></html>\n"
     )
 
@@ -405,7 +405,7 @@ def _matrix_table(result: RunResult) -> str:
 
 def _task_table(result: RunResult) -> str:
     head = ["Task", "Name", "Classes", "Train", "Test", "Skipped", "Steps", "Time", "Loss"]
-    head += ["Just learnt", "At the end", "Class means", "Forgotten"]
+    head += ["Just learnt", "At the end", "Class means", "Points lost"]
     matrix, lost = result.accuracy_matrix, result.task_forgetting()
     floor = [] if result.class_mean_floor is None else result.class_mean_floor.accuracy_matrix
     rows = []
