@@ -1,9 +1,32 @@
-"""Shared by all tests: the small bundle and stream that most of them learn on."""
+"""Shared by all tests: the small bundle and the small stream that most of them learn on."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+# Helpers beside the tests (small.py, power_cut.py, ...) are imported by name.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small import write_small_bundle, write_small_stream
+
+from edge_zofc.bundle import Bundle
 
 # A shared machine may be slow at any moment; what a test proves does not depend on its pace.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A verified fp32 bundle; read it, do not change it."""
+    return write_small_bundle(tmp_path_factory.mktemp("small") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def small_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks of two classes, 8 + 4 pictures each; read it, do not change it."""
+    return write_small_stream(tmp_path_factory.mktemp("small") / "stream")
