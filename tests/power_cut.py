@@ -8,7 +8,6 @@ the log on a model disk that keeps only what was fsynced, plus any part of what 
     names    since the last fsync of a folder: any number of its creations, renames and removals, in order
 
 What may surprise: a ``kill -9`` is one of these outcomes (everything that was written is there).
-Loaded by the tests with ``runpy.run_path``, since test files are not importable modules.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import runpy
 import signal
 import stat
 import subprocess
@@ -13,13 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from power_cut import RecordingFiles, disks_after_cut
 
 from edge_zofc import durable
 from edge_zofc.durable import AppendFile, Files, RunLock
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError, RunLockedError
-
-power_cut = runpy.run_path(str(Path(__file__).with_name("power_cut.py")))
-RecordingFiles, disks_after_cut = power_cut["RecordingFiles"], power_cut["disks_after_cut"]
 
 
 def names(folder: Path) -> list[str]:
@@ -296,6 +293,19 @@ def test_a_power_cut_keeps_every_append_that_returned_and_tears_only_the_last(tm
             assert disk["log"].startswith(b"HHabc") or len(disk["log"]) <= 5
             assert len(disk["log"]) <= 8
     assert (tmp_path / "log").read_bytes() == b"HHabcXYZ"
+
+
+def test_opening_makes_durable_what_a_killed_process_had_only_written(tmp_path):
+    files = RecordingFiles(tmp_path, forgetful="fsync_folder")  # killed between rename and fsync
+    durable.write_atomic(tmp_path / "log", b"HH", files)
+    files.write(handle := files.open_append(tmp_path / "log"), b"abc")  # killed between write and fsync
+    files.close(handle)
+    assert {} in [disk for _, disk in disks_after_cut(files.log)]
+    files.forgetful = ""
+    AppendFile(tmp_path / "log", 5, files).close()
+    assert [disk for done, disk in disks_after_cut(files.log) if done == len(files.log)] == [
+        {"log": b"HHabc"}
+    ]
 
 
 @pytest.mark.parametrize("at", [2, 3, 4, 5])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-import runpy
 import struct
+import subprocess
+import sys
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from power_cut import RecordingFiles, disks_after_cut
 
 from edge_zofc import directions
 from edge_zofc.adapter import Adapter
@@ -20,9 +23,6 @@ from edge_zofc.durable import Files
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.journal import INITIAL, Header, Journal, Kind, Record, read, replay
 from edge_zofc.journal_format import SCHEME
-
-power_cut = runpy.run_path(str(Path(__file__).with_name("power_cut.py")))
-RecordingFiles, disks_after_cut = power_cut["RecordingFiles"], power_cut["disks_after_cut"]
 
 IDENTITY = "0123456789abcdef" * 4
 HEADER = Header(seed=7, bundle_identity=IDENTITY, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
@@ -164,7 +164,6 @@ def journals(draw):
     return header, records
 
 
-@settings(deadline=None)  # the disk of a shared machine sets the pace
 @given(journals())
 def test_any_records_come_back_in_one_piece_and_after_a_cut_anywhere(tmp_path_factory, drawn):
     header, records = drawn
@@ -335,14 +334,19 @@ def test_replay_gives_the_bits_of_the_run_that_wrote_it(tmp_path):
         assert again.theta.tobytes() == expected
 
 
-def test_ten_thousand_steps_are_read_in_a_second_and_in_bounded_memory(tmp_path):
+def test_ten_thousand_steps_are_read_in_two_seconds_and_in_bounded_memory(tmp_path):
     header = Header(0, IDENTITY, 1, 0.25, 0.5, 4)
     records = [Record(START, 0, 0), *(Record(STEP, 0, n, 0.5, (1, 2, 3, n)) for n in range(10_000))]
     path = write_fast(tmp_path / "j", records, header)
     assert path.stat().st_size == 108 + 10_001 * 40 < 500_000
     start = time.process_time()
     assert sum(1 for _ in read(path)[1]) == 10_001
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 2
+    tracemalloc.start()
+    assert sum(1 for _ in read(path)[1]) == 10_001
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2 << 20
 
 
 # --- damage ---------------------------------------------------------------------------------------------
@@ -441,7 +445,6 @@ def test_impossible_record_fields_are_refused_even_with_a_right_crc(tmp_path, la
     assert isinstance(outcome, DamagedFileError) and "record 1 (from 0)" in str(outcome)
 
 
-@settings(deadline=None)  # the disk of a shared machine sets the pace
 @given(st.binary(max_size=300))
 def test_random_bytes_are_never_a_journal(tmp_path_factory, noise):
     folder = tmp_path_factory.mktemp("noise")
@@ -527,6 +530,33 @@ def test_a_power_cut_anywhere_leaves_every_record_that_was_promised_and_no_garba
         assert isinstance(outcome, list) and outcome == SMALL[: len(outcome)] and len(outcome) >= least
         seen += 1
     assert seen > 200
+
+
+APPEND_FOREVER = """
+import sys, pathlib
+from edge_zofc.journal import Journal, Kind, Record
+with Journal.open_for_append(pathlib.Path(sys.argv[1])) as journal:
+    if not journal.records:
+        journal.append(Record(Kind.TASK_START, 0, 0))
+    while True:
+        journal.append(Record(Kind.STEP, 0, journal.next_step, 0.5, (journal.next_step, 1)))
+        print(journal.records, flush=True)
+"""
+
+
+def test_kill_9_while_appending_loses_nothing_that_was_acknowledged(tmp_path):
+    path = write(tmp_path / "j", [])
+    for delay in (0, 1, 2, 3, 5, 8):
+        command = [sys.executable, "-c", APPEND_FOREVER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            acknowledged = int(child.stdout.readline())
+            time.sleep(delay / 1000)
+            child.kill()
+            acknowledged = max([acknowledged, *map(int, child.stdout.read().split("\n")[:-1])])
+        found = contents(path)
+        assert len(found) in (acknowledged, acknowledged + 1)
+        assert found[1:] == [Record(STEP, 0, n, 0.5, (n, 1)) for n in range(len(found) - 1)]
 
 
 def test_the_model_disk_would_notice_appends_without_fsync(tmp_path):

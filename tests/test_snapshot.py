@@ -6,15 +6,15 @@ import errno
 import hashlib
 import json
 import os
-import runpy
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from power_cut import RecordingFiles, disks_after_cut, lay_out
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -22,10 +22,6 @@ from edge_zofc import snapshot
 from edge_zofc.durable import Files
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.snapshot import Snapshot
-
-power_cut = runpy.run_path(str(Path(__file__).with_name("power_cut.py")))
-RecordingFiles, disks_after_cut = power_cut["RecordingFiles"], power_cut["disks_after_cut"]
-lay_out = power_cut["lay_out"]
 
 ONE = Snapshot({"b": np.array([1.0, -2.0], np.float32), "a": np.array([[3]], np.int64)}, {"step": 1})
 
@@ -111,7 +107,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # the disk of a shared machine sets the pace
 @given(st.dictionaries(st.text(max_size=8), arrays, max_size=4), st.dictionaries(st.text(), json_values))
 def test_any_state_comes_back(tmp_path_factory, found, metadata):
     state = Snapshot(found, metadata)
@@ -279,7 +274,6 @@ def test_a_newer_format_is_told_and_not_passed_over(tmp_path):
         snapshot.load_latest(tmp_path)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_never_a_snapshot(tmp_path_factory, noise):
     assert isinstance(verdict(tmp_path_factory.mktemp("noise") / "x", noise), DamagedFileError)
