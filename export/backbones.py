@@ -41,11 +41,13 @@ class LoadedBackbone:
 
     ``info.weights_sha256`` is the file's SHA-256 for ``package`` and ``checkpoint``, and that of all names and
     values in name order for the others, where there is no one file.
+    ``width`` is D, the length of a token and of a feature.
     """
 
     model: nn.Module
     image: ImageSpec
     info: BackboneInfo
+    width: int
 
 
 def load_backbone(
@@ -92,7 +94,9 @@ def load_backbone(
         depth=kept,
         pooling=model.global_pool,
     )
-    return LoadedBackbone(model.eval().requires_grad_(False), _image_spec(model, name), info)
+    return LoadedBackbone(
+        model.eval().requires_grad_(False), _image_spec(model, name), info, int(model.embed_dim)
+    )
 
 
 def _source(name: str | None, pretrained: bool, checkpoint: Path | None, random_weights: bool) -> Source:

@@ -46,7 +46,7 @@ class _Graph:
 
     def __init__(self, model: AdapterViT, precision: Precision) -> None:
         self.to = OnnxWriter()
-        self.vit: Any = model.vit
+        self.vit = model.timm_model
         self.layout = model.layout
         self.precision = precision
         self.float = np.float16 if precision == "fp16" else np.float32

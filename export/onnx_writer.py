@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,8 @@ OPSET = 20
 IR_VERSION = 9
 _EXTERNAL_BYTES = 1024
 _PAGE = 4096
-Attribute = int | float | str | Sequence[int]
+Attribute = Any
+"""int, float, str or a list of int; onnx's own stub takes it for its other keywords."""
 
 
 @dataclass

@@ -44,19 +44,19 @@ class AdapterViT(nn.Module):
         check_supported(vit)
         self.add_module("vit", vit.eval().requires_grad_(False))
         self.layout = layout
-        if max(layout.blocks) >= len(self._vit.blocks):
+        if max(layout.blocks) >= len(self.timm_model.blocks):
             raise InputError(
-                f"An adapter is on block {max(layout.blocks)}, of {len(self._vit.blocks)} blocks."
+                f"An adapter is on block {max(layout.blocks)}, of {len(self.timm_model.blocks)} blocks."
             )
 
     @property
-    def _vit(self) -> Any:
-        # Any keeps timm's attributes usable without a cast at each of them.
+    def timm_model(self) -> Any:
+        """The wrapped model. Any, because timm's attributes are typed too vaguely to be used."""
         return self.vit
 
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
-        vit, count = self._vit, len(adapters)
+        vit, count = self.timm_model, len(adapters)
         x = vit.norm_pre(
             vit._pos_embed(vit.patch_embed(images))
         )  # [B, T, D], from the first adapter on [K*B, T, D]

@@ -1,0 +1,159 @@
+"""One plain ONNX file of what was learnt: picture in, probabilities out, nothing of edge-zofc needed to run it.
+
+The adapter becomes a constant, the cosine head ``softmax(sigma * cos(feature, row))`` a few nodes at the end. How a
+picture becomes the input, and the labels, stand in the file's metadata as JSON (keys ``preprocessing``, ``labels``).
+
+What may surprise: neither torch nor timm is needed, since the bundle's own graph is rewritten; and the quantised
+precisions and the fused attention are operators of onnxruntime (domain com.microsoft), so that is what runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from edge_zofc.export.fidelity import open_session, run
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_zofc.bundle import WEIGHTS, Bundle
+from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.head import Head, unit
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between the deployed file and the bundle's own graph with the head."""
+_MAX_PROTO_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for one message, less room for the graph itself
+
+
+def deploy(
+    run_head_rows: np.ndarray,
+    sigma: float,
+    adapter: np.ndarray,
+    class_names: Sequence[str],
+    bundle: Bundle,
+    out_path: Path,
+) -> None:
+    """Write ``out_path``: input ``image`` float32 [N, 3, S, S], output ``probabilities`` float32 [N, C].
+
+    ``run_head_rows`` float32 [C, D] belong to ``class_names``; ``adapter`` is float32 [P]. The file replaces one
+    that is there in one step, after it gave the same answers as the bundle on the bundle's probe.
+    Raises InputError if the parts do not fit each other or the path cannot be written.
+    """
+    manifest = bundle.manifest
+    _require(run_head_rows, (len(class_names), manifest.feature_size), "the head's rows")
+    _require(adapter, (manifest.adapter.size,), "the adapter")
+    weights_bytes = manifest.files[WEIGHTS].bytes
+    if weights_bytes > _MAX_PROTO_BYTES:
+        raise DoesNotFitError(
+            f"The weights have {weights_bytes} bytes, one ONNX file holds {_MAX_PROTO_BYTES}; "
+            "export the bundle as w8 or w4."
+        )
+    model = onnx.load(str(bundle.graph_path))
+    _fix_adapter(model.graph, adapter)
+    _append_head(model.graph, run_head_rows, sigma)
+    helper.set_model_props(model, _metadata(bundle, class_names))
+    _write(model, out_path, bundle, Head(run_head_rows, np.array([sigma], np.float32)), adapter)
+
+
+def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+    if values.shape != shape or not bool(np.all(np.isfinite(values))) or 0 in shape:
+        raise InputError(
+            f"The run does not fit the bundle: {what} must be finite numbers of shape {list(shape)}, "
+            f"got {list(values.shape)}."
+        )
+
+
+def _fix_adapter(graph: onnx.GraphProto, adapter: np.ndarray) -> None:
+    """Turn the input ``adapters`` into a constant [1, P] and call the other one ``image``."""
+    (images,) = (value for value in graph.input if value.name == "images")
+    images.name = "image"
+    images.type.tensor_type.shape.dim[0].dim_param = "N"
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == "images":
+                node.input[place] = "image"
+    del graph.input[:]
+    graph.input.append(images)
+    graph.initializer.append(numpy_helper.from_array(adapter[None].astype(np.float32), "adapters"))
+
+
+def _append_head(graph: onnx.GraphProto, rows: np.ndarray, sigma: float) -> None:
+    constants: dict[str, np.ndarray] = {
+        "head.zero": np.array([0], np.int64),
+        "head.last": np.array([-1], np.int64),
+        "head.tiny": np.array(1e-12, np.float32),
+        "head.rows": np.ascontiguousarray(unit(rows.astype(np.float32)).T),
+        "head.sigma": np.array(sigma, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    steps: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+        ("Squeeze", ["features", "head.zero"], "head.features", {}),
+        ("ReduceL2", ["head.features", "head.last"], "head.lengths", {"keepdims": 1}),
+        ("Max", ["head.lengths", "head.tiny"], "head.floored", {}),
+        ("Div", ["head.features", "head.floored"], "head.unit", {}),
+        ("MatMul", ["head.unit", "head.rows"], "head.cosines", {}),
+        ("Mul", ["head.cosines", "head.sigma"], "head.logits", {}),
+        ("Softmax", ["head.logits"], "probabilities", {"axis": -1}),
+    )
+    for operator, inputs, output, attributes in steps:
+        graph.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(rows)]))
+
+
+def _metadata(bundle: Bundle, class_names: Sequence[str]) -> dict[str, str]:
+    spec = bundle.manifest.image
+    preprocessing = {
+        "size": spec.size,
+        "resize_short_side": int(spec.size / spec.crop_fraction),
+        "crop": "centre",
+        "crop_fraction": spec.crop_fraction,
+        "interpolation": spec.interpolation,
+        "colour": "RGB",
+        "layout": "NCHW",
+        "scale": 1 / 255,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
+    return {
+        "labels": json.dumps(list(class_names), ensure_ascii=False),
+        "preprocessing": json.dumps(preprocessing),
+        "backbone": bundle.manifest.backbone.name,
+        "bundle_identity": bundle.identity,
+    }
+
+
+def _write(model: onnx.ModelProto, path: Path, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
+    """Write beside ``path``, check there, flush, rename."""
+    partial = path.absolute().with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(model.SerializeToString(deterministic=True))
+            file.flush()
+            os.fsync(file.fileno())
+        _check(partial, bundle, head, adapter)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); choose another OUT.onnx."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(path: Path, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
+    images = bundle.probe().images
+    features = run(open_session(bundle.graph_path), images, adapter[None].astype(np.float32))[0]
+    wanted = head.probabilities(features)
+    session: ort.InferenceSession = open_session(path)
+    (found,) = session.run(["probabilities"], {"image": images})
+    difference = float(np.max(np.abs(found - wanted)))
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"The deployed file differs from the run by {difference:.2g}, above {TOLERANCE}; nothing was written."
+        )

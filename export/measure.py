@@ -1,0 +1,126 @@
+"""Measures the anonymous memory that a run of a graph takes, and fits the manifest's three numbers to it.
+
+Each point is taken in a fresh process (``python -m edge_zofc.export.measure GRAPH IMAGES ADAPTERS THREADS`` prints one
+JSON object), because memory once taken by onnxruntime's arena is not given back.
+
+What may surprise: the fit is an upper envelope, not a mean: a plan that is a little too large is safe, one that
+is too small gets a process killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_zofc.bundle import ActivationBytes
+from edge_zofc.errors import DoesNotFitError
+
+POINTS = ((1, 1), (2, 1), (4, 1), (1, 4), (2, 4), (4, 3))
+"""(images, adapters) of the runs."""
+_RUNS = 3  # from the second run of a shape on, onnxruntime allocates by the pattern of the first
+_TIMEOUT_SECONDS = 600
+_GRAIN_BYTES = 4096
+
+Point = tuple[int, int, int]
+"""images, adapters, bytes."""
+
+
+def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
+    """Run ``graph`` at POINTS, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
+
+    Raises DoesNotFitError if a child process fails, with the last line that it wrote.
+    """
+    points: list[Point] = []
+    for images, adapters in POINTS:
+        points.append((images, adapters, _measured_in_child(graph, images, adapters, threads)))
+    return fit(points)
+
+
+def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:
+    arguments = [str(graph), str(images), str(adapters), str(threads)]
+    try:
+        done = subprocess.run(  # noqa: S603 - this very module in this very interpreter
+            [sys.executable, "-m", "edge_zofc.export.measure", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        last = str(error.stderr or error).strip().splitlines()[-1]
+        raise DoesNotFitError(
+            f"Measuring the memory of {images} pictures x {adapters} adapters failed ({last}); "
+            "export on a machine with more memory, or a smaller backbone."
+        ) from error
+    return int(json.loads(done.stdout)["bytes"])
+
+
+def fit(points: Sequence[Point]) -> ActivationBytes:
+    """The plane over (1, images, images * adapters), no coefficient negative, that lies on or above all points
+    and has the smallest sum over them.
+
+    Of a linear programme in three unknowns the optimum is a vertex: where three constraints hold with equality.
+    All triples are tried.
+    """
+    rows = np.array([(1.0, images, images * adapters) for images, adapters, _ in points])
+    values = np.array([max(0, value) for _, _, value in points], dtype=np.float64)
+    scale = max(1.0, values.max())
+    constraints = np.vstack([rows, np.eye(3)])
+    bounds = np.concatenate([values / scale, np.zeros(3)])
+    best, best_sum = np.array([1.0, 0.0, 0.0]), math.inf
+    for triple in itertools.combinations(range(len(constraints)), 3):
+        chosen = list(triple)
+        if abs(np.linalg.det(constraints[chosen])) < 1e-9:
+            continue
+        found = np.linalg.solve(constraints[chosen], bounds[chosen])
+        total = float((rows @ found).sum())
+        if bool(np.all(constraints @ found >= bounds - 1e-9)) and total < best_sum:
+            best, best_sum = found, total
+    fixed, per_image, per_both = (
+        max(0, math.ceil(value * scale / _GRAIN_BYTES)) * _GRAIN_BYTES for value in best
+    )
+    return ActivationBytes(fixed=fixed, per_image=per_image, per_image_and_adapter=per_both)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child process: print ``{"bytes": ...}``, by how much the runs raised anonymous memory."""
+    graph, images, adapters, threads = arguments[0], *map(int, arguments[1:])
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    feeds = {
+        "images": np.zeros((images, *inputs["images"][1:]), np.float32),
+        "adapters": np.zeros((adapters, *inputs["adapters"][1:]), np.float32),
+    }
+    for values in feeds.values():
+        values.fill(0.1)  # touch the pages: inputs belong to the caller's share, not to the run's
+    before = anonymous_bytes()
+    after = before
+    for _ in range(_RUNS):
+        session.run(["features"], feeds)
+        after = max(after, anonymous_bytes())
+    sys.stdout.write(json.dumps({"bytes": after - before}) + "\n")
+
+
+def anonymous_bytes() -> int:
+    """RssAnon of this process in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no RssAnon; measuring needs Linux 4.5 or newer")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
