@@ -51,7 +51,7 @@ class Tally:
     @classmethod
     def empty(cls, classes: int) -> Tally:
         """Zeros for ``classes`` classes."""
-        return cls(*(np.zeros(classes, np.int64) for _ in range(3)))
+        return cls(np.zeros(classes, np.int64), np.zeros(classes, np.int64), np.zeros(classes, np.int64))
 
     def add(self, other: Tally) -> None:
         """Add another tally of the same classes."""
@@ -132,7 +132,9 @@ def evaluate_task(
     else:
         for _ in count_and_give_frozen_rows():
             pass
-    for start in range(0, len(cached) if cached is not None else 0, 1024):
+    if cached is None:  # no picture of this task could be read
+        return tally
+    for start in range(0, len(cached), 1024):
         rows = np.asarray(cached[start : start + 1024])
         tally.floor_correct += _right(floor, rows[:, :-1], rows[:, -1].astype(np.int64), classes)
     return tally

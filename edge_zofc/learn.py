@@ -231,15 +231,21 @@ class Learner:
             )  # fmt: skip
             self._check_skipped(learnt.name, len(skipped), len(samples))
             tallies.append(tally)
-        for index, tally in enumerate(tallies):
-            if tally is None:
+        for index, measured in enumerate(tallies):
+            if measured is None:
                 continue
-            progress.evaluation_forward_passes += tally.forward_passes
-            progress.floor_forward_passes += tally.floor_forward_passes
-            count = int(tally.total.sum())
-            if index == len(progress.tasks) - 1:
+            progress.evaluation_forward_passes += measured.forward_passes
+            progress.floor_forward_passes += measured.floor_forward_passes
+            count = int(measured.total.sum())
+            if index == len(progress.total):
                 progress.total.append(count)
                 progress.tasks[index].test_images = count
+            elif count != progress.total[index]:
+                # Right answers out of another number of pictures do not belong into the same column.
+                self.note(
+                    f"the test pictures of task {progress.tasks[index].name} changed: not measured again."
+                )
+                tallies[index] = None
         return tallies
 
     # --- helpers ----------------------------------------------------------------------------------------

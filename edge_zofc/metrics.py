@@ -40,15 +40,18 @@ class Summary:
     backward_transfer: float | None
 
 
-def summarise(correct: Sequence[Sequence[int]], total: Sequence[int]) -> Summary:
+def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> Summary:
     """Metrics from ``correct[i][j]``, right answers on task j after task i (row i has i + 1 entries), and
     ``total[j]``, test pictures of task j.
+
+    A count of None was not measured (the task's pictures were gone at that stage): its entry is None, and
+    the stage's accuracy is over the tasks that were measured.
 
     Raises ValueError if the rows are not a triangle over ``total`` or a count is outside 0..total[j].
     """
     _check(correct, total)
     matrix = tuple(tuple(_ratio(right, total[j]) for j, right in enumerate(row)) for row in correct)
-    stages = tuple(_ratio(sum(row), sum(total[: len(row)])) for row in correct)
+    stages = tuple(_stage(row, total) for row in correct)
     lost: list[float] = []
     moved: list[float] = []
     for task in range(len(total) - 1):
@@ -79,7 +82,7 @@ def mean_per_class_accuracy(correct_by_class: Sequence[int], total_by_class: Seq
     return _mean([right / count for right, count in pairs if count])
 
 
-def _check(correct: Sequence[Sequence[int]], total: Sequence[int]) -> None:
+def _check(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> None:
     if [len(row) for row in correct] != list(range(1, len(total) + 1)):
         raise ValueError(
             f"rows of {[len(row) for row in correct]} entries are no triangle over {len(total)} tasks"
@@ -88,14 +91,19 @@ def _check(correct: Sequence[Sequence[int]], total: Sequence[int]) -> None:
         _check_counts(row, total[: len(row)])
 
 
-def _check_counts(correct: Sequence[int], total: Sequence[int]) -> None:
+def _check_counts(correct: Sequence[int | None], total: Sequence[int]) -> None:
     for right, count in zip(correct, total, strict=True):
-        if not 0 <= right <= count:
+        if right is not None and not 0 <= right <= count:
             raise ValueError(f"{right} right answers of {count}")
 
 
-def _ratio(right: int, count: int) -> float | None:
-    return right / count if count else None
+def _stage(row: Sequence[int | None], total: Sequence[int]) -> float | None:
+    measured = [(right, count) for right, count in zip(row, total, strict=False) if right is not None]
+    return _ratio(sum(right for right, _ in measured), sum(count for _, count in measured))
+
+
+def _ratio(right: int | None, count: int) -> float | None:
+    return right / count if count and right is not None else None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -82,7 +82,11 @@ def result_of(bundle: Bundle, settings: Settings, progress: Progress, where: Cir
 def _metrics(counts: Counts, progress: Progress) -> dict[str, Any]:
     summary = summarise(counts.correct, progress.total)
     by_class = mean_per_class_accuracy(counts.correct_by_class, progress.total_by_class)
-    return {**asdict(summary), "mean_per_class_accuracy": by_class}
+    found = {**asdict(summary), "mean_per_class_accuracy": by_class}
+    # Tuples become lists, so that the dictionary is the same before and after a trip through JSON.
+    found["accuracy_matrix"] = [list(row) for row in summary.accuracy_matrix]
+    found["stage_accuracy"] = list(summary.stage_accuracy)
+    return found
 
 
 def _beats(learner: dict[str, Any], floor: dict[str, Any]) -> bool | None:

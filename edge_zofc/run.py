@@ -268,6 +268,7 @@ def _open(
     )
     _tell_changes(learner)
     if found is None:
+        make_folder(request.run / STATE)
         learner.save()
     return learner
 

@@ -149,3 +149,10 @@ def test_counts_by_class_that_no_run_can_have_are_refused() -> None:
         mean_per_class_accuracy([1], [1, 1])
     with pytest.raises(ValueError, match="right answers"):
         mean_per_class_accuracy([3], [2])
+
+
+def test_a_count_that_was_not_measured_is_none_and_leaves_the_stage_to_the_others() -> None:
+    found = summarise([[4], [None, 2]], [4, 4])
+    assert found.accuracy_matrix == ((1.0,), (None, 0.5))
+    assert found.stage_accuracy == (1.0, 0.5)
+    assert found.forgetting == 0.0
