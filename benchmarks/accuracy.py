@@ -1,0 +1,193 @@
+"""``edge-zofc bench accuracy``: every method on one stream, side by side.
+
+    OUT/cells/METHOD-seedN.json   one finished cell; a cell that is there is not run again
+    OUT/logs/METHOD-seedN.txt     what its process said
+    OUT/accuracy.md .csv .json    the table
+    OUT/*.png                     accuracy over tasks, accuracy against peak memory, forgetting
+
+What may surprise: the settings are kept in OUT/settings.json, and an OUT with other settings is refused. Numbers of
+different budgets never get into one table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_zofc.benchmarks.names import EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
+
+from edge_zofc.errors import InputError
+from edge_zofc.presets import PRESETS
+
+log = logging.getLogger("edge_zofc")
+
+DEFAULT_METHODS = "simplecil,ridge,ranpac,head,zo-fc,fo-fc"
+FIRST_SEED = 1993
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bench accuracy``."""
+    parser.add_argument(
+        "--stream", type=Path, required=True, help="folder of tasks, as `edge-zofc split` writes it"
+    )
+    parser.add_argument(
+        "--methods", default=DEFAULT_METHODS, help=f"comma-separated, or 'all' (default: {DEFAULT_METHODS})"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1993 on (default: 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for cells, tables and pictures")
+    parser.add_argument(
+        "--bundle", type=Path, help="for zo-fc (default: exported from the backbone into OUT)"
+    )
+    parser.add_argument("--backbone", help="timm name (default: the package's own ViT)")
+    parser.add_argument("--checkpoint", type=Path, help="weights of --backbone (default: timm's pretrained)")
+    parser.add_argument("--img-size", type=int, help="picture size of the backbone")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), default="edge", help="values of zo-fc and its relatives"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=0, help="epochs a task for every method (default: each its own)"
+    )
+    parser.add_argument(
+        "--equal", choices=("epochs", "forwards"), default="epochs",
+        help="forwards: head and fo-fc get as many image-forwards as zo-fc, by more epochs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--search", type=int, default=1, choices=range(1, len(SEARCH_FACTORS) + 1), metavar="N",
+        help="learning rates to try on a validation part of the first task, the same number for every method",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print one JSON object on standard output",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the cells that are missing, then write and print the table. Raises InputError, also for failed cells."""
+    from edge_zofc.benchmarks.tables import markdown, terminal, write_tables
+
+    names = chosen_methods(arguments.methods)
+    if arguments.seeds < 1 or arguments.epochs < 0 or arguments.threads < 1:
+        raise InputError("--seeds and --threads must be at least 1, and --epochs not negative.")
+    out = arguments.out.resolve()
+    settings = _settings(arguments)
+    _claim(out, settings)
+    if "zo-fc" in names and arguments.bundle is None:
+        settings = {**settings, "bundle": str(_own_bundle(arguments, out))}
+    failed = [
+        f"{name} (seed {seed})"
+        for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+        for name in names
+        if not _run_cell(name, seed, settings, out)
+    ]
+    cells = read_cells(out)
+    rows = write_tables(cells, settings, out)
+    if cells:
+        from edge_zofc.benchmarks.pictures import write_pictures
+
+        write_pictures(cells, out)
+    answer = {"out": str(out), "settings": settings, "rows": rows, "failed": failed}
+    print(json.dumps(answer) if getattr(arguments, "json", False) else terminal(rows))  # noqa: T201
+    log.info("%s", markdown(rows, settings).splitlines()[0])
+    if failed:
+        raise InputError(
+            f"{len(failed)} cells failed: {', '.join(failed)}; their words are in {out / 'logs'}."
+        )
+    return 0
+
+
+def chosen_methods(text: str) -> list[str]:
+    """Names from ``--methods``. Raises InputError for an unknown one."""
+    names = list(METHODS) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise InputError(f"There is no method {unknown or 'given'}; known are {', '.join(METHODS)}.")
+    return list(dict.fromkeys(names))
+
+
+def read_cells(out: Path) -> list[dict[str, Any]]:
+    """The finished cells, by the order of METHODS, then seed."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "cells").glob("*.json"))]
+    return sorted(found, key=lambda cell: (list(METHODS).index(cell["method"]), cell["seed"]))
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.stream.is_dir():
+        raise InputError(f"There is no stream {arguments.stream}; write one with 'edge-zofc split'.")
+    options = PRESETS[arguments.preset]
+    per_picture = options.queries + 1 if options.query_form == "one-sided" else 2 * options.queries + 1
+    return {
+        "stream": str(arguments.stream.resolve()),
+        "bundle": str(arguments.bundle.resolve()) if arguments.bundle else None,
+        "backbone": arguments.backbone,
+        "checkpoint": str(arguments.checkpoint.resolve()) if arguments.checkpoint else None,
+        "img_size": arguments.img_size,
+        "preset": arguments.preset,
+        "epochs": arguments.epochs,
+        "epoch_factor": per_picture if arguments.equal == "forwards" else 1,
+        "search": arguments.search,
+        "threads": arguments.threads,
+    }
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folders; keep the settings, or refuse a folder with others."""
+    for name in ("cells", "logs", "work"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        other = [name for name, value in settings.items() if before.get(name) != value]
+        if other:
+            raise InputError(f"{out} holds cells with another {', '.join(other)}; give another --out.")
+    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _own_bundle(arguments: argparse.Namespace, out: Path) -> Path:
+    bundle = out / "bundle"
+    if not (bundle / "bundle.json").exists():
+        from edge_zofc.benchmarks.runtime import edge_zofc
+
+        command = ["export", str(bundle)]
+        if arguments.backbone:
+            command += ["--backbone", arguments.backbone]
+            command += (
+                ["--checkpoint", str(arguments.checkpoint.resolve())]
+                if arguments.checkpoint
+                else ["--pretrained"]
+            )
+        if arguments.img_size:
+            command += ["--img-size", str(arguments.img_size)]
+        log.info("exporting %s", bundle)
+        edge_zofc(command, out / "work")
+    return bundle
+
+
+def _run_cell(name: str, seed: int, settings: dict[str, Any], out: Path) -> bool:
+    """Run one cell unless it is there; returns whether it is there now."""
+    cell = out / "cells" / f"{name}-seed{seed}.json"
+    if cell.exists():
+        return True
+    factor = settings["epoch_factor"] if name in EQUAL_FORWARDS else 1
+    request = {**settings, "epoch_factor": factor, "method": name, "seed": seed, "work": str(out / "work")}
+    asked = out / "work" / f"{name}-seed{seed}.request.json"
+    asked.write_text(json.dumps(request), encoding="utf-8")
+    log.info("running %s, seed %d", name, seed)
+    command = [sys.executable, "-m", "edge_zofc.benchmarks.cell", str(asked), str(cell)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings["threads"])}
+    with (out / "logs" / f"{name}-seed{seed}.txt").open("w", encoding="utf-8") as said:
+        # Not from the present folder: a checkout's edge_zofc/ would hide the installed package.
+        subprocess.run(  # noqa: S603
+            command, cwd=out / "work", env=environment, stdout=said, stderr=subprocess.STDOUT, check=False
+        )
+    if not cell.exists():
+        log.warning("%s, seed %d failed; see %s", name, seed, said.name)
+    return cell.exists()

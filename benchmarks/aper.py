@@ -1,0 +1,55 @@
+"""APER with AdaptFormer (arXiv 2303.07338): adapt once, on the first task, then only take class means.
+
+What may surprise: the classifier that trains the adapter is thrown away. Every class, also of the first task, is
+classified by the cosine to its mean of [frozen feature ; adapted feature], 2D numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from edge_zofc.benchmarks.common import Problem, TaskData
+from edge_zofc.benchmarks.heads import ClassMeans, Head, cosines
+from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.vit_parts import Adapters
+from torch import Tensor
+
+
+class Aper:
+    """AdaptFormer in every block: rank 64, ReLU, scale 0.1."""
+
+    frozen = False
+
+    def __init__(self, problem: Problem, how: Training, rank: int = 64) -> None:
+        self.problem, self.how = problem, how
+        self.adapters = Adapters(problem.width, tuple(range(problem.depth)), rank, "relu", 0.1)
+        self.means = ClassMeans(2 * problem.width)
+
+    def learn(self, task: TaskData) -> list[float]:
+        """Train the adapter if this is the first task; then class means."""
+        losses: list[float] = []
+        if task.index == 0:
+            head = Head(self.problem.width, "linear")
+            head.begin(task.class_ids, task.classes_seen)
+            trainee = Trainee(
+                lambda x: (self.problem.features(x, self.adapters.parts()), 0.0),
+                head.loss,
+                list(self.adapters.parameters()),
+                head.trained(),
+            )
+            losses = fit(self.problem, task, trainee, self.how)
+        for images, labels in self.problem.plain_batches(task.train):
+            self.means.add(self._both(images), labels, task.classes_seen)
+        return losses
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Cosines [B, C] for pictures."""
+        return cosines(self._both(inputs), self.means.rows())
+
+    def parameters_of(self, task: TaskData) -> int:
+        """1,189,632 on the first task of a ViT-B at rank 64, then none."""
+        return sum(p.numel() for p in self.adapters.parameters()) if task.index == 0 else 0
+
+    @torch.no_grad()
+    def _both(self, images: Tensor) -> Tensor:
+        plain, adapted = self.problem.features(images), self.problem.features(images, self.adapters.parts())
+        return torch.cat([plain, adapted], dim=-1)

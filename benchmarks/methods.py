@@ -1,0 +1,149 @@
+"""Every method by name, with the one table of hyper-parameters.
+
+What may surprise: the numbers of epochs are the papers' for CIFAR-100 on a ViT-B. On small streams ``bench accuracy
+--epochs N`` gives every trained method the same N, and then the table of results says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edge_zofc.benchmarks.aper import Aper
+from edge_zofc.benchmarks.coda import CodaPrompt
+from edge_zofc.benchmarks.common import Method, Problem
+from edge_zofc.benchmarks.dualprompt import DualPrompt
+from edge_zofc.benchmarks.ease import Ease
+from edge_zofc.benchmarks.inflora import InfLora
+from edge_zofc.benchmarks.l2p import L2p
+from edge_zofc.benchmarks.lae import Lae
+from edge_zofc.benchmarks.training import Training
+from edge_zofc.benchmarks.training_free import Ridge, SimpleCil
+from edge_zofc.benchmarks.zofc import AdapterAndHead
+
+from edge_zofc.presets import PRESETS, PresetName
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command line may change for all methods alike. ``epochs`` 0: each method's own.
+
+    ``preset`` gives the values of ZO-FC and its relatives; ``epoch_factor`` multiplies the epochs of those
+    that need one forward pass a picture (equal image-forwards); ``lr_factor`` is what the search varies;
+    ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for ZO-FC's relatives.
+    """
+
+    epochs: int = 0
+    preset: PresetName = "edge"
+    epoch_factor: int = 1
+    lr_factor: float = 1.0
+    blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rank: int = 5
+    scale: float = 0.1
+
+
+# (source of the values) BASELINES.md, from each paper or its public code; lr for SGD with momentum 0.9.
+HOW: dict[str, Training] = {
+    "aper-adapter": Training(20, 48, lr=0.01, weight_decay=5e-4),  # 2303.07338
+    "ease": Training(20, 48, lr=0.025, weight_decay=5e-4),  # 2403.12030
+    "inflora": Training(20, 128, lr=5e-4, optimiser="adam", schedule="constant", head_schedule="constant"),
+    "lae": Training(5, 128, lr=2.8e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
+    "l2p": Training(5, 16, lr=1.875e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
+    "dualprompt": Training(5, 24, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
+    "coda-prompt": Training(20, 128, lr=1e-3, optimiser="adam"),  # 2211.13218
+}
+_ZEROTH = Training(
+    20,
+    48,
+    lr=0.01,
+    schedule="constant",
+    head_schedule="constant",
+    part_order="zeroth",
+    head_order="zeroth",
+)
+# The ZO paper's runs of the others (2510.21019): SPSA over what the first-order run trains.
+HOW |= {
+    "aper-zo": replace(_ZEROTH, clip_norm=5.0),
+    "ease-zo": _ZEROTH,
+    "l2p-zo": replace(_ZEROTH, epochs=5),
+    "coda-prompt-zo": replace(_ZEROTH, lr=5e-4, optimiser="adam"),
+    # SPSA on the LoRA, first order on the head.
+    "inflora-zo": replace(_ZEROTH, head_order="first", head_schedule="cosine"),
+}
+
+BUILD: dict[str, Callable[[Problem, Training], Method]] = {
+    "aper-adapter": Aper,
+    "aper-zo": Aper,
+    "ease": Ease,
+    "ease-zo": Ease,
+    "inflora": InfLora,
+    "inflora-zo": InfLora,
+    "lae": Lae,
+    "l2p": L2p,
+    "l2p-zo": L2p,
+    "dualprompt": DualPrompt,
+    "coda-prompt": CodaPrompt,
+    "coda-prompt-zo": CodaPrompt,
+}
+
+
+def build(name: str, problem: Problem, settings: Settings) -> Method:
+    """The method ``name`` for ``problem``; draws its initial values from torch's global generator."""
+    if name == "simplecil":
+        return SimpleCil(problem)
+    if name in ("ridge", "ranpac"):
+        return Ridge(problem, 0 if name == "ridge" else 1000)
+    how = training(name, settings)
+    if name not in BUILD:
+        return AdapterAndHead(
+            problem,
+            how,
+            () if name == "head" else settings.blocks,
+            settings.rank,
+            settings.scale,
+            head_init=PRESETS[settings.preset].head_init,
+            old_rows_too=name == "zo-all",
+        )
+    return BUILD[name](problem, how)
+
+
+def training(name: str, settings: Settings) -> Training:
+    """How ``name`` trains under ``settings``."""
+    how = HOW[name] if name in HOW else _zofc(name, settings.preset)
+    if settings.epochs:
+        share = (
+            None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
+        )
+        how = replace(how, epochs=settings.epochs, head_epochs=share)
+    if name in ("head", "fo-fc"):
+        heads = None if how.head_epochs is None else how.head_epochs * settings.epoch_factor
+        how = replace(how, epochs=how.epochs * settings.epoch_factor, head_epochs=heads)
+    head_lr = None if how.head_lr is None else how.head_lr * settings.lr_factor
+    return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr)
+
+
+def _zofc(name: str, preset: PresetName) -> Training:
+    """ZO-FC's own values, METHOD section 1 (paper) or the edge preset's, for its relatives."""
+    options = PRESETS[preset]
+    orders = {
+        "head": ("first", "first"),
+        "fo-fc": ("first", "first"),
+        "zo-all": ("zeroth", "zeroth"),
+        "fo-adapter+zo-head": ("first", "zeroth"),
+    }
+    part, head = orders[name]
+    return Training(
+        options.epochs,
+        options.batch_size,
+        lr=options.adapter_lr,
+        head_lr=options.head_lr,
+        head_epochs=options.head_epochs if name != "fo-fc" else None,
+        schedule="cosine" if part == "first" else "constant",
+        head_schedule="cosine" if head == "first" else "constant",
+        part_order="first" if part == "first" else "zeroth",
+        head_order="first" if head == "first" else "zeroth",
+        queries=options.queries,
+        two_sided=options.query_form == "two-sided",
+        eps=options.eps,
+        clip_norm=options.clip_norm or float("inf"),
+    )

@@ -1,0 +1,31 @@
+"""Names of the methods, in the order of the table. No torch here: ``edge-zofc --help`` reads this."""
+
+from __future__ import annotations
+
+METHODS: dict[str, str] = {
+    "simplecil": "class means of frozen features, no training (arXiv 2303.07338)",
+    "ridge": "closed-form ridge head on frozen features",
+    "ranpac": "ridge on 1,000 random ReLU features (arXiv 2307.02251)",
+    "head": "first-order cosine head, frozen backbone",
+    "zo-fc": "zeroth-order adapter, first-order head, through the device runtime (arXiv 2510.21019)",
+    "fo-fc": "the same adapter and head, both first order",
+    "zo-all": "the same, both zeroth order",
+    "fo-adapter+zo-head": "the same, orders swapped",
+    "aper-adapter": "APER with AdaptFormer (arXiv 2303.07338)",
+    "aper-zo": "APER, zeroth order",
+    "ease": "EASE (arXiv 2403.12030)",
+    "ease-zo": "EASE, zeroth order",
+    "inflora": "InfLoRA (arXiv 2404.00228)",
+    "inflora-zo": "InfLoRA, zeroth-order LoRA, first-order head",
+    "lae": "LAE with adapters (arXiv 2303.10070)",
+    "l2p": "L2P (arXiv 2112.08654)",
+    "l2p-zo": "L2P, zeroth order",
+    "dualprompt": "DualPrompt (arXiv 2204.04799)",
+    "coda-prompt": "CODA-Prompt (arXiv 2211.13218)",
+    "coda-prompt-zo": "CODA-Prompt, zeroth order (ZO-Adam)",
+}
+TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac"})
+SEARCH_FACTORS = (1.0, 3.0, 0.3, 10.0, 0.1)
+"""What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all."""
+EQUAL_FORWARDS = frozenset({"head", "fo-fc"})
+"""Methods whose epochs are multiplied under ``--equal forwards``: one forward pass a picture and epoch."""

@@ -1,0 +1,100 @@
+"""The cell of zo-fc: the real runtime, ``edge-zofc learn`` on a bundle, as a process of its own.
+
+What may surprise: nothing of the method is here. The numbers are the run's ``result.json``; peak memory is that of the
+process that learnt, without torch's training machinery.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_zofc.benchmarks.names import SEARCH_FACTORS
+
+from edge_zofc.bundle import read_bundle
+from edge_zofc.errors import InputError
+from edge_zofc.presets import PRESETS
+from edge_zofc.stream import list_samples, read_stream
+
+_CLI = "import sys; from edge_zofc.cli import main; sys.exit(main())"
+_SAME_NAMES = (
+    "accuracy_matrix", "stage_accuracy", "average_accuracy", "last_accuracy", "mean_per_class_accuracy",
+    "forgetting", "backward_transfer", "forward_passes", "evaluation_forward_passes", "seconds", "peak_rss_mib",
+    "peak_anonymous_mib", "predicted_peak_mib", "micro_batch", "parallel_queries", "class_mean_floor",
+)  # fmt: skip
+
+
+def edge_zofc(arguments: list[str], folder: Path) -> dict[str, Any]:
+    """Run ``edge-zofc ARGUMENTS --json`` in ``folder`` and return its answer. Raises InputError if it fails."""
+    # Its folder must not be a checkout of this project, whose edge_zofc/ would hide the installed package.
+    command = [sys.executable, "-c", _CLI, *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        tail = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise InputError(f"edge-zofc {arguments[0]} ended with exit code {done.returncode}: {tail[0]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def run_zofc(request: Any) -> dict[str, Any]:
+    """Learn the stream of a ``cell.Request`` with its bundle; the run stays in ``request.work``."""
+    if request.bundle is None:
+        raise InputError("zo-fc needs a bundle; give --bundle.")
+    run = request.work / f"zo-fc-seed{request.seed}-run"
+    preset = PRESETS[request.preset]
+    searched: dict[str, float] = {}
+    factor = 1.0
+    if request.search > 1:
+        part = _validation_stream(request.stream, request.work / f"validation-seed{request.seed}")
+        for tried in SEARCH_FACTORS[: request.search]:
+            shutil.rmtree(run, ignore_errors=True)
+            searched[str(tried)] = _learn(request, part, run, tried)["last_accuracy"] or 0.0
+        factor = float(max(searched, key=searched.__getitem__))
+    # A run of an unfinished cell is begun anew, so that its seconds are those of one process.
+    shutil.rmtree(run, ignore_errors=True)
+    result = _learn(request, request.stream, run, factor)
+    size = read_bundle(request.bundle).manifest.adapter.size
+    return {
+        **{name: result[name] for name in _SAME_NAMES},
+        "trainable_parameters": [size] * len(result["tasks"]),
+        "losses": [[task["first_loss"], task["last_loss"]] for task in result["tasks"]],
+        "backward_passes": 0,
+        "training": {
+            **result["options"],
+            "adapter_lr": preset.adapter_lr * factor,
+            "head_lr": preset.head_lr * factor,
+        },
+        "search": searched,
+    }
+
+
+def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, Any]:
+    preset = PRESETS[request.preset]
+    arguments = ["learn", "--bundle", request.bundle, "--stream", stream, "--run", run]
+    arguments += ["--preset", request.preset, "--seed", request.seed]
+    if request.epochs:
+        arguments += ["--epochs", request.epochs]
+    if factor != 1.0:
+        arguments += ["--adapter-lr", preset.adapter_lr * factor, "--head-lr", preset.head_lr * factor]
+    edge_zofc([str(argument) for argument in arguments], request.work)
+    found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _validation_stream(stream_root: Path, out: Path) -> Path:
+    """The first task alone, every 4th training picture of a class as its test part, as links."""
+    shutil.rmtree(out, ignore_errors=True)
+    stream = read_stream(stream_root)
+    task = stream.tasks[0]
+    count: dict[int, int] = {}
+    for sample in list_samples(stream, task, "train"):
+        count[sample.class_id] = count.get(sample.class_id, 0) + 1
+        part = "test" if count[sample.class_id] % 4 == 0 else "train"
+        link = out / "000_validation" / part / stream.class_names[sample.class_id] / sample.path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(sample.path.resolve())
+    return out

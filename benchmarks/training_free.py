@@ -1,0 +1,105 @@
+"""Three heads in closed form on frozen features: the floors that a learning method has to beat.
+
+simplecil   class means and cosine (SimpleCIL, arXiv 2303.07338)
+ridge       least squares to one-hot targets on a running Gram matrix: W = (G + lambda I)^-1 sum f y^T
+ranpac      ridge on M random ReLU features (RanPAC, arXiv 2307.02251, without its first-task adapter)
+
+What may surprise: lambda is chosen by the *squared error* on a validation part of the first task, as RanPAC does on
+each. Its accuracy there is soon 100 % for a wide range of lambdas and then says nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from edge_zofc.benchmarks.common import Problem, TaskData, validation_task
+from edge_zofc.benchmarks.heads import ClassMeans, cosines
+from torch import Tensor
+from torch.nn import functional
+
+LAMBDAS = tuple(10.0**power for power in range(-3, 6))
+
+
+class SimpleCil:
+    """Class means; nothing is trained."""
+
+    frozen = True
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.means = problem, ClassMeans(problem.width)
+
+    def learn(self, task: TaskData) -> list[float]:
+        """One pass over the pictures."""
+        self.means.add(*self.problem.frozen_features(task.train), task.classes_seen)
+        return []
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Cosines [B, C] of features [B, D]."""
+        return cosines(inputs, self.means.rows())
+
+    def parameters_of(self, task: TaskData) -> int:
+        """None."""
+        return 0
+
+
+class Ridge:
+    """Ridge regression to one-hot targets; ``random_features`` M > 0 makes it RanPAC.
+
+    State: G float64 [M or D, same], class sums [C, M or D]; features are scaled to length sqrt(D) first,
+    so that lambda means the same on every backbone.
+    """
+
+    frozen = True
+
+    def __init__(self, problem: Problem, random_features: int = 0) -> None:
+        self.problem = problem
+        self.projection = torch.randn(problem.width, random_features) / problem.width**0.5
+        size = random_features or problem.width
+        self.gram = torch.zeros(size, size, dtype=torch.float64)
+        self.sums = torch.zeros(0, size, dtype=torch.float64)
+        self.weights = torch.zeros(size, 0, dtype=torch.float64)
+        self.ridge: float | None = None
+
+    def expand(self, features: Tensor) -> Tensor:
+        """[B, D] -> float64 [B, M or D]."""
+        scaled = functional.normalize(features, dim=-1) * features.shape[-1] ** 0.5
+        return (torch.relu(scaled @ self.projection) if self.projection.numel() else scaled).double()
+
+    def learn(self, task: TaskData) -> list[float]:
+        """One pass over the pictures and one solve."""
+        found, labels = self.problem.frozen_features(task.train)
+        inputs = self.expand(found)
+        targets = functional.one_hot(labels, task.classes_seen).double()
+        if self.ridge is None:
+            paths = {sample.path for sample in validation_task(task).test}
+            held = torch.tensor([sample.path in paths for sample in task.train])
+            self.ridge = choose_ridge(inputs, targets, held)
+        self.gram += inputs.T @ inputs
+        self.sums = torch.cat(
+            [self.sums, self.sums.new_zeros(task.classes_seen - len(self.sums), len(self.gram))]
+        )
+        self.sums += targets.T @ inputs
+        self.weights = solve(self.gram, self.sums.T, self.ridge)
+        return []
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Scores [B, C] of features [B, D]."""
+        return self.expand(inputs) @ self.weights
+
+    def parameters_of(self, task: TaskData) -> int:
+        """None: the projection is random and stays so."""
+        return 0
+
+
+def choose_ridge(inputs: Tensor, targets: Tensor, held: Tensor) -> float:
+    """The lambda of LAMBDAS with the least squared error on the rows that ``held`` bool [N] marks."""
+    gram, sums = inputs[~held].T @ inputs[~held], inputs[~held].T @ targets[~held]
+    errors = [
+        float((inputs[held] @ solve(gram, sums, ridge) - targets[held]).square().mean()) for ridge in LAMBDAS
+    ]
+    return LAMBDAS[min(range(len(LAMBDAS)), key=errors.__getitem__)]
+
+
+def solve(gram: Tensor, sums: Tensor, ridge: float) -> Tensor:
+    """(G + lambda I)^-1 sums, by Cholesky."""
+    factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
+    return torch.cholesky_solve(sums, factor)

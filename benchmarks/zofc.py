@@ -1,0 +1,70 @@
+"""ZO-FC's adapter and cosine head (arXiv 2510.21019) with every split of orders between them, in torch.
+
+head                 the head alone, first order
+fo-fc                both first order: the memory-hungry twin that ZO-FC is measured against
+zo-all               both by the same SPSA, old rows included: the naive way
+fo-adapter+zo-head   the orders swapped
+
+ZO-FC itself runs through the real runtime (``runtime.py``), not through this file.
+
+What may surprise: ``head_init`` "class-means" starts the new rows from the means of the features under the *present*
+adapter, which costs one forward pass more over the task's pictures; the paper has "random".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edge_zofc.benchmarks.common import Problem, TaskData
+from edge_zofc.benchmarks.heads import ClassMeans, Head
+from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.vit_parts import NOTHING, Adapters
+from torch import Tensor, nn
+
+
+class AdapterAndHead:
+    """One adapter set for all tasks, never grown, and a cosine head. ``blocks`` () leaves the head alone."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        how: Training,
+        blocks: tuple[int, ...] = (0, 1, 2, 3, 4),
+        rank: int = 5,
+        scale: float = 0.1,
+        head_init: Literal["class-means", "random"] = "random",
+        old_rows_too: bool = False,
+    ) -> None:
+        self.problem, self.how = problem, how
+        self.head_init, self.old_rows_too = head_init, old_rows_too
+        self.adapters = Adapters(problem.width, blocks, rank, "gelu", scale) if blocks else None
+        self.head = Head(problem.width, "cosine")
+        self.frozen = self.adapters is None
+
+    def learn(self, task: TaskData) -> list[float]:
+        """Both on one task."""
+        rows = self._means(task) if self.head_init == "class-means" else None
+        old = tuple(range(len(self.head.rows))) if self.old_rows_too else ()
+        self.head.begin(task.class_ids, task.classes_seen, rows, also=old)
+        part: list[nn.Parameter] = [] if self.adapters is None else list(self.adapters.parameters())
+        trainee = Trainee(lambda x: (self._features(x), 0.0), self.head.loss, part, self.head.trained())
+        losses = fit(self.problem, task, trainee, self.how)
+        self.head.end()
+        return losses
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[B, C] for pictures, or for frozen features if there is no adapter."""
+        return self.head.logits(inputs if self.frozen else self._features(inputs))
+
+    def parameters_of(self, task: TaskData) -> int:
+        """The adapter's: 42,265 on blocks 0-4 of a ViT-B, the same on every task."""
+        return 0 if self.adapters is None else sum(p.numel() for p in self.adapters.parameters())
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.problem.features(images, NOTHING if self.adapters is None else self.adapters.parts())
+
+    def _means(self, task: TaskData) -> Tensor:
+        means = ClassMeans(self.problem.width)
+        for images, labels in self.problem.plain_batches(task.train):
+            means.add(self._features(images).detach(), labels, task.classes_seen)
+        return means.rows()
