@@ -27,7 +27,7 @@ from edge_zofc.presets import PRESETS
 
 log = logging.getLogger("edge_zofc")
 
-DEFAULT_METHODS = "simplecil,ridge,ranpac,head,zo-fc,fo-fc"
+DEFAULT_METHODS = "simplecil,ridge,ranpac,lda,head,zo-fc,fo-fc"
 FIRST_SEED = 1993
 
 

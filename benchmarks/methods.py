@@ -18,7 +18,7 @@ from edge_zofc.benchmarks.inflora import InfLora
 from edge_zofc.benchmarks.l2p import L2p
 from edge_zofc.benchmarks.lae import Lae
 from edge_zofc.benchmarks.training import Training
-from edge_zofc.benchmarks.training_free import Ridge, SimpleCil
+from edge_zofc.benchmarks.training_free import Lda, Ridge, SimpleCil
 from edge_zofc.benchmarks.zofc import AdapterAndHead
 
 from edge_zofc.presets import PRESETS, PresetName
@@ -91,6 +91,8 @@ def build(name: str, problem: Problem, settings: Settings) -> Method:
     """The method ``name`` for ``problem``; draws its initial values from torch's global generator."""
     if name == "simplecil":
         return SimpleCil(problem)
+    if name == "lda":
+        return Lda(problem)
     if name in ("ridge", "ranpac"):
         return Ridge(problem, 0 if name == "ridge" else 1000)
     how = training(name, settings)

@@ -6,6 +6,7 @@ METHODS: dict[str, str] = {
     "simplecil": "class means of frozen features, no training (arXiv 2303.07338)",
     "ridge": "closed-form ridge head on frozen features",
     "ranpac": "ridge on 1,000 random ReLU features (arXiv 2307.02251)",
+    "lda": "linear discriminant analysis on frozen features, OAS shrinkage (arXiv 1909.01520, 0907.4698)",
     "head": "first-order cosine head, frozen backbone",
     "zo-fc": "zeroth-order adapter, first-order head, through the device runtime (arXiv 2510.21019)",
     "fo-fc": "the same adapter and head, both first order",
@@ -24,7 +25,7 @@ METHODS: dict[str, str] = {
     "coda-prompt": "CODA-Prompt (arXiv 2211.13218)",
     "coda-prompt-zo": "CODA-Prompt, zeroth order (ZO-Adam)",
 }
-TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac"})
+TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
 SEARCH_FACTORS = (1.0, 3.0, 0.3, 10.0, 0.1)
 """What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all."""
 EQUAL_FORWARDS = frozenset({"head", "fo-fc"})

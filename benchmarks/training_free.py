@@ -1,8 +1,9 @@
-"""Three heads in closed form on frozen features: the floors that a learning method has to beat.
+"""Four heads in closed form on frozen features: the floors that a learning method has to beat.
 
 simplecil   class means and cosine (SimpleCIL, arXiv 2303.07338)
 ridge       least squares to one-hot targets on a running Gram matrix: W = (G + lambda I)^-1 sum f y^T
 ranpac      ridge on M random ReLU features (RanPAC, arXiv 2307.02251, without its first-task adapter)
+lda         Gaussian classes with one covariance: streaming LDA (arXiv 1909.01520) with OAS shrinkage
 
 What may surprise: lambda is chosen by the *squared error* on a validation part of the first task, as RanPAC does on
 each. Its accuracy there is soon 100 % for a wide range of lambdas and then says nothing.
@@ -61,8 +62,8 @@ class Ridge:
 
     def expand(self, features: Tensor) -> Tensor:
         """[B, D] -> float64 [B, M or D]."""
-        scaled = functional.normalize(features, dim=-1) * features.shape[-1] ** 0.5
-        return (torch.relu(scaled @ self.projection) if self.projection.numel() else scaled).double()
+        inputs = scaled(features)
+        return (torch.relu(inputs @ self.projection) if self.projection.numel() else inputs).double()
 
     def learn(self, task: TaskData) -> list[float]:
         """One pass over the pictures and one solve."""
@@ -88,6 +89,67 @@ class Ridge:
     def parameters_of(self, task: TaskData) -> int:
         """None: the projection is random and stays so."""
         return 0
+
+
+class Lda:
+    """Linear discriminant analysis: class means and one within-class covariance, shrunk to the identity.
+
+    Streaming: the state is the sum of f f^T, class sums and counts, and the scatter within classes is that sum
+    less sum_c n_c m_c m_c^T. How much to shrink follows from the matrix itself (``oas``); nothing is chosen.
+    """
+
+    frozen = True
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.gram = torch.zeros(problem.width, problem.width, dtype=torch.float64)
+        self.sums = torch.zeros(0, problem.width, dtype=torch.float64)
+        self.counts = torch.zeros(0, dtype=torch.float64)
+        self.weights, self.bias = self.sums.T, self.counts
+
+    def learn(self, task: TaskData) -> list[float]:
+        """One pass over the pictures and one solve."""
+        found, labels = self.problem.frozen_features(task.train)
+        inputs = scaled(found).double()
+        more = task.classes_seen - len(self.sums)
+        self.sums = torch.cat([self.sums, self.sums.new_zeros(more, inputs.shape[1])])
+        self.counts = torch.cat([self.counts, self.counts.new_zeros(more)])
+        self.gram += inputs.T @ inputs
+        self.sums.index_add_(0, labels, inputs)
+        self.counts += torch.bincount(labels, minlength=task.classes_seen)
+        means = self.sums / self.counts.clamp(min=1)[:, None]
+        freedom = max(1.0, float(self.counts.sum()) - len(means))
+        covariance = oas((self.gram - self.sums.T @ means) / freedom, freedom)
+        self.weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance))
+        self.bias = -(means.T * self.weights).sum(dim=0) / 2
+        return []
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Log-likelihoods up to a constant, [B, C], of features [B, D]."""
+        return scaled(inputs).double() @ self.weights + self.bias
+
+    def parameters_of(self, task: TaskData) -> int:
+        """None."""
+        return 0
+
+
+def oas(covariance: Tensor, freedom: float) -> Tensor:
+    """``covariance`` [D, D] from ``freedom`` degrees of freedom, shrunk towards mean variance times identity.
+
+    Oracle approximating shrinkage, Chen, Wiesel, Eldar and Hero 2010 (arXiv 0907.4698), equation 23.
+    """
+    size = len(covariance)
+    trace, square = float(covariance.trace()), float(covariance.square().sum())
+    above = (1 - 2 / size) * square + trace**2
+    below = (freedom + 1 - 2 / size) * (square - trace**2 / size)
+    share = 1.0 if below <= 0 else min(1.0, above / below)
+    target = torch.eye(size, dtype=covariance.dtype) * (trace / size + 1e-12)
+    return (1 - share) * covariance + share * target
+
+
+def scaled(features: Tensor) -> Tensor:
+    """Features [B, D] at length sqrt(D), so that a constant means the same on every backbone."""
+    return functional.normalize(features, dim=-1) * features.shape[-1] ** 0.5
 
 
 def choose_ridge(inputs: Tensor, targets: Tensor, held: Tensor) -> float:
