@@ -107,6 +107,8 @@ def split(options: argparse.Namespace) -> int:
     found = split_image_folder(
         options.source, options.out, arguments.classes_per_task(options.classes_per_task), options.seed
     )
+    for note in found.notes:
+        log.info("%s", note)
     return _print(
         options,
         dataclasses.asdict(found),

@@ -42,7 +42,7 @@ def query_features(
     for start in range(0, count, size):
         end = min(start + size, count)
         for index in range(start, end):
-            load(index, backbone.image_buffer[index - start])
+            _load(backbone, load, index, index - start)
         for first in range(0, len(wanted), parallel):
             some = wanted[first : first + parallel]
             between_runs()
@@ -54,6 +54,19 @@ def query_features(
                 found = backbone.features(end - start, copies[: len(some)])
             result[first : first + len(some), start:end] = found
     return result
+
+
+def _load(backbone: Backbone, load: LoadPicture, index: int, place: int) -> None:
+    """Fill one place of the image buffer; raises ImageError for a picture that cannot be used."""
+    try:
+        load(index, backbone.image_buffer[place])
+    except MemoryError as error:
+        if backbone.options.micro_batch > 1:
+            raise
+        # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
+        raise ImageError(
+            f"picture {index} of the batch needs more memory to decode than there is."
+        ) from error
 
 
 def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, count: int) -> np.ndarray:
@@ -83,7 +96,7 @@ def readable_features(
     pending: list[int] = []
     for index in range(count):
         try:
-            load(index, backbone.image_buffer[len(pending)])
+            _load(backbone, load, index, len(pending))
         except ImageError as error:
             skipped(index, error)
             continue

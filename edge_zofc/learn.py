@@ -167,17 +167,14 @@ class Learner:
         if found is None:
             return
         features, kept = found
+        self._check_finite(features, float("nan"))
         labels = np.searchsorted(optimiser.class_ids, [sample.class_id for _, sample in kept])
         if trains_head:
             rate = cosine_rate(options.head_lr, progress.epoch, options.head_epochs)
             optimiser.step(features[0], labels, rate)
         losses = state.head.losses(features, labels, optimiser.class_ids)
         loss = float(losses[0] if base else losses.mean())
-        if not np.isfinite(losses).all():
-            raise DivergedError(
-                f"The loss of step {step} is {loss}; use a smaller --adapter-lr or --head-lr "
-                f"(now {options.adapter_lr} and {options.head_lr})."
-            )
+        self._check_finite(losses, loss)
         raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, state.adapter.eps)
         applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
         self._record("step", applied, options.adapter_lr)
@@ -329,6 +326,13 @@ class Learner:
                 self._check_skipped(task.name, task.skipped_images, task.train_images)
                 picked = [entry for entry in picked if entry[0] != lost.position]
         return None
+
+    def _check_finite(self, values: np.ndarray, loss: float) -> None:
+        if not np.isfinite(values).all():
+            raise DivergedError(
+                f"The loss of step {self.state.progress.step} is {loss}; use a smaller --adapter-lr or --head-lr "
+                f"(now {self.options.adapter_lr} and {self.options.head_lr})."
+            )
 
     def _picked(self, samples: list[Sample], order: np.ndarray) -> list[tuple[int, Sample]]:
         unreadable = set(self.state.current_task.unreadable)

@@ -45,7 +45,8 @@ def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> 
     ``total[j]``, test pictures of task j.
 
     A count of None was not measured (the task's pictures were gone at that stage): its entry is None, and
-    the stage's accuracy is over the tasks that were measured.
+    the stage's accuracy is over the tasks that were measured. A task that was not measured at the last stage
+    has no forgetting.
 
     Raises ValueError if the rows are not a triangle over ``total`` or a count is outside 0..total[j].
     """
@@ -55,10 +56,13 @@ def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> 
     lost: list[float] = []
     moved: list[float] = []
     for task in range(len(total) - 1):
-        column = [value for row in matrix[task:] if (value := row[task]) is not None]
-        if column:
-            lost.append(max(column) - column[-1])
-            moved.append(column[-1] - column[0])
+        last = matrix[-1][task]
+        if last is None:
+            continue
+        lost.append(max(value for row in matrix[task:] if (value := row[task]) is not None) - last)
+        first = matrix[task][task]
+        if first is not None:
+            moved.append(last - first)
     return Summary(
         accuracy_matrix=matrix,
         stage_accuracy=stages,

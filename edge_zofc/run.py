@@ -19,7 +19,7 @@ from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
 from edge_zofc.durable import RunLock, make_folder, sweep
-from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import set_torch_threads
 from edge_zofc.learn import Learner, Stopped
 from edge_zofc.presets import Options, PresetName, differences, make_options
@@ -246,16 +246,7 @@ def _open(
             log.warning(text)
     else:
         state.progress.head_backend = plan.head_backend
-    path = request.run / JOURNAL
-    if found is None and path.exists():
-        path.unlink()
-    if not path.exists() and found is None:
-        header = journal.Header(
-            options.seed, bundle.identity, adapter.size, adapter.eps, options.momentum, options.queries
-        )
-        written = journal.Journal.create(path, header)
-    else:
-        written = journal.Journal.open_for_append(path, keep_records=state.progress.journal_records)
+    written = _open_journal(request.run / JOURNAL, state, bundle, options, found is None)
     stack.callback(written.close)
     stream = read_stream(request.stream, state.progress.class_names)
     backbone = Backbone(
@@ -271,6 +262,30 @@ def _open(
         make_folder(request.run / STATE)
         learner.save()
     return learner
+
+
+def _open_journal(
+    path: Path, state: RunState, bundle: Bundle, options: Options, is_new: bool
+) -> journal.Journal:
+    """The run's journal, cut back to the records that the snapshot knows; a new one for a new run."""
+    kept = state.progress.journal_records
+    if is_new and not path.exists():
+        header = journal.Header(
+            options.seed,
+            bundle.identity,
+            state.adapter.size,
+            state.adapter.eps,
+            options.momentum,
+            options.queries,
+        )
+        return journal.Journal.create(path, header)
+    if is_new and next(journal.read(path)[1], None) is not None:
+        # The first snapshot is older than the first record: its folder is lost or not mounted.
+        raise DamagedFileError(
+            f"{path} holds records but {path.parent / STATE} holds no snapshot; put the folder {STATE} back "
+            "(the adapter alone can be rebuilt with 'edge-zofc replay')."
+        )
+    return journal.Journal.open_for_append(path, keep_records=kept)
 
 
 def _backbone_options(

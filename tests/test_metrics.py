@@ -155,4 +155,5 @@ def test_a_count_that_was_not_measured_is_none_and_leaves_the_stage_to_the_other
     found = summarise([[4], [None, 2]], [4, 4])
     assert found.accuracy_matrix == ((1.0,), (None, 0.5))
     assert found.stage_accuracy == (1.0, 0.5)
-    assert found.forgetting == 0.0
+    assert found.forgetting is None
+    assert found.backward_transfer is None
