@@ -1,0 +1,361 @@
+"""The memory plan: what a ``learn`` process will need at its peak, what to choose for a budget, and the cap.
+
+``plan`` adds up items (anonymous and file-backed apart) for each configuration, from the fastest to the
+thriftiest, and takes the first whose peak fits the budget. ``enforce`` then limits this very process.
+
+What may surprise: ``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set
+does, but RLIMIT_DATA sees neither it nor what is really touched: it counts private *writable mappings*,
+thread stacks and onnxruntime's mapping of the weights included. Those reservations are added to the limit, so the cap
+is looser than the budget by what ``MemoryPlan.reserved_bytes`` says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Literal
+
+from edge_zofc.base_cost import BaseCost as BaseCost
+from edge_zofc.base_cost import measure_base as measure_base
+from edge_zofc.bundle import WEIGHTS, Manifest, Precision
+from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.machine import cgroup_limit_bytes as cgroup_limit_bytes
+from edge_zofc.profiles import format_bytes
+from edge_zofc.usage import PeakSampler as PeakSampler
+from edge_zofc.usage import Usage as Usage
+from edge_zofc.usage import data_bytes
+from edge_zofc.usage import usage as usage
+
+log = logging.getLogger("edge_zofc")
+
+MIB = 1 << 20
+HeadBackend = Literal["torch", "numpy"]
+QueryForm = Literal["one-sided", "two-sided"]
+
+MAX_MICRO_BATCH = 16
+"""Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
+PICTURE_BYTES = 12 * MIB
+"""Decoding one ordinary camera picture (a JPEG is decoded reduced); a 24-megapixel PNG takes 115 MiB."""
+LOOP_BYTES = 4 * MIB
+"""Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
+
+# Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
+# prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous
+# and as fast as without; w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: METHOD
+# section 3 (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
+_PREPACKED: dict[Precision, tuple[float, float, bool]] = {
+    "fp32": (1.0, 0.05, False),
+    "w8": (0.0, 1.0, False),
+    "w4": (0.8, 0.25, True),
+    "int8": (0.95, 0.1, True),
+    "fp16": (2.0, 0.1, False),
+}
+# Kernels of onnxruntime that a session touches first, file-backed. Measured: 8.6 MiB on the same graph.
+_SESSION_FILE_BYTES = 9 * MIB
+# Activations with the arena and memory pattern off and a low mmap threshold, over those with both on.
+# Measured on the same graphs, one thread, b 1-4, K 1-5: 0.27 to 0.45.
+_ARENA_OFF_FACTOR = 0.45
+# The arena asks for powers of two: w8, b 4, K 5 reserved 577 MiB and touched 377.
+_ARENA_RESERVED_FACTOR = 0.6
+_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+_MMAP_THRESHOLD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class PlanItem:
+    """One thing that takes memory at the peak, in bytes, and where its number comes from."""
+
+    name: str
+    anonymous_bytes: int
+    file_bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What was chosen for a budget, the items that add up to its peak, and why.
+
+    ``peak_bytes`` is what the resident set should reach. ``reserved_bytes`` is what the process maps beyond
+    what it touches, by which RLIMIT_DATA has to be larger.
+    """
+
+    items: tuple[PlanItem, ...]
+    micro_batch: int
+    parallel_queries: int
+    prepacking: bool
+    arena: bool
+    head_backend: HeadBackend
+    peak_bytes: int
+    budget_bytes: int
+    reserved_bytes: int
+    reason: str
+
+    @property
+    def anonymous_bytes(self) -> int:
+        """The anonymous part of the peak."""
+        return sum(item.anonymous_bytes for item in self.items)
+
+    @property
+    def file_bytes(self) -> int:
+        """The file-backed part of the peak."""
+        return sum(item.file_bytes for item in self.items)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run asks for, whatever is chosen."""
+
+    manifest: Manifest
+    base: BaseCost
+    batch_size: int
+    evaluations: int
+    classes: int
+    threads: int
+    picture_bytes: int
+
+
+@dataclass(frozen=True)
+class _Choice:
+    micro_batch: int
+    parallel_queries: int
+    prepacking: bool
+    arena: bool
+    head_backend: HeadBackend
+
+    def __str__(self) -> str:
+        return (
+            f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run, "
+            f"prepacking {'on' if self.prepacking else 'off'}, arena {'on' if self.arena else 'off'}, "
+            f"{self.head_backend} head"
+        )
+
+
+def evaluations_per_step(query_form: QueryForm, queries: int) -> int:
+    """Adapters evaluated in a step that also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided."""
+    return queries + 1 if query_form == "one-sided" else 2 * queries + 1
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    budget_bytes: int,
+    batch_size: int,
+    queries: int,
+    query_form: QueryForm,
+    classes: int,
+    threads: int,
+    base: BaseCost,
+    micro_batch: int | None = None,
+    parallel_queries: int | None = None,
+    head_backend: HeadBackend | None = None,
+    picture_bytes: int = PICTURE_BYTES,
+) -> MemoryPlan:
+    """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
+
+    ``classes`` C at the end of the stream; ``base`` from ``measure_base``; ``micro_batch``,
+    ``parallel_queries`` and ``head_backend`` are kept where given; ``picture_bytes`` for decoding the largest
+    picture. Torch is taken wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the
+    shortfall and the nearest configuration that fits, InputError for a number below 1.
+    """
+    asked = {"batch-size": batch_size, "queries": queries, "threads": threads, "budget": budget_bytes}
+    asked |= {"micro-batch": micro_batch or 1, "parallel-queries": parallel_queries or 1}
+    if micro_batch == 0 or parallel_queries == 0 or min(asked.values()) < 1:
+        wrong = next((name for name, value in asked.items() if value < 1), "micro-batch or parallel-queries")
+        raise InputError(f"{wrong} must be at least 1.")
+    if head_backend == "torch" and base.torch is None:
+        raise InputError("The torch head was asked for, but torch is not installed: pip install torch.")
+    evaluations = evaluations_per_step(query_form, queries)
+    work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes)
+    forced = {"micro_batch": micro_batch, "parallel_queries": parallel_queries, "head_backend": head_backend}
+    for choice in _choices(work, micro_batch, parallel_queries, head_backend):
+        found = _planned(work, choice, budget_bytes)
+        if found.peak_bytes <= budget_bytes:
+            return replace(found, reason=_reason(work, choice))
+    raise DoesNotFitError(_does_not_fit(work, budget_bytes, forced, choice))
+
+
+def _choices(
+    work: _Work, micro_batch: int | None, parallel: int | None, head: HeadBackend | None
+) -> Iterator[_Choice]:
+    """Every configuration, the most wanted first, the thriftiest last."""
+    most = min(work.batch_size, MAX_MICRO_BATCH)
+    sizes = [size for size in (16, 8, 4, 2, 1) if size <= most]
+    if most not in sizes:
+        sizes.insert(0, most)
+    batches = sizes if micro_batch is None else [min(micro_batch, work.batch_size)]
+    every = sorted({work.evaluations, ceil(work.evaluations / 2), 1}, reverse=True)
+    adapters = every if parallel is None else [min(parallel, work.evaluations)]
+    heads: list[HeadBackend] = ["numpy"] if work.base.torch is None else ["torch", "numpy"]
+    packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
+    for backend in heads if head is None else [head]:
+        for prepacking in packs:
+            for arena in (True, False):
+                for count in adapters:
+                    for size in batches:
+                        yield _Choice(size, count, prepacking, arena, backend)
+
+
+def _planned(work: _Work, choice: _Choice, budget_bytes: int) -> MemoryPlan:
+    items = tuple(_items(work, choice))
+    peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
+    activations = work.manifest.activation_bytes.predict(choice.micro_batch, choice.parallel_queries)
+    reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
+    reserved += int(activations * _ARENA_RESERVED_FACTOR)
+    if choice.head_backend == "torch" and work.base.torch is not None:
+        reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
+    # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
+    reserved += (2 * work.threads + 1) * _stack_bytes()
+    return MemoryPlan(
+        items=items,
+        micro_batch=choice.micro_batch,
+        parallel_queries=choice.parallel_queries,
+        prepacking=choice.prepacking,
+        arena=choice.arena,
+        head_backend=choice.head_backend,
+        peak_bytes=peak,
+        budget_bytes=budget_bytes,
+        reserved_bytes=reserved,
+        reason="",
+    )
+
+
+def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
+    manifest, base = work.manifest, work.base
+    how = "measured in a child process" if base.measured else "estimate, not measured here"
+    yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
+    if choice.head_backend == "torch" and base.torch is not None:
+        yield PlanItem(
+            "torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}"
+        )
+    yield _weights(manifest, choice.prepacking)
+    yield PlanItem("inference session", 0, _SESSION_FILE_BYTES, "onnxruntime's kernels, measured once")
+    b, k = choice.micro_batch, choice.parallel_queries
+    activations = manifest.activation_bytes.predict(b, k)
+    note = f"{b} picture(s) x {k} adapter(s), measured at export"
+    if not choice.arena:
+        activations = int(activations * _ARENA_OFF_FACTOR)
+        note += f", x {_ARENA_OFF_FACTOR} without the arena"
+    yield PlanItem("activations", activations, 0, note)
+    size, width = manifest.adapter.size, manifest.feature_size
+    # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
+    copies = 5 + (k if k > 1 else 1)
+    yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
+    # float32 once, and the losses' float64 with two temporaries.
+    features = work.evaluations * work.batch_size * width * (4 + 3 * 8)
+    yield PlanItem("features of a batch", features, 0, f"{work.evaluations} x {work.batch_size} x {width}")
+    # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
+    yield PlanItem("head", work.classes * width * (5 * 4 + 4 * 8), 0, f"{work.classes} classes x {width}")
+    pixels = 4 * 3 * manifest.image.size**2
+    yield PlanItem(
+        "picture buffer", pixels * (b + 2), 0, f"{b} x 3 x {manifest.image.size} x {manifest.image.size}"
+    )
+    yield PlanItem("picture decoding", work.picture_bytes, 0, "the largest picture, one at a time")
+    yield PlanItem("loop", LOOP_BYTES, 0, "logs, journal, Python objects; allowance")
+
+
+def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:
+    size = manifest.files[WEIGHTS].bytes
+    if not prepacking:
+        return PlanItem("weights", 0, size, f"{manifest.precision}, memory-mapped")
+    anonymous, mapped, _ = _PREPACKED[manifest.precision]
+    note = f"{manifest.precision}, prepacked copy and what stays memory-mapped"
+    return PlanItem("weights", int(size * anonymous), int(size * mapped), note)
+
+
+def _reason(work: _Work, choice: _Choice) -> str:
+    parts = [
+        "all queries of a step share one run"
+        if choice.parallel_queries == work.evaluations
+        else f"{choice.parallel_queries} of {work.evaluations} adapters a run"
+        if choice.parallel_queries > 1
+        else "one adapter at a time, perturbed in place"
+    ]
+    parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
+    if _PREPACKED[work.manifest.precision][2]:
+        parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
+    else:
+        parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
+    if choice.head_backend == "numpy":
+        parts.append(
+            "numpy head: torch is not installed"
+            if work.base.torch is None
+            else "numpy head: torch was not wanted or does not fit beside the rest"
+        )
+    return "; ".join(parts)
+
+
+def _does_not_fit(work: _Work, budget: int, forced: dict[str, int | str | None], last: _Choice) -> str:
+    """The sentence for the thriftiest configuration that was allowed, and the nearest one that fits."""
+    needed = _planned(work, last, budget).peak_bytes
+    text = (
+        f"Learning needs {format_bytes(needed)} at its peak even with {last}, which is "
+        f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
+    )
+    given = [name.replace("_", "-") for name, value in forced.items() if value is not None]
+    for choice in _choices(work, None, None, None) if given else ():
+        found = _planned(work, choice, budget)
+        if found.peak_bytes <= budget:
+            return (
+                text
+                + f"leave out --{' and --'.join(given)}: {choice} fits with {format_bytes(found.peak_bytes)}."
+            )
+    least = min(_planned(work, choice, budget).peak_bytes for choice in _choices(work, None, None, None))
+    advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
+    if work.manifest.precision == "fp32":
+        # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
+        smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
+        advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
+    return text + advice + "."
+
+
+def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
+    """Limit this process's RLIMIT_DATA so that its memory stays within the plan's budget; returns the limit.
+
+    Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory
+    may still grow to within the budget, plus the plan's reservations; a hard limit already set is kept.
+    With ``plan.arena`` off it also makes malloc return freed blocks at once (glibc). A failed allocation is then a
+    MemoryError. Returns None, with the reason logged, where it cannot: not Linux, or ``accelerator`` True
+    (a CUDA process reserves more address space than any such limit).
+    """
+    if not plan.arena:
+        give_freed_memory_back()
+    mapped, here = data_bytes(), usage()
+    if accelerator or mapped is None or here.anonymous_bytes is None:
+        why = "an accelerator's driver reserves address space" if accelerator else "this is not Linux"
+        log.warning("The memory budget is planned but not enforced by RLIMIT_DATA: %s.", why)
+        return None
+    import resource
+
+    growth = plan.budget_bytes - plan.file_bytes - here.anonymous_bytes
+    limit = mapped + max(growth, 0) + plan.reserved_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    return limit
+
+
+def give_freed_memory_back() -> bool:
+    """Make glibc's malloc map every block from 64 KiB up, so that a freed one goes back at once.
+
+    Left alone, malloc raises its threshold with each large free and keeps the memory: activations of a ViT-B
+    run stayed at 111 MiB where 42 were in use. Returns False where malloc is not glibc's.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES) == 1
+
+
+def _stack_bytes() -> int:
+    """Address space that a new thread's stack reserves (8 MiB where it is not limited)."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return 8 * MIB if soft == resource.RLIM_INFINITY else min(soft, 64 * MIB)
