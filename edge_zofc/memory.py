@@ -54,8 +54,8 @@ _PREPACKED: dict[Precision, tuple[float, float, bool]] = {
     "int8": (0.95, 0.1, True),
     "fp16": (2.0, 0.1, False),
 }
-# Kernels of onnxruntime that a session touches first, file-backed. Measured: 8.6 MiB on the same graph.
-_SESSION_FILE_BYTES = 9 * MIB
+# An open session: graph and kernels' state, and the code it touches first. Measured: 5.2 and 8.6 MiB, same graph.
+_SESSION_BYTES = (6 * MIB, 9 * MIB)
 # Activations with the arena and memory pattern off and a low mmap threshold, over those with both on.
 # Measured on the same graphs, one thread, b 1-4, K 1-5: 0.27 to 0.45.
 _ARENA_OFF_FACTOR = 0.45
@@ -161,21 +161,25 @@ def plan(
     picture. Torch is taken wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the
     shortfall and the nearest configuration that fits, InputError for a number below 1.
     """
-    asked = {"batch-size": batch_size, "queries": queries, "threads": threads, "budget": budget_bytes}
-    asked |= {"micro-batch": micro_batch or 1, "parallel-queries": parallel_queries or 1}
-    if micro_batch == 0 or parallel_queries == 0 or min(asked.values()) < 1:
-        wrong = next((name for name, value in asked.items() if value < 1), "micro-batch or parallel-queries")
-        raise InputError(f"{wrong} must be at least 1.")
+    asked = {
+        "batch-size": batch_size, "queries": queries, "threads": threads, "the memory budget": budget_bytes,
+        "micro-batch": 1 if micro_batch is None else micro_batch,
+        "parallel-queries": 1 if parallel_queries is None else parallel_queries,
+    }  # fmt: skip
+    for name, value in asked.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}, it must be at least 1.")
     if head_backend == "torch" and base.torch is None:
         raise InputError("The torch head was asked for, but torch is not installed: pip install torch.")
     evaluations = evaluations_per_step(query_form, queries)
     work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes)
-    forced = {"micro_batch": micro_batch, "parallel_queries": parallel_queries, "head_backend": head_backend}
-    for choice in _choices(work, micro_batch, parallel_queries, head_backend):
+    choices = list(_choices(work, micro_batch, parallel_queries, head_backend))
+    for choice in choices:
         found = _planned(work, choice, budget_bytes)
         if found.peak_bytes <= budget_bytes:
-            return replace(found, reason=_reason(work, choice))
-    raise DoesNotFitError(_does_not_fit(work, budget_bytes, forced, choice))
+            return replace(found, reason=_reason(work, choice, head_backend is not None))
+    forced = [micro_batch and "micro-batch", parallel_queries and "parallel-queries", head_backend and "head"]
+    raise DoesNotFitError(_does_not_fit(work, budget_bytes, [name for name in forced if name], choices))
 
 
 def _choices(
@@ -232,7 +236,7 @@ def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
             "torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}"
         )
     yield _weights(manifest, choice.prepacking)
-    yield PlanItem("inference session", 0, _SESSION_FILE_BYTES, "onnxruntime's kernels, measured once")
+    yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     b, k = choice.micro_batch, choice.parallel_queries
     activations = manifest.activation_bytes.predict(b, k)
     note = f"{b} picture(s) x {k} adapter(s), measured at export"
@@ -266,7 +270,7 @@ def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:
     return PlanItem("weights", int(size * anonymous), int(size * mapped), note)
 
 
-def _reason(work: _Work, choice: _Choice) -> str:
+def _reason(work: _Work, choice: _Choice, head_forced: bool) -> str:
     parts = [
         "all queries of a step share one run"
         if choice.parallel_queries == work.evaluations
@@ -279,31 +283,30 @@ def _reason(work: _Work, choice: _Choice) -> str:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
     else:
         parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
-    if choice.head_backend == "numpy":
+    if choice.head_backend == "numpy" and not head_forced:
+        missing = work.base.torch is None
         parts.append(
-            "numpy head: torch is not installed"
-            if work.base.torch is None
-            else "numpy head: torch was not wanted or does not fit beside the rest"
+            f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}"
         )
     return "; ".join(parts)
 
 
-def _does_not_fit(work: _Work, budget: int, forced: dict[str, int | str | None], last: _Choice) -> str:
+def _does_not_fit(work: _Work, budget: int, forced: list[str], allowed: list[_Choice]) -> str:
     """The sentence for the thriftiest configuration that was allowed, and the nearest one that fits."""
-    needed = _planned(work, last, budget).peak_bytes
+    plans = [(_planned(work, choice, budget).peak_bytes, choice) for choice in allowed]
+    needed, thriftiest = min(plans, key=lambda entry: entry[0])
     text = (
-        f"Learning needs {format_bytes(needed)} at its peak even with {last}, which is "
+        f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest}, which is "
         f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
     )
-    given = [name.replace("_", "-") for name, value in forced.items() if value is not None]
-    for choice in _choices(work, None, None, None) if given else ():
-        found = _planned(work, choice, budget)
-        if found.peak_bytes <= budget:
-            return (
-                text
-                + f"leave out --{' and --'.join(given)}: {choice} fits with {format_bytes(found.peak_bytes)}."
-            )
-    least = min(_planned(work, choice, budget).peak_bytes for choice in _choices(work, None, None, None))
+    free = [
+        (_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work, None, None, None)
+    ]
+    for peak, choice in free if forced else ():
+        if peak <= budget:
+            fits = f"{choice} fits with {format_bytes(peak)}"
+            return f"{text}leave the choice of {' and '.join(forced)} to the plan: {fits}."
+    least = min(peak for peak, _ in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
     if work.manifest.precision == "fp32":
         # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
