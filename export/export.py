@@ -7,6 +7,7 @@ goes wrong before that leaves no trace.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -174,7 +175,8 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
     except OSError as error:
-        raise DoesNotFitError(
+        kind = DoesNotFitError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+        raise kind(
             f"The bundle cannot be written at {out} ({error.strerror or error}); free space or choose another OUT."
         ) from error
     finally:

@@ -4,7 +4,9 @@
     w8     8 bits, blocks of 64 along the input, one float32 scale a block; arithmetic in float32
     w4     4 bits, blocks of 32, the same
     int8   8 bits, one scale per output; activations are rounded to 8 bits at run time too (inference only)
-    fp16   float16, and so is the arithmetic where the device can
+    fp16   float16, and so is the arithmetic: for inference only, too. On the package's ViT the fidelity at eps 1e-3 is
+           0.04 one-sided and 0.14 two-sided; with float32 between the layers and float16 products alone it would
+           be 0.15 and 0.13, with float16 only at the inputs of the products 0.50 and 0.58
 
 w8, w4 and int8 quantise the four linear layers of each block. Embedding, norms, biases and the adapters, which
 have no constant weights at all, stay float32.

@@ -252,3 +252,9 @@ def test_a_deployed_file_that_says_something_else_is_not_kept(
     with pytest.raises(InputError, match="nothing was written"):
         deploy(rows, 1.0, adapter, ["a", "b", "c"], bundle, tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"cannot be written at .*file/b"):
+        export_bundle(ExportOptions(tmp_path / "file" / "b", **TINY))
