@@ -144,7 +144,8 @@ def oas(covariance: Tensor, freedom: float) -> Tensor:
     below = (freedom + 1 - 2 / size) * (square - trace**2 / size)
     share = 1.0 if below <= 0 else min(1.0, above / below)
     target = torch.eye(size, dtype=covariance.dtype) * (trace / size + 1e-12)
-    return (1 - share) * covariance + share * target
+    shrunk: Tensor = (1 - share) * covariance + share * target
+    return shrunk
 
 
 def scaled(features: Tensor) -> Tensor:
