@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Sequence
 
-_BENCHMARKS = {
-    "memory": ("memory", "peak memory of learning and of first order, every arm in its own process"),
-    "speed": ("speed", "seconds a step against first order and SPSA in torch"),
-    "accuracy": ("accuracy", "every method on a stream: accuracy, forgetting, cost"),
+NAMES = {
+    "memory": "peak memory of learning and of first order, every arm in its own process",
+    "speed": "seconds a step against first order and SPSA in torch",
+    "accuracy": "every method on a stream: accuracy, forgetting, cost",
 }
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add ``memory``, ``speed`` and ``accuracy`` to ``edge-zofc bench``."""
-    commands = parser.add_subparsers(metavar="BENCHMARK", required=True)
-    for name, (module_name, text) in _BENCHMARKS.items():
-        module = importlib.import_module(f"edge_zofc.benchmarks.{module_name}")
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        module.add_arguments(sub)
-        sub.set_defaults(benchmark=module.main)
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run one benchmark with its own arguments; returns the exit code."""
+    module = importlib.import_module(f"edge_zofc.benchmarks.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"edge-zofc bench {name}", description=NAMES[name].capitalize() + "."
+    )
+    module.add_arguments(parser)
+    code: int = module.main(parser.parse_args(arguments))
+    return code

@@ -49,8 +49,7 @@ def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter-blocks",
         metavar="A-B",
-        default="0-4",
-        help="blocks that get an adapter: 0-4 or 0,3,5 (default: 0-4)",
+        help="blocks that get an adapter: 0-4 or 0,3,5 (default: the first five)",
     )
     parser.add_argument("--rank", metavar="N", type=int, default=5, help="rank of the adapter (default: 5)")
     parser.add_argument("--precision", choices=("fp32", "w8", "w4", "fp16", "int8"), default="fp32")
@@ -158,10 +157,13 @@ def doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``bench``: the benchmarks bring their own."""
-    from edge_zofc.benchmarks import add_commands
-
-    add_commands(parser)
+    """Arguments of ``bench``: each benchmark reads its own, so that help does not import torch."""
+    parser.add_argument(
+        "name", metavar="NAME", choices=("memory", "speed", "accuracy"), help="memory, speed or accuracy"
+    )
+    parser.add_argument(
+        "rest", metavar="...", nargs=argparse.REMAINDER, help="see 'edge-zofc bench NAME --help'"
+    )
 
 
 def changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def export_options(options: argparse.Namespace, module: Any) -> Any:
         pretrained=options.pretrained,
         checkpoint=options.checkpoint,
         random_weights=options.random_weights,
-        image_size=options.img_size,
+        img_size=options.img_size,
         depth=options.depth,
         adapter_blocks=options.adapter_blocks,
         rank=options.rank,

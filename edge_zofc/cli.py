@@ -15,10 +15,13 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_zofc import __version__, arguments
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError
+
+if TYPE_CHECKING:
+    from edge_zofc.memory import MemoryPlan
 
 log = logging.getLogger("edge_zofc")
 
@@ -85,7 +88,7 @@ def demo(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     """Write a bundle."""
     module = _workstation("export")
-    bundle = module.export_bundle(arguments.export_options(options, module))
+    bundle = module.export_bundle(arguments.export_options(options, module), log.info)
     manifest = bundle.manifest
     fidelity = manifest.fidelity
     return _print(
@@ -121,7 +124,6 @@ def split(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory of learning."""
-    from edge_zofc import memory
     from edge_zofc.bundle import read_bundle
     from edge_zofc.presets import make_options
     from edge_zofc.profiles import load_profile
@@ -135,7 +137,7 @@ def plan(options: argparse.Namespace) -> int:
         micro_batch=options.micro_batch,
         parallel_queries=options.parallel_queries,
     )
-    return _print(options, dataclasses.asdict(found), lambda: memory.table(found))
+    return _print(options, dataclasses.asdict(found), lambda: _plan_table(found))
 
 
 def learn(options: argparse.Namespace) -> int:
@@ -317,8 +319,28 @@ def doctor(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Hand over to the benchmark that was named."""
-    code: int = options.benchmark(options)
-    return code
+    _workstation("export")  # the benchmarks need the same packages
+    from edge_zofc.benchmarks import run
+
+    return run(options.name, options.rest)
+
+
+def _plan_table(found: MemoryPlan) -> str:
+    rows = [(item.name, item.anonymous_bytes, item.file_bytes, item.note) for item in found.items]
+    rows.append(
+        ("predicted peak", found.anonymous_bytes, found.file_bytes, f"{_mib(found.peak_bytes)} MiB together")
+    )
+    lines = [f"{'MiB':28} {'anonymous':>10} {'file-backed':>12}"]
+    lines += [
+        f"{name:28} {_mib(anonymous):>10} {_mib(mapped):>12}  {note}"
+        for name, anonymous, mapped, note in rows
+    ]
+    lines.append(f"{'budget':28} {_mib(found.budget_bytes):>10}")
+    return "\n".join([*lines, "", found.reason])
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f}"
 
 
 def _workstation(name: str) -> Any:

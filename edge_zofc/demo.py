@@ -37,7 +37,7 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     if not (bundle / MANIFEST).exists():
         log.info("$ edge-zofc export %s", bundle)
         export = importlib.import_module("edge_zofc.export.export")
-        export.export_bundle(export.ExportOptions(out=bundle))
+        export.export_bundle(export.ExportOptions(out=bundle), log.info)
     if not stream.exists():
         log.info("writing scikit-learn's handwritten digits as pictures, then\n$ edge-zofc split ... %s "
                  "--classes-per-task 2", stream)  # fmt: skip

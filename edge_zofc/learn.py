@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc import journal, memory, snapshot
+from edge_zofc import journal, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
 from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError
@@ -35,6 +35,7 @@ from edge_zofc.run_folder import FROZEN, STATE, EventLog
 from edge_zofc.spsa import BASE, Query, clip, coefficients, queries
 from edge_zofc.state import RunState, TaskProgress
 from edge_zofc.stream import Sample, Stream, Task, batches, fingerprint, list_samples
+from edge_zofc.usage import PeakSampler
 
 log = logging.getLogger("edge_zofc")
 
@@ -59,7 +60,7 @@ class Learner:
     backbone: Backbone
     journal: journal.Journal
     events: EventLog
-    usage: memory.PeakSampler
+    usage: PeakSampler
     max_steps: int | None = None
     on_step: Callable[[Learner, float], None] = lambda learner, loss: None
     on_task_end: Callable[[Learner], None] = lambda learner: None

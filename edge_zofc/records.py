@@ -270,7 +270,11 @@ class Log:
         for name in ("loss", "rss_mib", "anonymous_mib", "file_mib"):
             value = event.get(name)
             # NaN fails the comparison; a bool is an int, but no measurement.
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= PICTURE_LIMIT:
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and abs(value) <= PICTURE_LIMIT
+            ):
                 getattr(self, name).add(step, float(value))
         while self.task_starts and self.task_starts[-1][0] >= step:
             self.task_starts.pop()

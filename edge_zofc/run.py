@@ -17,10 +17,11 @@ from typing import Any
 from edge_zofc import journal, memory, snapshot
 from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
+from edge_zofc.base_cost import measure_base
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
 from edge_zofc.durable import RunLock, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
-from edge_zofc.head import set_torch_threads
+from edge_zofc.head import HeadBackend, set_torch_threads
 from edge_zofc.learn import Learner, Stopped
 from edge_zofc.presets import Options, PresetName, differences, make_options
 from edge_zofc.profiles import DeviceProfile, load_profile
@@ -39,6 +40,7 @@ from edge_zofc.run_folder import (
 )
 from edge_zofc.state import RunState
 from edge_zofc.stream import Stream, fingerprint, read_stream
+from edge_zofc.usage import PeakSampler
 
 log = logging.getLogger("edge_zofc")
 
@@ -78,7 +80,7 @@ def learn_run(request: Request, on_step: Callable[[Learner, float], None]) -> di
         sweep(request.run)
         settings, plan = _settings_and_plan(request, bundle, profile, stream)
         _check_trainable(bundle, settings.run_options())
-        usage = stack.enter_context(memory.PeakSampler())
+        usage = stack.enter_context(PeakSampler())
         memory.enforce(plan)
         learner = _open(request, bundle, settings, plan, profile, usage, stack)
         learner.on_step = on_step
@@ -109,7 +111,7 @@ def make_plan(
     classes: int = PLANNED_CLASSES,
     micro_batch: int | None = None,
     parallel_queries: int | None = None,
-    head_backend: str | None = None,
+    head_backend: HeadBackend | None = None,
 ) -> memory.MemoryPlan:
     """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
     return memory.plan(
@@ -123,7 +125,7 @@ def make_plan(
         micro_batch=micro_batch,
         parallel_queries=parallel_queries,
         head_backend=head_backend,
-        base=memory.measure_base(),
+        base=measure_base(),
     )
 
 
@@ -230,7 +232,7 @@ def _open(
     settings: Settings,
     plan: memory.MemoryPlan,
     profile: DeviceProfile,
-    usage: memory.PeakSampler,
+    usage: PeakSampler,
     stack: ExitStack,
 ) -> Learner:
     """Session, state, journal and log of a run, at its newest snapshot."""
