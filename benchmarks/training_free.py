@@ -150,7 +150,8 @@ def oas(covariance: Tensor, freedom: float) -> Tensor:
 
 def scaled(features: Tensor) -> Tensor:
     """Features [B, D] at length sqrt(D), so that a constant means the same on every backbone."""
-    return functional.normalize(features, dim=-1) * features.shape[-1] ** 0.5
+    units: Tensor = functional.normalize(features, dim=-1)
+    return units * float(features.shape[-1]) ** 0.5
 
 
 def choose_ridge(inputs: Tensor, targets: Tensor, held: Tensor) -> float:
