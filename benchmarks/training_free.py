@@ -11,6 +11,8 @@ each. Its accuracy there is soon 100 % for a wide range of lambdas and then says
 
 from __future__ import annotations
 
+import math
+
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData, validation_task
 from edge_zofc.benchmarks.heads import ClassMeans, cosines
@@ -144,14 +146,12 @@ def oas(covariance: Tensor, freedom: float) -> Tensor:
     below = (freedom + 1 - 2 / size) * (square - trace**2 / size)
     share = 1.0 if below <= 0 else min(1.0, above / below)
     target = torch.eye(size, dtype=covariance.dtype) * (trace / size + 1e-12)
-    shrunk: Tensor = (1 - share) * covariance + share * target
-    return shrunk
+    return (1 - share) * covariance + share * target
 
 
 def scaled(features: Tensor) -> Tensor:
     """Features [B, D] at length sqrt(D), so that a constant means the same on every backbone."""
-    units: Tensor = functional.normalize(features, dim=-1)
-    return units * float(features.shape[-1]) ** 0.5
+    return functional.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
 
 
 def choose_ridge(inputs: Tensor, targets: Tensor, held: Tensor) -> float:
