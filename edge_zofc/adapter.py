@@ -21,6 +21,8 @@ from edge_zofc.errors import InputError
 _SCALE = np.float32(1.0 / LATTICE_STEP)
 _STEP = np.float32(LATTICE_STEP)
 _MAX_EPS = 0.25
+# Added last to theta: it turns -0.0 into +0.0, the one value that perturbing and restoring would not give back.
+_ZERO = np.float32(0.0)
 
 
 def lattice_eps(eps: float) -> float:
@@ -45,6 +47,7 @@ class Adapter:
         self.momentum = float(np.float32(momentum))
         self._largest = np.float32(LATTICE_LIMIT - self.eps - LATTICE_STEP)
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
+        self.theta += _ZERO
 
     @property
     def size(self) -> int:
@@ -94,6 +97,7 @@ class Adapter:
         np.rint(self.theta, out=self.theta)
         self.theta *= _STEP
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
+        self.theta += _ZERO
 
     def reset_velocity(self) -> None:
         """Forget the momentum, as each task's new optimiser does."""

@@ -16,7 +16,8 @@ from edge_zofc.errors import InputError
 BUNDLE = Path("bundle")
 RUN = Path("run")
 _CHANGES = (
-    "seed", "epochs", "head_epochs", "batch_size", "queries", "query_form", "eps", "adapter_lr", "head_lr",
+    "seed", "head", "augment", "epochs", "head_epochs", "batch_size", "queries", "query_form", "eps",
+    "adapter_lr", "head_lr",
 )  # fmt: skip
 
 
@@ -243,6 +244,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=("edge", "paper"), help="where the other options come from (default: edge)"
     )
     parser.add_argument("--seed", metavar="N", type=int)
+    parser.add_argument(
+        "--head", choices=("cosine", "lda"), help="trained by gradient, or solved in closed form"
+    )
+    parser.add_argument(
+        "--augment", choices=("crop", "none"), help="random crops and flips while training, or none"
+    )
     parser.add_argument("--epochs", metavar="N", type=int, help="passes over each task's pictures")
     parser.add_argument(
         "--head-epochs", metavar="N", type=int, help="the first N of them also train the head"

@@ -23,6 +23,7 @@ from edge_zofc.errors import ImageError
 from edge_zofc.forward import Checkpoint, readable_features
 from edge_zofc.head import Head, unit
 from edge_zofc.images import load_test
+from edge_zofc.lda import Collector, Statistics
 from edge_zofc.stream import Sample
 
 Skipped = Callable[[Path, ImageError], None]
@@ -62,15 +63,14 @@ class Tally:
         self.floor_forward_passes += other.floor_forward_passes
 
 
-def feature_sums(
+def feature_statistics(
     backbone: Backbone, adapters: list[np.ndarray], samples: list[Sample], classes: int, reader: PictureReader
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Sums of features by class, float64 [len(adapters), classes, D]; pictures by class; unreadable positions.
+) -> tuple[list[Statistics], list[int]]:
+    """Statistics of the features under each adapter, and the positions of unreadable pictures.
 
     ``classes`` is one more than the largest class id in ``samples``.
     """
-    sums = np.zeros((len(adapters), classes, backbone.feature_size), np.float64)
-    counts = np.zeros(classes, np.int64)
+    collectors = [Collector(classes, backbone.feature_size) for _ in adapters]
     unreadable: list[int] = []
 
     def load(index: int, out: np.ndarray) -> None:
@@ -83,10 +83,9 @@ def feature_sums(
     parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.between_runs)
     for indices, features in parts:
         labels = np.array([samples[index].class_id for index in indices])
-        counts += np.bincount(labels, minlength=classes)
-        for row, label in enumerate(labels):
-            sums[:, label] += features[:, row]
-    return sums, counts, unreadable
+        for collector, rows in zip(collectors, features, strict=True):
+            collector.add(rows, labels)
+    return [collector.statistics() for collector in collectors], unreadable
 
 
 def evaluate_task(

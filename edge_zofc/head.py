@@ -1,8 +1,11 @@
-"""The first-order classifier: a cosine head that grows with new classes and trains by gradient.
+"""The classifier: a cosine head that grows with new classes and trains by gradient, or a linear one that is solved.
 
 ``logit = sigma * cos(feature, row)``, no bias; sigma is one learnable scalar that starts at 1 and is carried
 over tasks (ZO-FC, arXiv 2510.21019). The training loss is the cross-entropy over the current task's
 classes only; a test prediction is the argmax over every class seen.
+
+With ``biases`` the same class is a linear head, ``logit = feature . row + bias``, whose rows ``lda.py`` computes in
+closed form; it has no optimiser.
 
 What may surprise: the state is plain numpy, and one SGD step exists twice, by torch's autograd and written
 out by hand. Importing torch costs 240 to 540 MiB of resident memory, more than some devices' whole budget;
@@ -31,22 +34,30 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Head:
-    """Rows float32 [C, D] of the classes seen so far, by class id, and sigma float32 [1]."""
+    """Rows float32 [C, D] of the classes seen so far, by class id, and sigma float32 [1].
+
+    ``biases`` float32 [C] makes it a linear head, None a cosine head.
+    """
 
     rows: np.ndarray
     sigma: np.ndarray
+    biases: np.ndarray | None = None
 
     @classmethod
     def empty(cls, feature_size: int) -> Head:
-        """A head that knows no class yet; ``feature_size`` is D."""
+        """A cosine head that knows no class yet; ``feature_size`` is D."""
         return cls(np.zeros((0, feature_size), np.float32), np.ones(1, np.float32))
 
     def grow(self, new_rows: np.ndarray) -> None:
         """Append rows float32 [n, D] for the next n class ids; the old rows keep their values."""
         self.rows = np.concatenate([self.rows, new_rows.astype(np.float32, copy=False)])
+        if self.biases is not None:
+            self.biases = np.concatenate([self.biases, np.zeros(len(new_rows), np.float32)])
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Logits float32 [..., C] over every class seen, for features float32 [..., D]."""
+        if self.biases is not None:
+            return np.asarray(features @ self.rows.T + self.biases)
         return np.asarray(self.sigma[0] * (unit(features) @ unit(self.rows).T))
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
@@ -61,8 +72,11 @@ class Head:
         ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query
         differ by about 1e-4, of which float32 would leave three digits.
         """
-        cosines = unit(features.astype(np.float64)) @ unit(self.rows[class_ids].astype(np.float64)).T
-        logits = float(self.sigma[0]) * cosines
+        exact, rows = features.astype(np.float64), self.rows[class_ids].astype(np.float64)
+        if self.biases is not None:
+            logits = exact @ rows.T + self.biases[class_ids]
+        else:
+            logits = float(self.sigma[0]) * (unit(exact) @ unit(rows).T)
         top = logits.max(axis=-1)
         log_sums = top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
         chosen = np.take_along_axis(logits, labels[None, :, None], axis=-1)[..., 0]

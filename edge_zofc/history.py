@@ -103,7 +103,7 @@ def _state(run: Path, task: int | None) -> RunState:
     settings = read_settings(run)
     bundle, options = run_bundle(settings, None), settings.run_options()
     adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size)
+    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
     if task is not None:
         state.restore(snapshot.load_task(run / STATE, task))
         return state

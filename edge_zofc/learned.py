@@ -90,7 +90,7 @@ def open_learned(run: Path, bundle_folder: Path | None = None) -> Learned:
     bundle = run_bundle(settings, bundle_folder)
     options = settings.run_options()
     adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size)
+    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
     found = snapshot.load_latest(run / STATE)
     if found is not None:
         state.restore(found.snapshot)

@@ -6,6 +6,7 @@ same run may leave them out or repeat them, but not change them, because replay 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -13,7 +14,9 @@ from edge_zofc.adapter import lattice_eps
 from edge_zofc.errors import InputError
 from edge_zofc.spsa import QueryForm
 
+HeadKind = Literal["cosine", "lda"]
 HeadInit = Literal["class-means", "random"]
+Augment = Literal["crop", "none"]
 PresetName = Literal["edge", "paper"]
 
 
@@ -22,7 +25,9 @@ class Options:
     """The options of a run.
 
     ``epochs`` a task, of which the first ``head_epochs`` also train the head; ``clip_norm`` bounds the L2 norm
-    of the gradient estimate (0: no bound); ``normalise`` False feeds pixels in [0, 1] as the authors'
+    of the gradient estimate (0: no bound); ``head`` "cosine" trains by gradient on the local loss, "lda" is solved
+    in closed form and its loss is over every class seen; ``augment`` "crop" is the random resized crop with
+    flip, "none" the test transform; ``normalise`` False feeds pixels in [0, 1] as the authors'
     release does, True applies the backbone's own mean and standard deviation.
     """
 
@@ -38,14 +43,15 @@ class Options:
     head_lr: float = 0.01
     momentum: float = 0.9
     clip_norm: float = 1.0
+    head: HeadKind = "cosine"
     head_init: HeadInit = "random"
+    augment: Augment = "crop"
     normalise: bool = False
 
     def check(self) -> Options:
         """Return self, or raise InputError that names the first option outside its limits."""
-        whole = {"epochs": 10_000, "batch_size": 65_536, "queries": 1024}
-        for name, most in whole.items():
-            _require(name, getattr(self, name), 1, most)
+        for name, least, most in (("epochs", 0, 10_000), ("batch_size", 1, 65_536), ("queries", 1, 1024)):
+            _require(name, getattr(self, name), least, most)
         _require("head_epochs", self.head_epochs, 0, self.epochs)
         _require("seed", self.seed, 0, 2**63 - 1)
         for name in ("adapter_lr", "head_lr"):
@@ -63,7 +69,9 @@ EDGE = Options(
     epochs=5,
     head_epochs=5,
     query_form="one-sided",
+    head="lda",
     head_init="class-means",
+    augment="none",
     normalise=True,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
@@ -78,7 +86,7 @@ def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
     if "epochs" in changes and "head_epochs" not in changes:
         # The share of epochs that train the head stays the preset's own.
         share = base.head_epochs / base.epochs
-        changes = {**changes, "head_epochs": max(1, round(share * int(changes["epochs"])))}
+        changes = {**changes, "head_epochs": math.ceil(share * int(changes["epochs"]))}
     return replace(base, **changes).check()
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from edge_zofc.learn import Learner
+from edge_zofc.session import Session
 from edge_zofc.stream import list_samples
 
 log = logging.getLogger("edge_zofc")
@@ -21,26 +21,26 @@ class StepProgress:
         self._bar: tqdm[None] | None = None
         self._task = -1
 
-    def step(self, learner: Learner, loss: float) -> None:
+    def step(self, session: Session, loss: float) -> None:
         """One step was done; ``loss`` is the batch's under theta."""
-        number = len(learner.state.progress.tasks) - 1
+        number = len(session.state.progress.tasks) - 1
         if number != self._task:
-            self._begin(learner, number)
+            self._begin(session, number)
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._bar.update()
 
-    def _begin(self, learner: Learner, number: int) -> None:
+    def _begin(self, session: Session, number: int) -> None:
         self._close()
         self._task = number
-        name = learner.state.current_task.name
+        name = session.state.current_task.name
         if not sys.stderr.isatty():
             log.info("learning task %s", name)
             return
-        by_name = {task.name: task for task in learner.stream.tasks}
-        pictures = len(list_samples(learner.stream, by_name[name], "train"))
-        steps = -(-pictures // learner.options.batch_size) * learner.options.epochs
-        done = learner.state.current_task.steps - 1
+        by_name = {task.name: task for task in session.stream.tasks}
+        pictures = len(list_samples(session.stream, by_name[name], "train"))
+        steps = -(-pictures // session.options.batch_size) * session.options.epochs
+        done = session.state.current_task.steps - 1
         self._bar = tqdm(total=steps, initial=done, desc=name, unit="step", file=sys.stderr, leave=True)
 
     def _close(self) -> None:

@@ -22,7 +22,7 @@ from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
 from edge_zofc.durable import RunLock, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import HeadBackend, set_torch_threads
-from edge_zofc.learn import Learner, Stopped
+from edge_zofc.learn import learn
 from edge_zofc.presets import Options, PresetName, differences, make_options
 from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of
@@ -38,6 +38,7 @@ from edge_zofc.run_folder import (
     write_result,
     write_settings,
 )
+from edge_zofc.session import Session, Stopped
 from edge_zofc.state import RunState
 from edge_zofc.stream import Stream, fingerprint, read_stream
 from edge_zofc.usage import PeakSampler
@@ -65,7 +66,7 @@ class Request:
     max_steps: int | None = None
 
 
-def learn_run(request: Request, on_step: Callable[[Learner, float], None]) -> dict[str, Any]:
+def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> dict[str, Any]:
     """Learn the stream's pending tasks in ``request.run`` and return the content of ``result.json``.
 
     Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
@@ -82,25 +83,25 @@ def learn_run(request: Request, on_step: Callable[[Learner, float], None]) -> di
         _check_trainable(bundle, settings.run_options())
         usage = stack.enter_context(PeakSampler())
         memory.enforce(plan)
-        learner = _open(request, bundle, settings, plan, profile, usage, stack)
-        learner.on_step = on_step
+        session = _open(request, bundle, settings, plan, profile, usage, stack)
+        session.on_step = on_step
         where = _Where(request, plan, profile)
 
-        def write(now: Learner) -> None:
+        def write(now: Session) -> None:
             write_result(request.run, _result(now, settings, where))
 
-        learner.on_task_end = write
-        _tell_start(learner, plan, settings)
-        with _stop_on_signals(learner):
+        session.on_task_end = write
+        _tell_start(session, plan, settings)
+        with _stop_on_signals(session):
             try:
-                learner.learn()
+                learn(session)
             except Stopped:
-                write(learner)
-                return {**_result(learner, settings, where), "stopped": learner.stop_signal}
-        learner.events.write("finished")
-        learner.save()
-        write(learner)
-        return _result(learner, settings, where)
+                write(session)
+                return {**_result(session, settings, where), "stopped": session.stop_signal}
+        session.events.write("finished")
+        session.save()
+        write(session)
+        return _result(session, settings, where)
 
 
 def make_plan(
@@ -234,11 +235,11 @@ def _open(
     profile: DeviceProfile,
     usage: PeakSampler,
     stack: ExitStack,
-) -> Learner:
+) -> Session:
     """Session, state, journal and log of a run, at its newest snapshot."""
     options = settings.run_options()
     adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size)
+    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
     events = EventLog(request.run)
     stack.callback(events.close)
     found = snapshot.load_latest(request.run / STATE)
@@ -256,14 +257,14 @@ def _open(
     )
     if state.progress.head_backend == "torch":
         set_torch_threads(profile.threads)
-    learner = Learner(
+    session = Session(
         bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
     )
-    _tell_changes(learner)
+    _tell_changes(session)
     if found is None:
         make_folder(request.run / STATE)
-        learner.save()
-    return learner
+        session.save()
+    return session
 
 
 def _open_journal(
@@ -303,22 +304,22 @@ def _backbone_options(
     )
 
 
-def _tell_changes(learner: Learner) -> None:
+def _tell_changes(session: Session) -> None:
     """Name what the stream left out, and tasks whose pictures changed after they were learnt."""
-    for text in learner.stream.notes:
-        learner.note(text)
-    by_name = {task.name: task for task in learner.stream.tasks}
-    for learnt in learner.state.progress.tasks:
+    for text in session.stream.notes:
+        session.note(text)
+    by_name = {task.name: task for task in session.stream.tasks}
+    for learnt in session.state.progress.tasks:
         task = by_name.get(learnt.name)
-        if task is not None and fingerprint(learner.stream, task) != learnt.fingerprint:
-            learner.note(
+        if task is not None and fingerprint(session.stream, task) != learnt.fingerprint:
+            session.note(
                 f"task {learnt.name} changed after it was learnt; it is not learnt again (add its new pictures "
                 "as a new task folder)."
             )
 
 
-def _tell_start(learner: Learner, plan: memory.MemoryPlan, settings: Settings) -> None:
-    learner.events.write(
+def _tell_start(session: Session, plan: memory.MemoryPlan, settings: Settings) -> None:
+    session.events.write(
         "run_started",
         **settings.options,
         micro_batch=plan.micro_batch,
@@ -326,31 +327,31 @@ def _tell_start(learner: Learner, plan: memory.MemoryPlan, settings: Settings) -
         predicted_peak_bytes=plan.peak_bytes,
         budget_bytes=plan.budget_bytes,
     )
-    log.info("%d task(s) to learn; %s", len(learner.pending_tasks()), plan.reason)
+    log.info("%d task(s) to learn; %s", len(session.pending_tasks()), plan.reason)
 
 
-def _result(learner: Learner, settings: Settings, where: _Where) -> dict[str, Any]:
+def _result(session: Session, settings: Settings, where: _Where) -> dict[str, Any]:
     circumstances = Circumstances(
-        stream=learner.stream.root.name,
+        stream=session.stream.root.name,
         device_profile=where.profile.name,
         budget_bytes=where.plan.budget_bytes,
         predicted_peak_bytes=where.plan.peak_bytes,
-        micro_batch=learner.backbone.options.micro_batch,
-        parallel_queries=learner.backbone.options.parallel_adapters,
-        completed=not learner.pending_tasks(),
+        micro_batch=session.backbone.options.micro_batch,
+        parallel_queries=session.backbone.options.parallel_adapters,
+        completed=not session.pending_tasks(),
     )
-    return result_of(learner.bundle, settings, learner.state.progress, circumstances)
+    return result_of(session.bundle, settings, session.state.progress, circumstances)
 
 
 @contextmanager
-def _stop_on_signals(learner: Learner) -> Iterator[None]:
+def _stop_on_signals(session: Session) -> Iterator[None]:
     """SIGINT and SIGTERM ask the loop to stop at the next run of the graph; a second one does not wait."""
 
     def ask(number: int, frame: object) -> None:
-        if learner.stop_signal is not None:
+        if session.stop_signal is not None:
             raise KeyboardInterrupt
-        learner.stop_signal = signal.Signals(number).name
-        log.warning("%s: saving the state and stopping.", learner.stop_signal)
+        session.stop_signal = signal.Signals(number).name
+        log.warning("%s: saving the state and stopping.", session.stop_signal)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

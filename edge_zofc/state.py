@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge_zofc.adapter import Adapter
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.head import Head, HeadBackend, HeadOptimiser
+from edge_zofc.lda import Statistics
+from edge_zofc.presets import HeadKind
 from edge_zofc.snapshot import Snapshot
 
 Phase = Literal["idle", "training", "trained"]
@@ -80,21 +82,27 @@ class RunState:
     """Adapter, head, its optimiser while a task is being learnt, the floor's class sums and the progress.
 
     ``class_sums`` float64 [C, D] and ``class_counts`` int64 [C]: sums of the frozen features of each class's
-    training pictures, which is all that the class-mean floor needs.
+    training pictures, which is all that the class-mean floor needs. ``statistics``: those of the adapted features
+    of finished tasks, for the closed-form head (None for the cosine head).
     """
 
     adapter: Adapter
     head: Head
     class_sums: np.ndarray
     class_counts: np.ndarray
+    statistics: Statistics | None = None
     progress: Progress = field(default_factory=Progress)
     optimiser: HeadOptimiser | None = None
 
     @classmethod
-    def start(cls, adapter: Adapter, feature_size: int) -> RunState:
+    def start(cls, adapter: Adapter, feature_size: int, head_kind: HeadKind) -> RunState:
         """The state before the first task."""
-        sums = np.zeros((0, feature_size), np.float64)
-        return cls(adapter, Head.empty(feature_size), sums, np.zeros(0, np.int64))
+        sums, head = np.zeros((0, feature_size), np.float64), Head.empty(feature_size)
+        statistics = None
+        if head_kind == "lda":
+            head.biases = np.zeros(0, np.float32)
+            statistics = Statistics.empty(0, feature_size)
+        return cls(adapter, head, sums, np.zeros(0, np.int64), statistics)
 
     @property
     def current_task(self) -> TaskProgress:
@@ -117,6 +125,11 @@ class RunState:
             "class_sums": self.class_sums.copy(),
             "class_counts": self.class_counts.copy(),
         }
+        if self.statistics is not None and self.head.biases is not None:
+            arrays["biases"] = self.head.biases.copy()
+            arrays["feature_sums"] = self.statistics.sums.copy()
+            arrays["feature_counts"] = self.statistics.counts.copy()
+            arrays["feature_scatter"] = self.statistics.scatter.copy()
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -146,13 +159,27 @@ class RunState:
         self.class_sums = arrays["class_sums"].copy()
         self.class_counts = arrays["class_counts"].copy()
         self.optimiser = None
-        if progress.phase == "training":
+        if self.statistics is not None:
+            self._restore_statistics(arrays, count)
+        elif progress.phase == "training":
             optimiser = self.begin_optimiser()
             rows = (len(self.current_task.class_ids), feature_size)
             _expect(arrays, "row_velocity", np.float32, rows)
             _expect(arrays, "sigma_velocity", np.float32, (1,))
             optimiser.row_velocity[:] = arrays["row_velocity"]
             optimiser.sigma_velocity[:] = arrays["sigma_velocity"]
+
+    def _restore_statistics(self, arrays: dict[str, np.ndarray], count: int) -> None:
+        size = self.head.rows.shape[1]
+        known = len(arrays.get("feature_counts", ()))
+        _expect(arrays, "biases", np.float32, (count,))
+        _expect(arrays, "feature_sums", np.float64, (known, size))
+        _expect(arrays, "feature_counts", np.int64, (known,))
+        _expect(arrays, "feature_scatter", np.float64, (size, size))
+        self.head.biases = arrays["biases"].copy()
+        self.statistics = Statistics(
+            arrays["feature_sums"].copy(), arrays["feature_counts"].copy(), arrays["feature_scatter"].copy()
+        )
 
     def begin_optimiser(self) -> HeadOptimiser:
         """Set and return a new head optimiser for the current task, as the paper rebuilds it for each."""

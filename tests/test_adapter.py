@@ -68,6 +68,15 @@ def test_an_update_stays_on_the_lattice(theta: np.ndarray, coefficients: list[fl
     assert np.all(np.abs(adapter.theta) + adapter.eps < 4)
 
 
+def test_a_negative_zero_is_never_kept() -> None:
+    """-0.0 + eps - eps is +0.0: an update that rounds to -0.0 would not survive a perturbation bit by bit."""
+    adapter = Adapter(np.array([-0.0, 0.0], np.float32), seed=1, eps=1e-3, momentum=0.9)
+    assert not np.signbit(adapter.theta).any()
+    for step in range(40):
+        adapter.apply(step, np.array([1e-6], np.float32), 1e-3)
+        assert not np.signbit(adapter.theta).any()
+
+
 def test_momentum_follows_torch_sgd() -> None:
     torch = pytest.importorskip("torch")
     adapter = Adapter(start(), seed=11, eps=1e-3, momentum=0.9)

@@ -1,0 +1,256 @@
+"""What the loop stands on: an opened run that saves itself, tells what happens and makes room when memory runs out.
+
+What may surprise: a step changes nothing before all of its features are there. A signal, a full memory or an
+unreadable picture in the middle of it is therefore answered by forgetting the step, and the state that is
+saved is always that of a step's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_zofc import snapshot
+from edge_zofc.backbone import Backbone, BackboneOptions
+from edge_zofc.bundle import Bundle
+from edge_zofc.errors import DoesNotFitError, ImageError, InputError
+from edge_zofc.evaluate import PictureReader
+from edge_zofc.forward import query_features
+from edge_zofc.images import load_test, load_train
+from edge_zofc.journal import Journal, Kind, Record
+from edge_zofc.presets import Options
+from edge_zofc.run_folder import STATE, EventLog
+from edge_zofc.spsa import Query
+from edge_zofc.state import RunState
+from edge_zofc.stream import Sample, Stream, Task
+from edge_zofc.usage import PeakSampler
+
+log = logging.getLogger("edge_zofc")
+
+SNAPSHOT_SECONDS = 30.0
+"""A power cut repeats at most this much work, plus one step."""
+MAX_SKIPPED_FRACTION = 0.1
+
+Picked = list[tuple[int, Sample]]
+"""Pictures of a batch with their positions in the task's training list."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and has saved its state
+    """Raised between two runs of the graph when a signal or ``max_steps`` asks the run to stop."""
+
+
+@dataclass
+class Session:
+    """One run, opened for learning: its parts and what steers them."""
+
+    bundle: Bundle
+    stream: Stream
+    folder: Path
+    options: Options
+    state: RunState
+    backbone: Backbone
+    journal: Journal
+    events: EventLog
+    usage: PeakSampler
+    max_steps: int | None = None
+    on_step: Callable[[Session, float], None] = lambda session, loss: None
+    on_task_end: Callable[[Session], None] = lambda session: None
+    stop_signal: str | None = None
+
+    def __post_init__(self) -> None:
+        self.frozen_theta = self.bundle.initial_adapter()
+        self._saved_at = self._clock = time.monotonic()
+
+    def pending_tasks(self) -> list[Task]:
+        """Tasks of the stream that this run has not finished, in the stream's order."""
+        finished = {task.name for task in self.state.finished_tasks}
+        return [task for task in self.stream.tasks if task.name not in finished]
+
+    def distinct_adapters(self) -> list[np.ndarray]:
+        """theta, and the initial adapter where it is another one."""
+        theta = self.state.adapter.theta
+        return [theta] if np.array_equal(theta, self.frozen_theta) else [theta, self.frozen_theta]
+
+    # --- saving and telling -----------------------------------------------------------------------------
+
+    def save(self, task_end: int | None = None) -> None:
+        """Write a snapshot; ``task_end`` marks the one that a rollback to this task needs."""
+        progress = self.state.progress
+        now = time.monotonic()
+        progress.seconds += now - self._clock
+        self._clock = self._saved_at = now
+        peak = self.usage.peak()
+        progress.peak_rss_bytes = max(progress.peak_rss_bytes, peak.rss_bytes)
+        progress.peak_anonymous_bytes = _larger(progress.peak_anonymous_bytes, peak.anonymous_bytes)
+        progress.peak_file_bytes = _larger(progress.peak_file_bytes, peak.file_bytes)
+        progress.journal_records = self.journal.records
+        found = self.state.to_snapshot()
+        if task_end is not None:
+            # First this one: after a cut in between, the task is finished again and both are written.
+            snapshot.save_task(self.folder / STATE, task_end, found)
+        snapshot.save(self.folder / STATE, found)
+
+    def save_when_due(self) -> None:
+        """Write a snapshot if the last one is older than SNAPSHOT_SECONDS."""
+        if time.monotonic() - self._saved_at > SNAPSHOT_SECONDS:
+            self.save()
+
+    def note(self, text: str) -> None:
+        """Tell the user and the event log something that is not an error."""
+        log.info(text)
+        self.events.write("note", text=text)
+
+    def record(self, kind: Kind, applied: np.ndarray | None = None, rate: float = 0.0) -> None:
+        """Append a journal record; it is on the disk when this returns."""
+        values = () if applied is None else tuple(float(value) for value in applied)
+        task, step = len(self.state.progress.tasks) - 1, self.state.progress.step
+        self.journal.append(Record(kind, task, step, rate, values))
+
+    def count_step(self, loss: float, norm: float, seconds: float) -> None:
+        """Add a step that was done to the task's numbers and to the event log."""
+        task, progress = self.state.current_task, self.state.progress
+        task.steps += 1
+        task.seconds += seconds
+        task.last_loss = loss
+        task.first_loss = loss if task.first_loss is None else task.first_loss
+        now = self.usage.now()
+        self.events.write(
+            "step",
+            task=len(progress.tasks) - 1,
+            epoch=progress.epoch,
+            step=progress.step,
+            loss=loss,
+            gradient_norm=norm,
+            seconds=round(seconds, 4),
+            rss_mib=_mib(now.rss_bytes),
+            anonymous_mib=_mib(now.anonymous_bytes),
+            file_mib=_mib(now.file_bytes),
+        )
+        self.on_step(self, loss)
+
+    # --- stopping and making room -----------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self.stop_signal is not None:
+            raise Stopped(self.stop_signal)
+
+    def with_room(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do ``work``; when memory runs out, halve the micro-batch and do it again.
+
+        Raises DoesNotFitError, with the state saved, when there is nothing left to halve.
+        """
+        while True:
+            try:
+                return work(*arguments)
+            except MemoryError as error:
+                old = self.backbone.options
+                smaller = _smaller(old)
+                if smaller is None:
+                    self.save()
+                    raise DoesNotFitError(
+                        f"An allocation failed with one picture and one adapter at a time ({error}); the state is "
+                        "saved: give a larger --memory-budget, or export with a smaller precision or image size."
+                    ) from error
+                self.events.write(
+                    "micro_batch_halved",
+                    **{"from": old.micro_batch, "to": smaller.micro_batch},
+                    reason=str(error) or "out of memory",
+                )
+                log.warning("Memory ran out: going on with micro-batch %d.", smaller.micro_batch)
+                self.backbone.close()
+                self.backbone = Backbone(self.bundle, smaller)
+
+    # --- pictures ---------------------------------------------------------------------------------------
+
+    def batch_features(
+        self, step: int, wanted: tuple[Query, ...], picked: Picked
+    ) -> tuple[np.ndarray, Picked] | None:
+        """Features float32 [len(wanted), n, D] of a batch's n readable pictures, and those; None if none is left."""
+        while picked:
+            try:
+                return self._features(step, wanted, picked), picked
+            except _Unreadable as lost:
+                # It could be read when the task began, so it vanished since: the batch goes on without it.
+                self._tell_skipped(lost.sample.path, lost.error)
+                task = self.state.current_task
+                task.unreadable.append(lost.position)
+                task.skipped_images += 1
+                self.check_skipped(task.name, task.skipped_images, task.train_images)
+                picked = [entry for entry in picked if entry[0] != lost.position]
+        return None
+
+    def _features(self, step: int, wanted: tuple[Query, ...], picked: Picked) -> np.ndarray:
+        options, spec = self.options, self.bundle.manifest.image
+        task_index, epoch = len(self.state.progress.tasks) - 1, self.state.progress.epoch
+
+        def load(index: int, out: np.ndarray) -> None:
+            position, sample = picked[index]
+            try:
+                if options.augment == "crop":
+                    key = (options.seed, task_index, epoch, position)
+                    load_train(sample.path, spec, key, normalise=options.normalise, out=out)
+                else:
+                    load_test(sample.path, spec, normalise=options.normalise, out=out)
+            except ImageError as error:
+                raise _Unreadable(position, sample, error) from error
+
+        return query_features(
+            self.backbone, self.state.adapter, step, wanted, len(picked), load, self.checkpoint
+        )
+
+    def picked(self, samples: list[Sample], order: np.ndarray) -> Picked:
+        """The batch's pictures that could be read so far."""
+        unreadable = set(self.state.current_task.unreadable)
+        return [(int(i), samples[i]) for i in order if int(i) not in unreadable]
+
+    def reader(self, skipped_paths: list[Path] | None = None, quiet: bool = False) -> PictureReader:
+        """The test transform. An unreadable picture is told, unless ``quiet``, and added to ``skipped_paths``."""
+
+        def skipped(path: Path, error: ImageError) -> None:
+            if not quiet:
+                self._tell_skipped(path, error)
+            if skipped_paths is not None:
+                skipped_paths.append(path)
+
+        return PictureReader(self.bundle.manifest.image, self.options.normalise, skipped, self.checkpoint)
+
+    def check_skipped(self, name: str, skipped: int, count: int) -> None:
+        """Raise InputError if more than a tenth of a task's pictures cannot be read."""
+        if skipped > MAX_SKIPPED_FRACTION * count:
+            raise InputError(
+                f"{skipped} of {count} pictures of task {name} cannot be read, more than "
+                f"{MAX_SKIPPED_FRACTION:.0%}; see {self.folder / 'events.jsonl'} for each, repair or remove them."
+            )
+
+    def _tell_skipped(self, path: Path, error: ImageError) -> None:
+        log.warning("Left out: %s", error)
+        self.events.write("image_skipped", path=str(path), reason=str(error))
+
+
+class _Unreadable(Exception):  # noqa: N818 - carries a picture, is no error of the run
+    def __init__(self, position: int, sample: Sample, error: ImageError) -> None:
+        super().__init__(str(error))
+        self.position, self.sample, self.error = position, sample, error
+
+
+def _smaller(options: BackboneOptions) -> BackboneOptions | None:
+    """Half the micro-batch; once that is 1, one adapter at a time; None when both are."""
+    if options.micro_batch > 1:
+        return replace(options, micro_batch=options.micro_batch // 2)
+    if options.parallel_adapters > 1:
+        return replace(options, parallel_adapters=1)
+    return None
+
+
+def _larger(old: int | None, new: int | None) -> int | None:
+    return new if old is None else old if new is None else max(old, new)
+
+
+def _mib(count: int | None) -> float | None:
+    return None if count is None else round(count / 2**20, 2)
