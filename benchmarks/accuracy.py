@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--search", type=int, default=1, choices=range(1, len(SEARCH_FACTORS) + 1), metavar="N",
         help="learning rates to try on a validation part of the first task, the same number for every method",
     )  # fmt: skip
+    parser.add_argument(
+        "--learn-options",
+        default="",
+        metavar="'...'",
+        help="more options of `edge-zofc learn` for zo-fc, in one argument",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument(
         "--json",
@@ -135,6 +142,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "epoch_factor": per_picture if arguments.equal == "forwards" else 1,
         "search": arguments.search,
         "threads": arguments.threads,
+        "learn_options": shlex.split(arguments.learn_options),
     }
 
 

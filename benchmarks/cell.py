@@ -39,6 +39,7 @@ class Request(BaseModel):
     search: int
     threads: int
     work: Path
+    learn_options: tuple[str, ...] = ()
 
 
 @dataclass
@@ -72,20 +73,21 @@ def run_in_torch(request: Request) -> dict[str, Any]:
     torch.set_num_threads(request.threads)
     vit, spec = load_vit(request)
     settings = settings_of(request)
-    # The paper preset feeds pixels in [0, 1]; that belongs to ZO-FC and its relatives, and to a fair floor.
-    normalise = PRESETS[settings.preset].normalise
+    # One transform for all methods, that of ``learn`` under the same preset.
+    preset = PRESETS[settings.preset]
+    transform = (preset.normalise, preset.augment)
     tasks = read_tasks(read_stream(request.stream))
     searched: dict[str, float] = {}
     if request.search > 1 and request.method not in TRAINING_FREE:
         for factor in SEARCH_FACTORS[: request.search]:
             torch.manual_seed(request.seed)
-            trial = Problem(vit, spec, [validation_task(tasks[0])], request.seed, normalise)
+            trial = Problem(vit, spec, [validation_task(tasks[0])], request.seed, *transform)
             tried = build(request.method, trial, replace(settings, lr_factor=factor))
             counted, _, _ = learn_all(trial, tried)
             searched[str(factor)] = counted.correct[0][0] / max(1, counted.total[0])
         settings = replace(settings, lr_factor=float(max(searched, key=searched.__getitem__)))
     torch.manual_seed(request.seed)
-    problem = Problem(vit, spec, tasks, request.seed, normalise)
+    problem = Problem(vit, spec, tasks, request.seed, *transform)
     method = build(request.method, problem, settings)
     counted, details, seconds = learn_all(problem, method)
     cost = problem.cost

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from edge_zofc.bundle import ImageSpec
 from edge_zofc.images import load_test, load_train
+from edge_zofc.presets import Augment
 from edge_zofc.stream import Sample, Stream, batches, list_samples
 
 VALIDATION_EVERY = 4
@@ -50,13 +51,16 @@ class Cost:
 
 @dataclass
 class Problem:
-    """``vit`` is a timm VisionTransformer, frozen and in eval mode; ``seed`` orders batches and crops."""
+    """``vit`` is a timm VisionTransformer, frozen and in eval mode; ``seed`` orders batches and crops;
+    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test.
+    """
 
     vit: Any
     spec: ImageSpec
     tasks: list[TaskData]
     seed: int
     normalise: bool = True
+    augment: Augment = "crop"
     cost: Cost = field(default_factory=Cost)
     evaluating: bool = False
 
@@ -92,18 +96,16 @@ class Problem:
     def training_batches(
         self, task: TaskData, batch_size: int, epoch: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order."""
+        """Pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order."""
         for picked in batches(len(task.train), batch_size, self.seed, task.index, epoch):
-            pictures = [
-                load_train(
-                    task.train[i].path,
-                    self.spec,
-                    (self.seed, task.index, epoch, int(i)),
-                    normalise=self.normalise,
-                )
-                for i in picked
-            ]
+            pictures = [self._picture(task, epoch, int(i)) for i in picked]
             yield torch.from_numpy(np.stack(pictures)), _labels([task.train[i] for i in picked])
+
+    def _picture(self, task: TaskData, epoch: int, index: int) -> np.ndarray:
+        path = task.train[index].path
+        if self.augment == "none":
+            return load_test(path, self.spec, normalise=self.normalise)
+        return load_train(path, self.spec, (self.seed, task.index, epoch, index), normalise=self.normalise)
 
     def plain_batches(self, samples: list[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, in order and with the test transform."""

@@ -80,7 +80,7 @@ def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, An
         arguments += ["--epochs", request.epochs]
     if factor != 1.0:
         arguments += ["--adapter-lr", preset.adapter_lr * factor, "--head-lr", preset.head_lr * factor]
-    edge_zofc([str(argument) for argument in arguments], request.work)
+    edge_zofc([str(argument) for argument in [*arguments, *request.learn_options]], request.work)
     found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
     return found
 
