@@ -224,8 +224,7 @@ def deploy(options: argparse.Namespace) -> int:
     module = _workstation("deploy")
     learned = open_learned(options.run, options.bundle)
     module.deploy(
-        learned.head.rows,
-        float(learned.head.sigma[0]),
+        learned.head,
         learned.adapter,
         learned.class_names,
         learned.bundle,

@@ -23,6 +23,7 @@ from edge_zofc.durable import RunLock, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import HeadBackend, set_torch_threads
 from edge_zofc.learn import learn
+from edge_zofc.machine import board
 from edge_zofc.presets import Options, PresetName, differences, make_options
 from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of
@@ -45,8 +46,8 @@ from edge_zofc.usage import PeakSampler
 
 log = logging.getLogger("edge_zofc")
 
-PLANNED_CLASSES = 1000
-"""Classes that a plan makes room for before it is known how many will come: 3 MB at D = 768."""
+SPARE_CLASSES = 100
+"""Classes that a plan makes room for beyond those of the stream: tasks may be added later."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> di
         settings, plan = _settings_and_plan(request, bundle, profile, stream)
         _check_trainable(bundle, settings.run_options())
         usage = stack.enter_context(PeakSampler())
-        memory.enforce(plan)
+        # A CUDA process reserves more address space than any cap on it could allow.
+        providers = choose_providers(profile.session_providers())
+        memory.enforce(plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         session = _open(request, bundle, settings, plan, profile, usage, stack)
         session.on_step = on_step
         where = _Where(request, plan, profile)
@@ -104,12 +107,17 @@ def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> di
         return _result(session, settings, where)
 
 
+def threads_of(profile: DeviceProfile) -> int:
+    """The profile's threads, at most as many as this machine has processors."""
+    return min(profile.threads, board().cpu_count)
+
+
 def make_plan(
     bundle: Bundle,
     profile: DeviceProfile,
     options: Options,
     budget_bytes: int | None = None,
-    classes: int = PLANNED_CLASSES,
+    classes: int = SPARE_CLASSES,
     micro_batch: int | None = None,
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
@@ -122,7 +130,7 @@ def make_plan(
         queries=options.queries,
         query_form=options.query_form,
         classes=classes,
-        threads=profile.threads,
+        threads=threads_of(profile),
         micro_batch=micro_batch,
         parallel_queries=parallel_queries,
         head_backend=head_backend,
@@ -157,7 +165,7 @@ def _settings_and_plan(
     """The frozen settings of the run that is there, or those of a new one, written; and the plan for them."""
     if not is_run(request.run):
         options = make_options(request.preset or "edge", request.changes)
-        classes = max(PLANNED_CLASSES, len(stream.class_names))
+        classes = len(stream.class_names) + SPARE_CLASSES
         plan = make_plan(
             bundle,
             profile,
@@ -171,7 +179,7 @@ def _settings_and_plan(
         execution = Execution(
             micro_batch=plan.micro_batch,
             parallel_queries=plan.parallel_queries,
-            threads=profile.threads,
+            threads=threads_of(profile),
             prepacking=plan.prepacking,
             arena=plan.arena,
             head_backend=plan.head_backend,
@@ -256,7 +264,7 @@ def _open(
         bundle, _backbone_options(plan, profile, choose_providers(profile.session_providers()))
     )
     if state.progress.head_backend == "torch":
-        set_torch_threads(profile.threads)
+        set_torch_threads(threads_of(profile))
     session = Session(
         bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
     )
@@ -297,7 +305,7 @@ def _backbone_options(
     return BackboneOptions(
         micro_batch=plan.micro_batch,
         parallel_adapters=plan.parallel_queries,
-        threads=profile.threads,
+        threads=threads_of(profile),
         providers=providers,
         prepacking=plan.prepacking,
         arena=plan.arena,

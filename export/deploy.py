@@ -1,6 +1,6 @@
 """One plain ONNX file of what was learnt: picture in, probabilities out, nothing of edge-zofc needed to run it.
 
-The adapter becomes a constant, the cosine head ``softmax(sigma * cos(feature, row))`` a few nodes at the end. How a
+The adapter becomes a constant, the head (cosine or linear) and its softmax a few nodes at the end. How a
 picture becomes the input, and the labels, stand in the file's metadata as JSON (keys ``preprocessing``, ``labels``).
 
 What may surprise: neither torch nor timm is needed, since the bundle's own graph is rewritten; and the quantised
@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -31,21 +30,22 @@ _MAX_PROTO_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for one message, le
 
 
 def deploy(
-    run_head_rows: np.ndarray,
-    sigma: float,
+    head: Head,
     adapter: np.ndarray,
     class_names: Sequence[str],
     bundle: Bundle,
     out_path: Path,
+    normalise: bool = True,
 ) -> None:
     """Write ``out_path``: input ``image`` float32 [N, 3, S, S], output ``probabilities`` float32 [N, C].
 
-    ``run_head_rows`` float32 [C, D] belong to ``class_names``; ``adapter`` is float32 [P]. The file replaces one
+    The head's rows [C, D] belong to ``class_names``; ``adapter`` is float32 [P]; ``normalise`` False says that the run
+    was learnt on pixels in [0, 1], without mean and standard deviation. The file replaces one
     that is there in one step, after it gave the same answers as the bundle on the bundle's probe.
     Raises InputError if the parts do not fit each other or the path cannot be written.
     """
     manifest = bundle.manifest
-    _require(run_head_rows, (len(class_names), manifest.feature_size), "the head's rows")
+    _require(head.rows, (len(class_names), manifest.feature_size), "the head's rows")
     _require(adapter, (manifest.adapter.size,), "the adapter")
     weights_bytes = manifest.files[WEIGHTS].bytes
     if weights_bytes > _MAX_PROTO_BYTES:
@@ -55,9 +55,9 @@ def deploy(
         )
     model = onnx.load(str(bundle.graph_path))
     _fix_adapter(model.graph, adapter)
-    _append_head(model.graph, run_head_rows, sigma)
-    helper.set_model_props(model, _metadata(bundle, class_names))
-    _write(model, out_path, bundle, Head(run_head_rows, np.array([sigma], np.float32)), adapter)
+    _append_head(model.graph, head)
+    helper.set_model_props(model, _metadata(bundle, class_names, normalise))
+    _write(model, out_path, bundle, head, adapter)
 
 
 def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
@@ -82,31 +82,43 @@ def _fix_adapter(graph: onnx.GraphProto, adapter: np.ndarray) -> None:
     graph.initializer.append(numpy_helper.from_array(adapter[None].astype(np.float32), "adapters"))
 
 
-def _append_head(graph: onnx.GraphProto, rows: np.ndarray, sigma: float) -> None:
-    constants: dict[str, np.ndarray] = {
-        "head.zero": np.array([0], np.int64),
-        "head.last": np.array([-1], np.int64),
-        "head.tiny": np.array(1e-12, np.float32),
-        "head.rows": np.ascontiguousarray(unit(rows.astype(np.float32)).T),
-        "head.sigma": np.array(sigma, np.float32),
-    }
+def _append_head(graph: onnx.GraphProto, head: Head) -> None:
+    squeezed = ("Squeeze", ["features", "head.zero"], "head.features")
+    constants = {"head.zero": np.array([0], np.int64)}
+    if head.biases is not None:
+        constants |= {"head.rows": np.ascontiguousarray(head.rows.T), "head.biases": head.biases}
+        steps: list[tuple[str, list[str], str]] = [
+            squeezed,
+            ("MatMul", ["head.features", "head.rows"], "head.products"),
+            ("Add", ["head.products", "head.biases"], "head.logits"),
+        ]
+    else:
+        constants |= {
+            "head.last": np.array([-1], np.int64),
+            "head.tiny": np.array(1e-12, np.float32),
+            "head.rows": np.ascontiguousarray(unit(head.rows).T),
+            "head.sigma": np.array(head.sigma[0], np.float32),
+        }
+        steps = [
+            squeezed,
+            ("ReduceL2", ["head.features", "head.last"], "head.lengths"),
+            ("Max", ["head.lengths", "head.tiny"], "head.floored"),
+            ("Div", ["head.features", "head.floored"], "head.unit"),
+            ("MatMul", ["head.unit", "head.rows"], "head.cosines"),
+            ("Mul", ["head.cosines", "head.sigma"], "head.logits"),
+        ]
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
-    steps: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
-        ("Squeeze", ["features", "head.zero"], "head.features", {}),
-        ("ReduceL2", ["head.features", "head.last"], "head.lengths", {"keepdims": 1}),
-        ("Max", ["head.lengths", "head.tiny"], "head.floored", {}),
-        ("Div", ["head.features", "head.floored"], "head.unit", {}),
-        ("MatMul", ["head.unit", "head.rows"], "head.cosines", {}),
-        ("Mul", ["head.cosines", "head.sigma"], "head.logits", {}),
-        ("Softmax", ["head.logits"], "probabilities", {"axis": -1}),
+    for operator, inputs, output in steps:
+        graph.node.append(helper.make_node(operator, inputs, [output], name=output))
+    graph.node.append(
+        helper.make_node("Softmax", ["head.logits"], ["probabilities"], name="probabilities", axis=-1)
     )
-    for operator, inputs, output, attributes in steps:
-        graph.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(rows)]))
+    shape: list[str | int | None] = ["N", len(head.rows)]
+    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape))
 
 
-def _metadata(bundle: Bundle, class_names: Sequence[str]) -> dict[str, str]:
+def _metadata(bundle: Bundle, class_names: Sequence[str], normalise: bool) -> dict[str, str]:
     spec = bundle.manifest.image
     preprocessing = {
         "size": spec.size,
@@ -117,8 +129,8 @@ def _metadata(bundle: Bundle, class_names: Sequence[str]) -> dict[str, str]:
         "colour": "RGB",
         "layout": "NCHW",
         "scale": 1 / 255,
-        "mean": list(spec.mean),
-        "std": list(spec.std),
+        "mean": list(spec.mean) if normalise else [0.0, 0.0, 0.0],
+        "std": list(spec.std) if normalise else [1.0, 1.0, 1.0],
     }
     return {
         "labels": json.dumps(list(class_names), ensure_ascii=False),

@@ -202,7 +202,9 @@ def _write_probe(
             f"The exported graph differs from torch by {error:.2g} (relative), above the {tolerance:.0e} allowed for "
             f"{options.precision}; choose another --precision."
         )
-    save_file({"images": images, "adapters": adapters, "features": found}, folder / PROBE)
+    # safetensors stores the bytes of a strided array in the wrong order without a word.
+    probe = {"images": images, "adapters": adapters, "features": found}
+    save_file({name: np.ascontiguousarray(values) for name, values in probe.items()}, folder / PROBE)
     return error
 
 

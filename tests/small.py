@@ -51,7 +51,9 @@ def write_small_bundle(
     with torch.inference_mode():
         features = model(torch.from_numpy(images), torch.from_numpy(moved)).numpy()
     save_file({"adapter": start}, folder / bundle.ADAPTER)
-    save_file({"images": images, "adapters": moved, "features": features}, folder / bundle.PROBE)
+    # safetensors stores the bytes of a strided array in the wrong order without a word.
+    probe = {"images": images, "adapters": moved, "features": features}
+    save_file({name: np.ascontiguousarray(values) for name, values in probe.items()}, folder / bundle.PROBE)
     files = {
         name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
         for name in bundle.FILES

@@ -209,22 +209,36 @@ def some_head(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     return rows, (bundle.initial_adapter() + np.float32(0.01)).astype(np.float32)
 
 
+def cosine(rows: np.ndarray, sigma: float = 1.0) -> Head:
+    return Head(rows, np.float32([sigma]))
+
+
+@pytest.mark.parametrize("biases", [None, [0.5, -1.0, 0.25]])
 def test_a_deployed_file_gives_the_heads_probabilities_and_says_how_to_use_it(
-    bundle: Bundle, tmp_path: Path
+    bundle: Bundle, tmp_path: Path, biases: list[float] | None
 ) -> None:
     rows, adapter = some_head(bundle)
+    head = cosine(rows, 7.5)
+    head.biases = None if biases is None else np.float32(biases)
     path = tmp_path / "out.onnx"
-    deploy(rows, 7.5, adapter, ["cat", "dog", "Käfer"], bundle, path)
+    deploy(head, adapter, ["cat", "dog", "Käfer"], bundle, path)
     assert [found.name for found in tmp_path.iterdir()] == ["out.onnx"]
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert [(v.name, v.shape) for v in session.get_inputs()] == [("image", ["N", 3, 32, 32])]
     images = bundle.probe().images[:3]
     (found,) = session.run(["probabilities"], {"image": images})
     features = run(open_session(bundle.graph_path), images, adapter[None])[0]
-    np.testing.assert_allclose(found, Head(rows, np.float32([7.5])).probabilities(features), atol=1e-5)
+    np.testing.assert_allclose(found, head.probabilities(features), atol=1e-5)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == ["cat", "dog", "Käfer"]
     assert json.loads(metadata["preprocessing"])["size"] == 32
+    deploy(head, adapter, ["cat", "dog", "Käfer"], bundle, path, normalise=False)
+    raw = (
+        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        .get_modelmeta()
+        .custom_metadata_map
+    )
+    assert json.loads(raw["preprocessing"])["mean"] == [0.0, 0.0, 0.0]
     assert not any(tensor.external_data for tensor in onnx.load(str(path)).graph.initializer)
 
 
@@ -238,9 +252,9 @@ def test_a_run_of_another_bundle_is_not_deployed(bundle: Bundle, tmp_path: Path)
         (rows * np.float32("nan"), adapter, ["a", "b", "c"]),
     ):
         with pytest.raises(InputError, match="does not fit the bundle"):
-            deploy(bad_rows, 1.0, bad_adapter, names, bundle, tmp_path / "out.onnx")
+            deploy(cosine(bad_rows), bad_adapter, names, bundle, tmp_path / "out.onnx")
     with pytest.raises(InputError, match="cannot be written"):
-        deploy(rows, 1.0, adapter, ["a", "b", "c"], bundle, tmp_path / "none" / "out.onnx")
+        deploy(cosine(rows), adapter, ["a", "b", "c"], bundle, tmp_path / "none" / "out.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,7 +264,7 @@ def test_a_deployed_file_that_says_something_else_is_not_kept(
     rows, adapter = some_head(bundle)
     monkeypatch.setattr(deploy_module, "TOLERANCE", -1.0)
     with pytest.raises(InputError, match="nothing was written"):
-        deploy(rows, 1.0, adapter, ["a", "b", "c"], bundle, tmp_path / "out.onnx")
+        deploy(cosine(rows), adapter, ["a", "b", "c"], bundle, tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
