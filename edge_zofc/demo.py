@@ -1,23 +1,25 @@
 """The whole road on what ships in packages: export the own ViT, learn handwritten digits, write the report.
 
-What may surprise: the demo calls the same functions as the commands that it prints, and leaves bundle/, stream/
-and run/ where the README's next lines expect them.
+What may surprise: every step is the command that is printed, run as a process of its own, so that the memory
+that the report shows is that of ``learn`` alone. bundle/, stream/ and run/ stay where the README's next lines expect
+them.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from edge_zofc.bundle import MANIFEST, read_bundle
 from edge_zofc.errors import InputError
-from edge_zofc.progress import StepProgress
 from edge_zofc.report import summary, write_report
-from edge_zofc.run import Request, learn_run
-from edge_zofc.stream import split_image_folder
+from edge_zofc.run_folder import RESULT
 
 log = logging.getLogger("edge_zofc")
 
@@ -27,45 +29,47 @@ _NEEDED = {"timm": "export", "onnx": "export", "sklearn": "demo"}
 def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     """Run the demo below ``folder``; returns ``result.json``'s content with the report's path added.
 
-    Raises InputError if packages are missing, or if a run is there already that this would mix with.
+    Raises InputError if packages are missing, a run is there already, or a step failed (it has said why).
     """
     _check_packages()
     started = time.monotonic()
     bundle, stream, run = folder / "bundle", folder / "stream", folder / "run"
     if run.exists():
         raise InputError(f"{run} is there already; remove it or give --folder another place.")
-    if not (bundle / MANIFEST).exists():
-        log.info("$ edge-zofc export %s", bundle)
-        export = importlib.import_module("edge_zofc.export.export")
-        export.export_bundle(export.ExportOptions(out=bundle), log.info)
+    if not bundle.exists():
+        _command("export", bundle)
     if not stream.exists():
-        log.info("writing scikit-learn's handwritten digits as pictures, then\n$ edge-zofc split ... %s "
-                 "--classes-per-task 2", stream)  # fmt: skip
         pictures = folder / "digits"
         if not pictures.exists():
+            log.info("writing scikit-learn's handwritten digits as pictures to %s", pictures)
             importlib.import_module("edge_zofc.benchmarks.digits").write_digits(pictures)
-        split_image_folder(pictures, stream, 2, seed)
-    log.info("$ edge-zofc learn --bundle %s --stream %s --run %s", bundle, stream, run)
-    with StepProgress() as progress:
-        request = Request(bundle, stream, run, changes={"seed": seed})
-        result = learn_run(request, progress.step)
-    if "stopped" in result:
-        raise InputError(
-            f"The demo was stopped; go on with 'edge-zofc learn --stream {stream} --run {run} --resume'."
-        )
+        _command("split", pictures, stream, "--classes-per-task", 2, "--seed", seed)
+    _command("learn", "--bundle", bundle, "--stream", stream, "--run", run, "--seed", seed)
     page = write_report(run)
-    log.info("%s", summary(result, 100))
-    log.info("%s", _verdict(result))
-    log.info("%s: %d adapter parameters moved by forward passes alone; report in %s; %.0f s in all",
-             run, read_bundle(bundle).manifest.adapter.size, page, time.monotonic() - started)  # fmt: skip
+    result: dict[str, Any] = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    log.info("%s\n%s\nreport: %s; %.0f s in all", summary(result, 100), verdict(result), page,
+             time.monotonic() - started)  # fmt: skip
     return {**result, "report": str(page)}
 
 
-def _verdict(result: dict[str, Any]) -> str:
+def verdict(result: dict[str, Any]) -> str:
+    """One sentence on the learner against the class-mean floor, plain in both cases."""
     mine, floor = result["average_accuracy"], result["class_mean_floor"]["average_accuracy"]
     if result["beats_class_mean_floor"]:
         return f"Average accuracy {mine:.3f} beats the training-free class means' {floor:.3f}."
     return f"Average accuracy {mine:.3f} does NOT beat the training-free class means' {floor:.3f}."
+
+
+def _command(*words: object) -> None:
+    """Run ``edge-zofc WORDS`` in a process of its own; its answer goes where its messages go."""
+    texts = [str(word) for word in words]
+    log.info("$ edge-zofc %s", " ".join(texts))
+    # This interpreter with the words above; no shell.
+    done = subprocess.run([sys.executable, "-m", "edge_zofc", *texts], stdout=sys.stderr, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise InputError(
+            f"The demo stopped: edge-zofc {texts[0]} ended with code {done.returncode}, see above."
+        )
 
 
 def _check_packages() -> None:

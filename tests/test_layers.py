@@ -24,6 +24,7 @@ ROWS = (
     {"demo"},
     {"arguments"},
     {"cli"},
+    {"__main__"},
 )
 HOME_OF = {
     "onnxruntime": {"backbone"},
