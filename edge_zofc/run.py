@@ -19,7 +19,7 @@ from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.base_cost import measure_base
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
-from edge_zofc.durable import RunLock, make_folder, sweep
+from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import HeadBackend, set_torch_threads
 from edge_zofc.learn import learn
@@ -29,6 +29,7 @@ from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of
 from edge_zofc.run_folder import (
     JOURNAL,
+    SETTINGS,
     STATE,
     EventLog,
     Execution,
@@ -154,9 +155,13 @@ def _refuse_strangers(request: Request) -> None:
         raise InputError(f"There is no run to resume in {folder}; leave out --resume to start one.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give --run a folder.")
-    # A lock alone is what a start leaves behind that was cut off in its first instant.
-    if folder.is_dir() and any(entry.name not in ("lock",) for entry in folder.iterdir()):
+    # A lock and a half-written settings.json are what a start leaves behind that was cut off in its first instant.
+    if folder.is_dir() and not all(_is_leftover(entry) for entry in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run; give --run a new folder.")
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name == LOCK_FILE or (path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(SETTINGS))
 
 
 def _settings_and_plan(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from runs import FAST, final_bits, go, without_times
 from safetensors.numpy import load_file
 from small import picture, small_model, write_small_bundle, write_small_stream
 
-from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import Bundle
 from edge_zofc.directions import direction
@@ -24,51 +22,8 @@ from edge_zofc.head import cosine_rate
 from edge_zofc.images import load_train
 from edge_zofc.learned import open_learned
 from edge_zofc.replay import replay_run
-from edge_zofc.run import Request, learn_run
 from edge_zofc.session import Session
 from edge_zofc.stream import batches, list_samples, read_stream
-
-FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
-
-
-def quiet(session: Session, loss: float) -> None:
-    """Follows the steps and says nothing."""
-
-
-def go(
-    bundle: Bundle, stream: Path, run: Path, on_step: Callable[[Session, float], None] = quiet, **more: Any
-) -> dict[str, Any]:
-    """Learn with small settings: micro-batch 4, two adapters at once unless told otherwise."""
-    options: dict[str, Any] = {
-        "changes": FAST,
-        "micro_batch": 4,
-        "parallel_queries": 2,
-        "profile": "cpu-2gib",
-    }
-    return learn_run(Request(bundle.folder, stream, run, **{**options, **more}), on_step)
-
-
-def final_bits(run: Path) -> tuple[bytes, ...]:
-    """Adapter, momentum, head and sigma of the newest snapshot."""
-    found = snapshot.load_latest(run / "state")
-    assert found is not None
-    return tuple(found.snapshot.arrays[name].tobytes() for name in ("theta", "velocity", "rows", "sigma"))
-
-
-def without_times(result: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in a resumed run."""
-    varying = {
-        "seconds",
-        "seconds_per_step",
-        "peak_rss_mib",
-        "peak_anonymous_mib",
-        "peak_file_mib",
-        "stopped",
-    }
-    kept = {key: value for key, value in result.items() if key not in varying and "predicted" not in key}
-    kept["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in result["tasks"]]
-    return kept
-
 
 # --- the paper's algorithm -------------------------------------------------------------------------------
 

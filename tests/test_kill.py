@@ -1,0 +1,329 @@
+"""Whatever instant a run ends at – killed, or its power cut – the resumed run ends with the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kill_points import CALLS, Killed, KillPoints
+from power_cut import Disk, RecordingFiles, disks_after_cut, lay_out
+from runs import go, without_times
+from small import write_small_stream
+
+from edge_zofc import snapshot
+from edge_zofc.bundle import Bundle
+from edge_zofc.cli import main
+from edge_zofc.durable import DISK
+
+SHORT = {"epochs": 2, "batch_size": 4, "queries": 1}
+_TIMES = {"seconds", "peak_rss_bytes", "peak_anonymous_bytes", "peak_file_bytes"}
+
+
+def plain_state(found: snapshot.Snapshot) -> Any:
+    """A snapshot without times and memory: arrays as bytes, metadata as text."""
+    metadata = {key: value for key, value in found.metadata.items() if key not in _TIMES}
+    metadata["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in metadata["tasks"]]
+    arrays = {name: array.tobytes() for name, array in found.arrays.items()}
+    return arrays, json.dumps(metadata, sort_keys=True)
+
+
+def end_state(run: Path) -> dict[str, Any]:
+    """All that an uninterrupted and an interrupted run must have in common, bit for bit."""
+    newest = snapshot.load_latest(run / "state")
+    assert newest is not None
+    assert not newest.notes
+    tasks = snapshot.tasks(run / "state")
+    return {
+        "state": plain_state(newest.snapshot),
+        "ends": {task: plain_state(snapshot.load_task(run / "state", task)) for task in tasks},
+        "journal": hashlib.sha256((run / "journal.bin").read_bytes()).hexdigest(),
+        "result": without_times(json.loads((run / "result.json").read_text())),
+        "frozen": {p.name: p.read_bytes() for p in sorted((run / "frozen").iterdir())},
+        "leftovers": sorted(str(p.relative_to(run)) for p in run.rglob(".tmp-*")),
+    }
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks of two classes, 4 + 2 pictures each."""
+    return write_small_stream(tmp_path_factory.mktemp("kill") / "stream", tasks=2, train=4, test=2)
+
+
+def learn(bundle: Bundle, stream: Path, run: Path, head: str = "lda") -> None:
+    go(bundle, stream, run, changes={**SHORT, "head": head})
+
+
+@pytest.fixture(scope="module")
+def whole(small_bundle: Bundle, stream: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """End states of uninterrupted runs by head, and how many touches the runs make."""
+    found: dict[str, Any] = {}
+    for head in ("lda", "cosine"):
+        with pytest.MonkeyPatch.context() as patch:
+            points = KillPoints(patch)
+            run = tmp_path_factory.mktemp("whole") / head
+            learn(small_bundle, stream, run, head)
+        found[head] = end_state(run)
+        found[head + " touches"] = points.count
+    return found
+
+
+def kill_once(bundle: Bundle, stream: Path, run: Path, at: int, torn: bool, head: str) -> bool:
+    """Learn until the ``at``-th touch; whether it came so far."""
+    with pytest.MonkeyPatch.context() as patch:
+        KillPoints(patch, at, torn)
+        try:
+            learn(bundle, stream, run, head)
+        except Killed:
+            return True
+    return False
+
+
+# --- every instant ---------------------------------------------------------------------------------------
+
+
+def check_every(
+    bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, head: str, step: int
+) -> int:
+    """Kill at each ``step``-th touch, resume, compare; how many kills there were."""
+    points = range(1, whole[head + " touches"] + 1, step)
+    for at in points:
+        run = tmp_path / f"{head}-{at}"
+        assert kill_once(bundle, stream, run, at, at % 2 == 0, head)
+        learn(bundle, stream, run, head)
+        assert end_state(run) == whole[head], f"killed at touch {at}"
+        shutil.rmtree(run)
+    return len(points)
+
+
+def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    assert whole["lda touches"] > 100
+    assert check_every(small_bundle, stream, whole, tmp_path, "lda", 29) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["lda", "cosine"])
+def test_a_run_killed_at_any_instant_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, head: str
+) -> None:
+    assert check_every(small_bundle, stream, whole, tmp_path, head, 1) == whole[head + " touches"]
+
+
+def test_a_run_killed_again_and_again_gets_there(
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each resumed run is killed a little later in its own life: also while it recovers."""
+    at, kills = 3, 0
+    while kill_once(small_bundle, stream, tmp_path / "run", at, kills % 2 == 0, "lda"):
+        at, kills = at + 11, kills + 1
+    assert kills >= 5
+    assert end_state(tmp_path / "run") == whole["lda"]
+
+
+# --- the power --------------------------------------------------------------------------------------------
+
+
+def cuts_of_a_run(bundle: Bundle, stream: Path, root: Path, each: int) -> Iterator[tuple[int, Disk]]:
+    """What a power cut may leave of a run: after every call, the least, the most and ``each`` in between."""
+    with pytest.MonkeyPatch.context() as patch:
+        recording = RecordingFiles(root)
+        for name in CALLS:
+            patch.setattr(DISK, name, getattr(recording, name), raising=False)
+        learn(bundle, stream, root / "run")
+    chance = random.Random(4)
+    for done, group in itertools.groupby(disks_after_cut(recording.log), key=lambda found: found[0]):
+        disks = [disk for _, disk in group]
+        middle = chance.sample(disks[1:-1], min(each, len(disks[1:-1])))
+        for disk in [disks[0], *middle, disks[-1]] if len(disks) > 1 else disks:
+            yield done, disk
+
+
+def check_cuts(
+    bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, each: int, every: int
+) -> int:
+    """Resume from each ``every``-th of the distinct disks; how many there were."""
+    (tmp_path / "recorded").mkdir()
+    seen: set[int] = set()
+    for done, disk in cuts_of_a_run(bundle, stream, tmp_path / "recorded", each):
+        number = hash(frozenset(disk.items()))
+        if number in seen:
+            continue
+        seen.add(number)
+        if (len(seen) - 1) % every == 0:
+            folder = lay_out(disk, tmp_path / "cut")
+            learn(bundle, stream, folder / "run")
+            assert end_state(folder / "run") == whole["lda"], f"the power was cut after call {done}"
+            shutil.rmtree(folder)
+    return len(seen)
+
+
+def test_what_a_power_cut_leaves_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    assert check_cuts(small_bundle, stream, whole, tmp_path, each=1, every=37) > 200
+
+
+@pytest.mark.slow
+def test_what_a_power_cut_leaves_after_any_call_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    assert check_cuts(small_bundle, stream, whole, tmp_path, each=2, every=1) > 300
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------
+
+FORKS = """
+import json, os, sys
+from edge_zofc import cli, progress, report, run
+for line in sys.stdin:
+    if not (child := os.fork()):
+        code = 1
+        try:
+            code = cli.main(json.loads(line))
+        finally:
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def words(bundle: Bundle, stream: Path, run: Path, *more: str) -> list[str]:
+    """A ``learn`` of 80 steps, a third of a second after the libraries are loaded."""
+    found = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", run, "--epochs", "20",
+             "--batch-size", "4", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]  # fmt: skip
+    return [*map(str, found), *more]
+
+
+class Forks:
+    """Runs ``edge-zofc`` in forks of a process that has loaded the libraries, which takes far longer than a run."""
+
+    def __init__(self) -> None:
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", FORKS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def start(self, arguments: list[str]) -> int:
+        """The process number of a new child."""
+        assert self.parent.stdin is not None
+        self.parent.stdin.write(json.dumps(arguments) + "\n")
+        self.parent.stdin.flush()
+        return self._number()
+
+    def end(self) -> int:
+        """The child's exit code, negative after a signal, once it has ended."""
+        return self._number()
+
+    def _number(self) -> int:
+        assert self.parent.stdout is not None
+        while True:  # --json is not given, so tables stand between our two numbers
+            line = self.parent.stdout.readline()
+            assert line, "the process that forks has ended"
+            if line.strip().lstrip("-").isdecimal():
+                return int(line)
+
+
+@pytest.fixture
+def forks() -> Iterator[Forks]:
+    found = Forks()
+    yield found
+    found.parent.communicate()
+
+
+def kill_until_done(forks: Forks, arguments: list[str], chance: random.Random, limit: int) -> int:
+    """Kill at random moments, at most ``limit`` times, then let it end. Returns how often it was killed.
+
+    Moments span a run's whole length and crowd at its start, since a resumed run has less and less to do.
+    """
+    for kills in range(limit):
+        child = forks.start(arguments)
+        time.sleep(chance.random() ** 2 * 0.8)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(child, signal.SIGKILL)
+        if forks.end() == 0:
+            return kills
+    forks.start(arguments)
+    assert forks.end() == 0
+    return limit
+
+
+def check_kills(forks: Forks, bundle: Bundle, stream: Path, tmp_path: Path, least: int) -> int:
+    """Whole runs with kills until there were ``least`` of them; each ends as the one that was never killed."""
+    forks.start(words(bundle, stream, tmp_path / "whole"))
+    assert forks.end() == 0
+    expected, chance, kills = end_state(tmp_path / "whole"), random.Random(5), 0
+    for number in itertools.count():
+        if kills >= least:
+            return kills
+        run = tmp_path / str(number)
+        kills += kill_until_done(forks, words(bundle, stream, run), chance, least - kills)
+        assert end_state(run) == expected
+    raise AssertionError
+
+
+def test_kill_9_at_random_moments_loses_nothing(
+    forks: Forks, small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    assert check_kills(forks, small_bundle, stream, tmp_path, 10) >= 10
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_lose_nothing(
+    forks: Forks, small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    assert check_kills(forks, small_bundle, stream, tmp_path, 200) >= 200
+
+
+# --- two at once ------------------------------------------------------------------------------------------
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """``edge-zofc`` as a process of its own."""
+    script = "import sys; from edge_zofc.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_second_process_is_refused_in_one_sentence_until_the_first_is_dead(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = start(words(small_bundle, stream, run))
+    events = run / "events.jsonl"
+    while not (events.exists() and "step" in events.read_text()):
+        assert first.poll() is None
+        time.sleep(0.005)
+    os.kill(first.pid, signal.SIGSTOP)  # it stays in the middle of its run, however slow this machine is
+    second = start(words(small_bundle, stream, run))
+    _, shown = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert shown.strip() == (
+        f"edge-zofc: {run} is in use by process {first.pid}; wait until it ends or stop it, then try again."
+    )
+    assert main(["rollback", str(run), "--to-task", "0"]) == 2
+    first.kill()
+    first.communicate()
+    third = start(words(small_bundle, stream, run))
+    _, shown = third.communicate(timeout=120)
+    assert third.returncode == 0, shown
