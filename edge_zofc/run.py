@@ -124,6 +124,8 @@ def make_plan(
     head_backend: HeadBackend | None = None,
 ) -> memory.MemoryPlan:
     """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
+    if options.head == "lda":
+        head_backend = "numpy"  # solved, not trained: torch is never imported
     return memory.plan(
         bundle.manifest,
         budget_bytes=budget_bytes or profile.learning_budget_bytes,
