@@ -270,7 +270,8 @@ def loss_chart(result: RunResult, log: Log, wide: bool = False) -> Chart | None:
 
     return Chart(
         "Training loss",
-        "The loss starts anew with each task (thin upright lines), since it covers that task's classes only.",
+        "The loss starts anew with each task (thin upright lines): a cosine head's covers that task's classes, "
+        "a solved head's every class seen.",
         _svg(
             draw,
             f"Line chart of the training loss over steps; it ends at {smooth[-1]:.3g}.",
