@@ -32,18 +32,35 @@ from edge_zofc.stream import Task, batches, fingerprint, list_samples
 
 
 def learn(session: Session) -> None:
-    """Learn every pending task. Raises Stopped, with the state saved, when asked to stop."""
+    """Learn every pending task.
+
+    Raises Stopped, with the state saved, when asked to stop; DivergedError, with the state of before the task
+    saved, when a task's loss leaves its band.
+    """
     try:
         for task in session.pending_tasks():
-            if session.state.progress.phase == "idle":
-                session.with_room(_begin, session, task)
-            if session.state.progress.phase == "training":
-                _train(session, task)
-            session.with_room(_finish, session, task)
+            _learn_task(session, task)
     except Stopped as stop:
         session.save()
         session.events.write("stopped", signal=str(stop))
         raise
+
+
+def _learn_task(session: Session, task: Task) -> None:
+    before = len(session.state.finished_tasks) - 1
+    try:
+        if session.state.progress.phase == "idle":
+            session.with_room(_begin, session, task)
+        if session.state.progress.phase == "training":
+            _train(session, task)
+        session.with_room(_finish, session, task)
+    except DivergedError as error:
+        session.undo_task(task, before, str(error))
+        rates = session.options.adapter_lr, session.options.head_lr
+        raise DivergedError(
+            f"Task {task.name} diverged and the run is as it was before it. {error} Look at the task's pictures, "
+            f"or start a new run with smaller --adapter-lr and --head-lr (now {rates[0]} and {rates[1]})."
+        ) from error
 
 
 def _begin(session: Session, task: Task) -> None:
@@ -151,6 +168,7 @@ def _step(session: Session, picked: Picked) -> None:
     progress.step += 1
     progress.forward_passes += len(wanted) * len(kept)
     session.count_step(loss, norm, time.monotonic() - started)
+    session.check_band()
 
 
 def _finish(session: Session, task: Task) -> None:
@@ -230,16 +248,15 @@ def _evaluate_one(session: Session, index: int, task: Task) -> Tally:
     )
     if is_new:
         session.check_skipped(task.name, len(skipped), len(samples))
+        # Counted as if the cache was written just now, which a run that was cut off since may have done before.
+        moved = len(session.distinct_adapters()) > 1
+        tally.floor_forward_passes = tally.forward_passes if moved else 0
     return tally
 
 
 def _check_finite(session: Session, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
-        options = session.options
-        raise DivergedError(
-            f"The loss of step {session.state.progress.step} is not finite; use a smaller --adapter-lr or --head-lr "
-            f"(now {options.adapter_lr} and {options.head_lr})."
-        )
+        raise DivergedError(f"The loss of step {session.state.progress.step} is not finite.")
 
 
 def _random_rows(session: Session, first: int, end: int) -> np.ndarray:

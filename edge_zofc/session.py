@@ -18,9 +18,10 @@ import numpy as np
 from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
-from edge_zofc.errors import DoesNotFitError, ImageError, InputError
+from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError
 from edge_zofc.evaluate import PictureReader
 from edge_zofc.forward import query_features
+from edge_zofc.guard import WINDOW, out_of_band
 from edge_zofc.images import load_test, load_train
 from edge_zofc.journal import Journal, Kind, Record
 from edge_zofc.presets import Options
@@ -118,6 +119,9 @@ class Session:
         task.seconds += seconds
         task.last_loss = loss
         task.first_loss = loss if task.first_loss is None else task.first_loss
+        losses = task.first_losses if len(task.first_losses) < WINDOW else task.recent_losses
+        losses.append(loss)
+        del losses[:-WINDOW]
         now = self.usage.now()
         self.events.write(
             "step",
@@ -132,6 +136,32 @@ class Session:
             file_mib=_mib(now.file_bytes),
         )
         self.on_step(self, loss)
+
+    # --- diverging --------------------------------------------------------------------------------------
+
+    def check_band(self) -> None:
+        """Raise DivergedError if the current task's loss is far above its start."""
+        task = self.state.current_task
+        reason = out_of_band(task.first_losses, task.recent_losses)
+        if reason is not None:
+            raise DivergedError(f"Step {self.state.progress.step - 1}: {reason}.")
+
+    def undo_task(self, task: Task, before: int, reason: str) -> None:
+        """Return to the end of task number ``before`` (-1: the start), in the journal, on the disk and in memory.
+
+        Nothing is deleted: the steps stay in the journal, followed by a record that they no longer count.
+        """
+        head_backend = self.state.progress.head_backend
+        if before >= 0:
+            self.state.restore(snapshot.load_task(self.folder / STATE, before))
+        else:
+            self.state.restart(self.frozen_theta)
+        self.state.progress.head_backend = head_backend
+        self.journal.append(Record(Kind.ROLLBACK, before, self.state.progress.step))
+        self.save()
+        self.events.write("diverged", task=before + 1, name=task.name, reason=reason)
+        self.note(f"Task {task.name} diverged and is undone: {reason}")
+        self.on_task_end(self)
 
     # --- stopping and making room -----------------------------------------------------------------------
 

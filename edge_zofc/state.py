@@ -42,6 +42,9 @@ class TaskProgress(_Model):
     fingerprint: str = ""
     unreadable: list[int] = Field(default_factory=list)
     """Positions in the task's training list that could not be decoded when the task began."""
+    first_losses: list[float] = Field(default_factory=list)
+    recent_losses: list[float] = Field(default_factory=list)
+    """Losses of the first and of the latest batches behind those, at most ``guard.WINDOW`` each."""
 
 
 class Counts(_Model):
@@ -103,6 +106,16 @@ class RunState:
             head.biases = np.zeros(0, np.float32)
             statistics = Statistics.empty(0, feature_size)
         return cls(adapter, head, sums, np.zeros(0, np.int64), statistics)
+
+    def restart(self, initial_adapter: np.ndarray) -> None:
+        """Go back, in place, to the state before the first task. ``initial_adapter`` float32 [P]."""
+        kind: HeadKind = "cosine" if self.statistics is None else "lda"
+        fresh = RunState.start(self.adapter, self.head.rows.shape[1], kind)
+        self.adapter.theta[:] = initial_adapter
+        self.adapter.reset_velocity()
+        self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
+        self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
+        self.progress = Progress(head_backend=self.progress.head_backend)
 
     @property
     def current_task(self) -> TaskProgress:

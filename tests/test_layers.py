@@ -10,7 +10,7 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 ROWS = (
     {"__init__", "errors"},
-    {"bundle", "durable", "machine", "directions", "metrics", "journal_format", "lda", "usage"},
+    {"bundle", "durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard"},
     {"profiles", "stream", "images", "adapter", "journal", "snapshot", "base_cost"},
     {"spsa", "backbone", "head", "memory"},
     {"presets", "forward"},

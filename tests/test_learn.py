@@ -17,7 +17,7 @@ from small import picture, small_model, write_small_bundle, write_small_stream
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import Bundle
 from edge_zofc.directions import direction
-from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, InputError
+from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import cosine_rate
 from edge_zofc.images import load_train
 from edge_zofc.learned import open_learned
@@ -29,7 +29,7 @@ from edge_zofc.stream import batches, list_samples, read_stream
 
 
 def reference_run(bundle: Bundle, stream_folder: Path, steps: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """ZO-FC as METHOD has it, in float64 torch on one task: (theta, head rows, sigma) after ``steps`` steps.
+    """ZO-FC as the paper has it, in float64 torch on one task: (theta, head rows, sigma) after ``steps`` steps.
 
     Nothing of the device runtime is used but the directions, the order of the batches and the pictures.
     """
@@ -259,23 +259,6 @@ def test_when_nothing_is_left_to_halve_the_state_is_saved_and_the_exit_code_is_3
         with pytest.raises(DoesNotFitError, match="one picture and one adapter") as caught:
             go(small_bundle, small_stream, tmp_path / "run")
     assert caught.value.exit_code == 3
-    assert final_bits(tmp_path / "run") == before
-
-
-def test_a_loss_that_is_not_finite_ends_with_code_4(
-    small_bundle: Bundle, small_stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go(small_bundle, small_stream, tmp_path / "run", max_steps=3)
-    before = final_bits(tmp_path / "run")
-    run_graph = Backbone.features
-
-    def overflow(self: Backbone, count: int, adapters: np.ndarray) -> np.ndarray:
-        return run_graph(self, count, adapters) * np.float32("inf")
-
-    monkeypatch.setattr(Backbone, "features", overflow)
-    with pytest.raises(DivergedError, match="The loss of step 3 is not finite") as caught:
-        go(small_bundle, small_stream, tmp_path / "run")
-    assert caught.value.exit_code == 4
     assert final_bits(tmp_path / "run") == before
 
 

@@ -1,0 +1,139 @@
+"""A task that diverges is undone: code 4, the state of before it, the reason in the log, nothing deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kill_points import Killed, KillPoints
+from runs import FAST, final_bits, go, without_times
+from small import write_small_stream
+
+from edge_zofc import journal
+from edge_zofc.backbone import Backbone
+from edge_zofc.bundle import Bundle
+from edge_zofc.errors import DivergedError
+from edge_zofc.guard import FACTOR, SLACK, WINDOW, out_of_band
+from edge_zofc.head import Head
+from edge_zofc.history import read_history
+from edge_zofc.replay import replay_run
+from edge_zofc.session import Session
+
+LONG = {**FAST, "epochs": 30, "queries": 1}
+
+
+def test_the_band_ends_at_three_times_the_first_median_and_one() -> None:
+    first = [2.0] * WINDOW
+    assert FACTOR * 2.0 + SLACK == 7.0
+    assert out_of_band(first, [7.0] * WINDOW) is None
+    assert out_of_band(first, [7.01] * WINDOW) == (
+        "the median loss of the last 20 batches is 7.01, more than 3 times that of the first 20 (2) + 1"
+    )
+
+
+def test_a_few_bad_batches_and_a_short_task_are_no_divergence() -> None:
+    assert out_of_band([0.1] * WINDOW, [0.1] * 11 + [1e9] * 9) is None
+    assert out_of_band([0.1] * WINDOW, [1e9] * (WINDOW - 1)) is None
+    assert out_of_band([], []) is None
+
+
+class Worse:
+    """Adds ``more`` to every loss from step ``at`` of the run on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int, more: float) -> None:
+        self.at, self.step = at, 0
+        real = Head.losses
+
+        def losses(head: Head, *arguments: np.ndarray) -> np.ndarray:
+            found = real(head, *arguments)
+            return found + np.float32(more) if self.step >= at else found
+
+        patch.setattr(Head, "losses", losses)
+
+    def follow(self, session: Session, loss: float) -> None:
+        """Called after each step."""
+        self.step = session.state.progress.step
+
+
+@pytest.mark.parametrize("head", ["lda", "cosine"])
+def test_a_task_whose_loss_leaves_its_band_is_undone_and_learnt_again_later(
+    small_bundle: Bundle, tmp_path: Path, head: str
+) -> None:
+    stream, run, changes = (
+        write_small_stream(tmp_path / "stream", tasks=2),
+        tmp_path / "run",
+        {**LONG, "head": head},
+    )
+    later = (stream / "001_task").rename(tmp_path / "later")
+    go(small_bundle, stream, run, changes=changes)
+    before = final_bits(run)
+    later.rename(stream / "001_task")
+    with pytest.MonkeyPatch.context() as patch:
+        worse = Worse(patch, at=60 + 25, more=100.0)
+        with pytest.raises(DivergedError, match="Task 001_task diverged and the run is as it was") as caught:
+            go(small_bundle, stream, run, changes=changes, on_step=worse.follow)
+    assert caught.value.exit_code == 4
+    assert "the median loss of the last 20 batches" in str(caught.value)
+    assert final_bits(run) == before
+    replayed = replay_run(small_bundle.folder, run / "journal.bin", tmp_path / "a", None, None)
+    assert replayed.steps == 60
+    assert "diverged" in (run / "events.jsonl").read_text()
+    assert read_history(run)["rollbacks_to"] == [0]
+    assert json.loads((run / "result.json").read_text())["steps"] == 60
+    again = go(small_bundle, stream, run, changes=changes)
+    whole = go(small_bundle, stream, tmp_path / "whole", changes=changes)
+    assert without_times(again) == without_times(whole)
+    assert final_bits(run) == final_bits(tmp_path / "whole")
+
+
+def overflow(patch: pytest.MonkeyPatch) -> None:
+    real = Backbone.features
+
+    def features(self: Backbone, images: np.ndarray, adapters: np.ndarray) -> np.ndarray:
+        return real(self, images, adapters) * np.float32("inf")
+
+    patch.setattr(Backbone, "features", features)
+
+
+def test_a_loss_that_is_not_finite_undoes_the_first_task_too(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    go(small_bundle, small_stream, run, max_steps=3)
+    with pytest.MonkeyPatch.context() as patch:
+        overflow(patch)
+        with pytest.raises(DivergedError, match="The loss of step 3 is not finite"):
+            go(small_bundle, small_stream, run)
+    assert final_bits(run)[0] == small_bundle.initial_adapter().tobytes()
+    _, records = journal.read(run / "journal.bin")
+    last = list(records)[-1]
+    assert (last.kind, last.task, last.step) == (journal.Kind.ROLLBACK, journal.INITIAL, 0)
+    again = go(small_bundle, small_stream, run)
+    assert without_times(again) == without_times(go(small_bundle, small_stream, tmp_path / "whole"))
+
+
+def test_features_that_are_not_finite_at_a_tasks_begin_undo_it(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflow(monkeypatch)
+    with np.errstate(invalid="ignore"), pytest.raises(DivergedError, match="000_task"):
+        go(small_bundle, small_stream, tmp_path / "run")
+    assert read_history(tmp_path / "run")["tasks"] == []
+
+
+@pytest.mark.parametrize("at", range(1, 20, 3))
+def test_a_kill_while_a_task_is_undone_is_made_up_for(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, at: int
+) -> None:
+    run = tmp_path / "run"
+    go(small_bundle, small_stream, run, max_steps=3)
+    for points in (at, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            overflow(patch)
+            KillPoints(patch, points)
+            with pytest.raises((Killed, DivergedError)):
+                go(small_bundle, small_stream, run)
+    again = go(small_bundle, small_stream, run)
+    assert without_times(again) == without_times(go(small_bundle, small_stream, tmp_path / "whole"))
