@@ -1,0 +1,98 @@
+"""Predicted against measured: the plan's peak and that of the `learn` process which it was made for.
+
+What may surprise: the measured number is the child's own VmHWM, a clean process that imports what ``learn``
+imports and nothing of the workstation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_zofc.benchmarks.cost_learn import MIB, learn, write_stream
+from edge_zofc.benchmarks.cost_limits import least_budget_bytes
+
+from edge_zofc.bundle import read_bundle
+from edge_zofc.head import HeadBackend
+
+PLENTY_BYTES = 1 << 40
+QUERIES = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """b pictures x K adapters a run; ``budget`` "plenty" or the least that fits with a head (arena off)."""
+
+    micro_batch: int
+    parallel: int
+    form: str = "one-sided"
+    budget: str = "plenty"
+    head: HeadBackend = "torch"
+
+
+CASES = (
+    Case(1, 1, budget="least", head="numpy"),
+    Case(1, 1, budget="least", head="torch"),
+    Case(1, 1),
+    Case(4, 1),
+    Case(16, 1),
+    Case(1, 5),
+    Case(8, 5),
+    Case(16, 9, "two-sided"),
+)
+LARGE_CASES = (
+    Case(1, 1, budget="least", head="numpy"),
+    Case(1, 1),
+    Case(4, 1),
+    Case(1, 5),
+    Case(4, 9, "two-sided"),
+)
+"""For weights from 64 MiB up, where a forward pass takes a third of a second."""
+
+
+def measure_plans(bundles: list[Path], folder: Path, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row for each bundle and case."""
+    rows = []
+    for index, bundle in enumerate(bundles):
+        manifest = read_bundle(bundle).manifest
+        is_large = sum(entry.bytes for entry in manifest.files.values()) > 64 * MIB
+        cases = LARGE_CASES if is_large else CASES
+        batch = max(case.micro_batch for case in cases)
+        stream = write_stream(folder / str(index), batch, manifest.image.size + 32)
+        for case in cases:
+            row = _measured(bundle, stream, case, batch)
+            tell(f"{bundle.name} b {case.micro_batch} K {case.parallel}: {row['error']}")
+            rows.append(row)
+    return rows
+
+
+def _measured(bundle: Path, stream: Path, case: Case, batch: int) -> dict[str, Any]:
+    changes = {"batch_size": batch, "queries": QUERIES, "query_form": case.form, "head": "cosine"}
+    budget = PLENTY_BYTES if case.budget == "plenty" else least_budget_bytes(bundle, case.head, changes)
+    found = learn(
+        bundle,
+        stream,
+        budget,
+        [
+            *("--micro-batch", str(case.micro_batch), "--parallel-queries", str(case.parallel)),
+            *("--batch-size", str(batch), "--queries", str(QUERIES), "--query-form", case.form),
+            *("--head", "cosine"),
+        ],
+    )
+    predicted, measured = found.result.get("predicted_peak_mib"), found.result.get("peak_rss_mib")
+    error = None if not predicted or not measured else predicted / measured - 1
+    return {
+        "bundle": bundle.name,
+        "micro_batch": case.micro_batch,
+        "parallel_queries": case.parallel,
+        "head": found.result.get("head_backend", found.ending),
+        "arena": "on" if case.budget == "plenty" else "off",
+        "predicted_mib": predicted,
+        "measured_mib": measured,
+        "anonymous_mib": found.result.get("peak_anonymous_mib"),
+        "file_mib": found.result.get("peak_file_mib"),
+        "seconds": round(found.seconds, 1),
+        "error": error,
+    }

@@ -1,0 +1,134 @@
+"""What a cost benchmark found, as text, Markdown, JSON and a picture.
+
+What may surprise: the text on the terminal and the Markdown are made by one function from one list of columns.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Columns = dict[str, tuple[str, str]]
+"""Key in a row -> (heading, format)."""
+
+COLUMNS: dict[str, Columns] = {
+    "memory": {
+        "title": ("arm", ""),
+        "peak_rss_mib": ("peak RSS MiB", ".0f"),
+        "peak_anonymous_mib": ("anonymous", ".0f"),
+        "peak_file_mib": ("file-backed", ".0f"),
+        "base_mib": ("base of the process", ".0f"),
+        "increment_mib": ("increment", ".0f"),
+        "ratio": ("peak / ZO-FC in place", ".2f"),
+        "seconds_per_step": ("s a step", ".2f"),
+    },
+    "memory-limits": {
+        "bundle": ("bundle", ""),
+        "precision": ("precision", ""),
+        "head": ("head", ""),
+        "limit_mib": ("cgroup limit MiB", "d"),
+        "ending": ("ending", ""),
+        "seconds": ("seconds", ".1f"),
+        "seconds_without_limit": ("without limit", ".1f"),
+        "predicted_peak_mib": ("predicted peak MiB", ".0f"),
+        "peak_rss_without_limit_mib": ("peak RSS without limit", ".0f"),
+        "peak_rss_mib": ("peak RSS", ".0f"),
+        "peak_anonymous_mib": ("anonymous", ".0f"),
+        "cgroup_peak_mib": ("charged", "d"),
+    },
+    "plan-accuracy": {
+        "bundle": ("bundle", ""),
+        "micro_batch": ("b", "d"),
+        "parallel_queries": ("K", "d"),
+        "head": ("head", ""),
+        "arena": ("arena", ""),
+        "predicted_mib": ("predicted MiB", ".0f"),
+        "measured_mib": ("measured MiB", ".0f"),
+        "error": ("error", "+.1%"),
+    },
+    "speed": {
+        "title": ("arm", ""),
+        "seconds_per_step": ("s a step (median)", ".3f"),
+        "spread": ("fastest to slowest", ""),
+        "above_forward": ("above the forward passes", ".1%"),
+        "to_first_order": ("/ first order", ".2f"),
+        "spsa_to_this": ("torch SPSA / this", ".2f"),
+    },
+}
+
+
+def cells(columns: Columns, row: dict[str, Any]) -> list[str]:
+    """One row as texts; "-" for what was not measured."""
+    if row.get("failed"):
+        return [str(row["title"]), f"did not run: {row['failed']}", *[""] * (len(columns) - 2)]
+    found = []
+    for key, (_, form) in columns.items():
+        value = row.get(key)
+        found.append("-" if value is None else format(value, form) if form else str(value))
+    return found
+
+
+def text_table(columns: Columns, rows: list[dict[str, Any]]) -> str:
+    """For a terminal."""
+    lines = [[heading for heading, _ in columns.values()], *(cells(columns, row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines if i < 1 or line[-1]) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown_table(columns: Columns, rows: list[dict[str, Any]]) -> str:
+    """For a README."""
+    lines = [
+        [heading for heading, _ in columns.values()],
+        ["---", *["---:"] * (len(columns) - 1)],
+        *(cells(columns, row) for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def show(data: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    """Print the table (or JSON) and write NAME.json, NAME.md and, where there is one, NAME.png below ``out``."""
+    name = data["benchmark"]
+    columns = COLUMNS[name]
+    print(  # noqa: T201 - the program's output
+        json.dumps(data) if as_json else f"{text_table(columns, data['rows'])}\n\n{data['caption']}"
+    )
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (out / f"{name}.md").write_text(f"{markdown_table(columns, data['rows'])}\n{data['caption']}\n")
+    if name == "memory":
+        draw_memory(data, out / "memory.png")
+
+
+def draw_memory(data: dict[str, Any], path: Path) -> None:
+    """Stacked bars: what the process costs before it has a model, and what model and training add."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in data["rows"] if not row["failed"]]
+    figure = Figure(figsize=(10, 1.6 + 0.45 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    names = [row["title"] for row in rows]
+    base, more = [row["base_mib"] for row in rows], [row["increment_mib"] for row in rows]
+    axes.barh(names, base, color="#b8c4ce", label="the process with its libraries, before there is a model")
+    axes.barh(names, more, left=base, color="#1f6f8b", label="added by the model and by training")
+    for index, row in enumerate(rows):
+        ratio = "" if row["ratio"] is None else f"  ({row['ratio']:.1f} x)"
+        axes.text(row["peak_rss_mib"], index, f" {row['peak_rss_mib']:.0f}{ratio}", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * max(row["peak_rss_mib"] for row in rows))
+    axes.set_xlabel(
+        "peak resident memory of the whole process, MiB (in brackets: relative to ZO-FC in place)"
+    )
+    axes.set_title("What one step takes in memory", loc="left")
+    axes.legend(loc="lower right", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.01, -0.03, data["caption"], fontsize=7)
+    figure.savefig(path, bbox_inches="tight")
