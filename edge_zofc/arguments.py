@@ -160,7 +160,10 @@ def doctor(parser: argparse.ArgumentParser) -> None:
 def bench(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bench``: each benchmark reads its own, so that help does not import torch."""
     parser.add_argument(
-        "name", metavar="NAME", choices=("memory", "speed", "accuracy"), help="memory, speed or accuracy"
+        "name",
+        metavar="NAME",
+        choices=("memory", "speed", "accuracy", "streams"),
+        help="memory, speed, accuracy or streams",
     )
     parser.add_argument(
         "rest", metavar="...", nargs=argparse.REMAINDER, help="see 'edge-zofc bench NAME --help'"

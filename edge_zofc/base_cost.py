@@ -101,7 +101,7 @@ class BaseCost:
 
 
 # x86-64, Python 3.11, numpy 2.4, onnxruntime 1.32, torch 2.14: measured by the code below, where a CUDA build
-# of torch was installed; the CPU build's total of 240 MiB is METHOD's, its split assumed to be the same.
+# of torch was installed; the CPU build's total of 240 MiB was measured elsewhere, its split is assumed to be the same.
 PROCESS_ESTIMATE = Cost(31 * MIB, 30 * MIB, 115 * MIB)
 TORCH_CUDA_ESTIMATE = Cost(275 * MIB, 235 * MIB, 690 * MIB)
 TORCH_CPU_ESTIMATE = Cost(130 * MIB, 110 * MIB, 400 * MIB)

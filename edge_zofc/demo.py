@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.errors import InputError
-from edge_zofc.report import summary, write_report
+from edge_zofc.report import write_report
 from edge_zofc.run_folder import RESULT
 
 log = logging.getLogger("edge_zofc")
@@ -47,8 +47,7 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     _command("learn", "--bundle", bundle, "--stream", stream, "--run", run, "--seed", seed)
     page = write_report(run)
     result: dict[str, Any] = json.loads((run / RESULT).read_text(encoding="utf-8"))
-    log.info("%s\n%s\nreport: %s; %.0f s in all", summary(result, 100), verdict(result), page,
-             time.monotonic() - started)  # fmt: skip
+    log.info("%s\nreport: %s; %.0f s in all", verdict(result), page, time.monotonic() - started)
     return {**result, "report": str(page)}
 
 

@@ -51,7 +51,7 @@ MAX_STRIP = 8
 CROP_TRIES = 10
 CROP_SCALE = (0.05, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
-"""RandomResizedCrop as the authors of ZO-FC use it (METHOD section 1); the algorithm is torchvision's."""
+"""RandomResizedCrop as the authors of ZO-FC use it; the algorithm is torchvision's."""
 
 # What Pillow raises on damaged files: the first five were seen when every byte of small files of each format
 # was cut off or changed, the others stand in its decoders. Not MemoryError: it speaks of this machine.

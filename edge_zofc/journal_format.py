@@ -37,7 +37,7 @@ from edge_zofc.errors import DamagedFileError, InputError
 FORMAT_VERSION = 1
 MAGIC = b"EZOFCJNL"
 SCHEME = "philox4x64-10/1"
-"""The directions of DESIGN 4.2 (``directions.py``): the only scheme that version 1 knows."""
+"""The directions of ``directions.py``: the only scheme that version 1 knows."""
 HEADER_BYTES = 108
 INITIAL = -1
 """The task number of a rollback to the state before the first task."""

@@ -45,8 +45,8 @@ LOOP_BYTES = 4 * MIB
 
 # Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
 # prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous
-# and as fast as without; w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: METHOD
-# section 3 (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
+# and as fast as without; w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
+# measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
 _PREPACKED: dict[Precision, tuple[float, float, bool]] = {
     "fp32": (1.0, 0.05, False),
     "w8": (0.0, 1.0, False),

@@ -1,4 +1,7 @@
-"""The pictures that an export is checked on: drawn here from a fixed key, or the user's own.
+"""The pictures that an export is checked on: photographs and drawn ones in turn, or the user's own.
+
+The photographs are random crops of the two that matplotlib brings along as sample data; where a packager left
+them out, all are drawn.
 
 What may surprise: the drawn ones are meant to look like photographs to a network, not to a person: smooth
 light, 1/f texture, and shapes with hard edges, so that activations get the spread that real pictures give them
@@ -10,26 +13,26 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
 from edge_zofc.bundle import ImageSpec
 from edge_zofc.errors import ImageError, InputError
-from edge_zofc.images import load_test
+from edge_zofc.images import load_test, load_train
 
 _KEY = 0x50524F42
+_PHOTOGRAPHS = ("sample_data/grace_hopper.jpg", "sample_data/Minduka_Present_Blue_Pack.png")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def probe_pictures(spec: ImageSpec, count: int, folder: Path | None = None) -> np.ndarray:
-    """``count`` network inputs float32 [count, 3, S, S]: drawn ones, or the first readable ones in ``folder``.
+    """``count`` network inputs float32 [count, 3, S, S]: the built-in ones, or readable ones in ``folder``.
 
     The folder is searched in name order, sub-folders included, and its pictures are spread evenly over the order
     so that several classes are seen. Raises InputError if it holds fewer than ``count``.
     """
     if folder is None:
-        drawn = np.stack([draw_picture(index, spec.size) for index in range(count)])
-        mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
-        return np.asarray((drawn - mean) / std, dtype=np.float32)
+        return np.stack([_built_in(index, spec) for index in range(count)])
     if not folder.is_dir():
         raise InputError(f"--pictures {folder} is not a folder.")
     paths = sorted(
@@ -51,6 +54,16 @@ def probe_pictures(spec: ImageSpec, count: int, folder: Path | None = None) -> n
     raise InputError(
         f"--pictures {folder} holds {len(found)} readable pictures (jpg, png, webp), not {count}."
     )
+
+
+def _built_in(index: int, spec: ImageSpec) -> np.ndarray:
+    photographs = [
+        path for name in _PHOTOGRAPHS if (path := Path(matplotlib.get_data_path(), name)).is_file()
+    ]
+    if photographs and index % 2 == 0:
+        return load_train(photographs[index // 2 % len(photographs)], spec, (_KEY, index))
+    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    return np.asarray((draw_picture(index, spec.size) - mean) / std, dtype=np.float32)
 
 
 def draw_picture(index: int, size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A frozen timm ViT with small parallel adapters whose weights come from outside, as one flat vector each.
 
-Block by block this is ZO-FC's adapter (arXiv 2510.21019; METHOD: ``x + LS(MLP(n)) + scale * (W2 GELU(W1 n +
+Block by block this is ZO-FC's adapter (arXiv 2510.21019: ``x + LS(MLP(n)) + scale * (W2 GELU(W1 n +
 b1) + b2)`` with ``n`` the output of ``norm2``), but for K adapters at once on the same B pictures.
 
 What may surprise: nothing is multiplied by K before the first adapter has spoken. Patch embedding, every

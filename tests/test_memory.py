@@ -30,7 +30,7 @@ WITHOUT_TORCH = BaseCost(Cost(30 * MIB, 30 * MIB, 80 * MIB), None, measured=True
 
 
 def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
-    """A ViT-B/16 at 224 as METHOD section 3 measured it: 26 MiB of activations a picture."""
+    """A ViT-B/16 at 224 as measured when the project began: 26 MiB of activations a picture."""
     width, rank = 768, 5
     pieces = [{"name": "blocks.0.down.weight", "shape": (rank, width), "offset": 0}]
     return Manifest.model_validate(
