@@ -114,7 +114,8 @@ class Child:
         self._errors = (Path(setup.folder) / f"{arm.name}.stderr").open("w+")
         # This very package, in this very interpreter.
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "edge_zofc.benchmarks.cost_arms", str(request)],
+            [sys.executable, "-m", "edge_zofc.benchmarks.cost_arms", str(request.absolute())],
+            cwd=setup.folder,  # not a checkout, whose edge_zofc/ would hide the installed package
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

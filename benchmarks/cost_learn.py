@@ -78,7 +78,15 @@ def learn(
     with tempfile.TemporaryDirectory(prefix="edge-zofc-bench-") as folder:
         command = [
             *(sys.executable, "-c", _MAIN, "learn", "--json", "--max-steps", str(STEPS)),
-            *("--bundle", str(bundle), "--stream", str(stream), "--run", f"{folder}/run"),
+            *("--epochs", str(STEPS)),  # the stream is one batch long
+            *(
+                "--bundle",
+                str(bundle.absolute()),
+                "--stream",
+                str(stream.absolute()),
+                "--run",
+                f"{folder}/run",
+            ),
             *("--memory-budget", f"{-(-budget_bytes // MIB)}MiB", *options),
         ]
         if limit_bytes is None:

@@ -64,10 +64,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _arms(options: argparse.Namespace, setup: Setup) -> dict[str, Any]:
-    precisions = _chosen(options.precision, PRECISIONS, "precision")
+    precisions = chosen(options.precision, PRECISIONS, "precision")
     arms = memory_arms(precisions, setup.queries)
     if options.arms:
-        names = _chosen(options.arms, [arm.name for arm in arms], "arms")
+        names = chosen(options.arms, [arm.name for arm in arms], "arms")
         arms = [arm for arm in arms if arm.name in names]
     machine = machine_state()
     write_bundles(setup, {(arm.precision, "early") for arm in arms})
@@ -116,7 +116,7 @@ def _limits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     if not options.bundle:
         raise InputError("--limits needs --bundle FOLDER, a bundle of edge-zofc export.")
-    heads: Any = _chosen(options.heads, ("torch", "numpy"), "heads")
+    heads: Any = chosen(options.heads, ("torch", "numpy"), "heads")
     machine, rows = machine_state(), []
     for index, bundle in enumerate(options.bundle):
         place = folder / str(index)
@@ -154,7 +154,8 @@ def _data(
     }
 
 
-def _chosen(text: str, known: Sequence[str], name: str) -> list[str]:
+def chosen(text: str, known: Sequence[str], name: str) -> list[str]:
+    """The parts of a comma-separated list. Raises InputError for one that is not in ``known``, or none."""
     found = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in found if part not in known]
     if wrong or not found:

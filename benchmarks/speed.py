@@ -1,0 +1,174 @@
+"""``edge-zofc bench speed``: seconds a step of ZO-FC against first order and SPSA in torch, measured in turn.
+
+Every arm is a process that stays alive; a round asks each for one step, one after the other, and the medians over
+the rounds are compared. Whatever else the machine does in the meantime then strikes all arms alike.
+
+What may surprise: torch runs a batch either at once or in micro-batches of 8, whichever is faster on this
+machine; the ratios are to the faster one of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_zofc.benchmarks import cost_tables
+from edge_zofc.benchmarks.cost_arms import Arm, Child
+from edge_zofc.benchmarks.cost_setup import (
+    add_setup_arguments,
+    describe,
+    machine_state,
+    make_setup,
+    write_bundles,
+)
+from edge_zofc.benchmarks.memory import PRECISIONS, chosen, tell
+
+from edge_zofc.errors import InputError
+
+BLOCKS: tuple[Literal["early", "late"], ...] = ("early", "late")
+FORMS: tuple[Literal["one-sided", "two-sided"], ...] = ("one-sided", "two-sided")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bench speed``."""
+    add_setup_arguments(parser)
+    parser.add_argument("--precision", metavar="LIST", default="fp32,w8", help="(default: fp32,w8)")
+    parser.add_argument("--blocks", metavar="LIST", default="early,late", help="(default: early,late)")
+    parser.add_argument("--forms", metavar="LIST", default="one-sided,two-sided")
+    parser.add_argument(
+        "--rounds", metavar="N", type=int, default=5, help="after one that is not counted (default: 5)"
+    )
+    parser.add_argument("--fast-micro-batch", metavar="N", type=int, default=8, help="(default: 8)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure, print, and write below ``--out``."""
+    if options.rounds < 1:
+        raise InputError(f"--rounds is {options.rounds}, it must be at least 1.")
+    arms = speed_arms(
+        chosen(options.precision, PRECISIONS, "precision"),
+        chosen(options.blocks, BLOCKS, "blocks"),
+        chosen(options.forms, FORMS, "forms"),
+        options.queries,
+        options.fast_micro_batch,
+    )
+    machine = machine_state()
+    with tempfile.TemporaryDirectory(prefix="edge-zofc-bench-") as folder:
+        setup = make_setup(options, Path(folder))
+        write_bundles(setup, {(arm.precision, arm.blocks) for arm in arms if not arm.in_torch})
+        with ExitStack() as stack:
+            children = [stack.enter_context(Child(setup, arm)) for arm in arms]
+            rounds = measure_rounds(children, options.rounds)
+    data = {
+        "benchmark": "speed",
+        "caption": f"{describe(setup, machine)}; medians of {options.rounds} interleaved rounds",
+        "machine": machine,
+        "machine_after": machine_state(),
+        "setup": {**vars(setup), "folder": None, "rounds": options.rounds},
+        "rows": summarise(arms, rounds),
+    }
+    cost_tables.show(data, options.out, options.json)
+    return 0
+
+
+def speed_arms(
+    precisions: list[str], blocks: list[str], forms: list[str], queries: int, fast: int
+) -> list[Arm]:
+    """ZO-FC in every combination, in place and fast; torch's arms once for each place of the adapters."""
+    arms: list[Arm] = []
+    for where in BLOCKS:
+        if where not in blocks:
+            continue
+        for size, how in ((0, "whole batch"), (fast, f"micro-batch {fast}")):
+            end = f"{where}-{size}"
+            title = f"first order in torch, {where} blocks, {how} (fp32)"
+            arms.append(Arm(f"fo-{end}", title, "first-order", blocks=where, micro_batch=size))
+            for form in FORMS:
+                if form in forms:
+                    title = f"SPSA in torch, {where} blocks, {form}, {how} (fp32)"
+                    arms.append(
+                        Arm(f"spsa-{end}-{form}", title, "spsa", blocks=where, form=form, micro_batch=size)
+                    )
+        arms += _zo_arms(where, precisions, forms, queries, fast)
+    return arms
+
+
+def _zo_arms(
+    where: Literal["early", "late"], precisions: list[str], forms: list[str], queries: int, fast: int
+) -> list[Arm]:
+    arms = []
+    for precision in precisions:
+        for form in FORMS:
+            if form not in forms:
+                continue
+            count = queries + 1 if form == "one-sided" else 2 * queries + 1
+            for size, parallel, how in ((1, 1, "in place"), (fast, 1, f"b {fast}"), (fast, count, "fast")):
+                arms.append(
+                    Arm(
+                        f"zo-{precision}-{where}-{form}-{size}-{parallel}",
+                        f"ZO-FC {how}, {where} blocks, {form} ({precision})",
+                        "zo-fc",
+                        precision,
+                        where,
+                        form,
+                        size,
+                        parallel,
+                        arena=size > 1,
+                    )
+                )
+    return arms
+
+
+def measure_rounds(children: list[Child], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Answers of each arm, by name, round after round; the first round warms up and is left out."""
+    found: dict[str, list[dict[str, Any]]] = {child.arm.name: [] for child in children}
+    for number in range(rounds + 1):
+        tell(f"round {number} of {rounds}")
+        for child in children:
+            answer = child.ask("step")
+            if number:
+                found[child.arm.name].append(answer)
+    return found
+
+
+def summarise(arms: list[Arm], rounds: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each arm: its median, and ratios of medians to the faster torch arm of its kind."""
+    medians = {
+        name: statistics.median(answer["seconds"] for answer in found) for name, found in rounds.items()
+    }
+
+    def best(kind: str, like: Arm) -> float | None:
+        """The faster torch arm with the adapters on the same blocks, of the same form."""
+        return min(
+            (
+                medians[arm.name]
+                for arm in arms
+                if arm.kind == kind
+                and arm.blocks == like.blocks
+                and (kind != "spsa" or arm.form == like.form)
+            ),
+            default=None,
+        )
+
+    rows = []
+    for arm in arms:
+        found, median = rounds[arm.name], medians[arm.name]
+        first, spsa = best("first-order", arm), best("spsa", arm)
+        above = [a["seconds"] / a["forward_seconds"] - 1 for a in found if a["forward_seconds"]]
+        rows.append(
+            {
+                "arm": arm.name,
+                "title": arm.title,
+                "seconds_per_step": median,
+                "seconds": [answer["seconds"] for answer in found],
+                "spread": f"{min(a['seconds'] for a in found):.3f} to {max(a['seconds'] for a in found):.3f}",
+                "above_forward": statistics.median(above) if above else None,
+                "to_first_order": None if first is None else median / first,
+                "spsa_to_this": spsa / median if spsa is not None and arm.kind == "zo-fc" else None,
+            }
+        )
+    return rows
