@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
+import numpy as np
+
 from edge_zofc.base_cost import BaseCost as BaseCost
 from edge_zofc.base_cost import measure_base as measure_base
 from edge_zofc.bundle import WEIGHTS, Manifest, Precision
@@ -333,6 +335,8 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
     """
     if not plan.arena:
         give_freed_memory_back()
+    # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: have it now.
+    _ = np.ones((8, 8)) @ np.ones((8, 8))
     mapped, here = data_bytes(), usage()
     if accelerator or mapped is None or here.anonymous_bytes is None:
         why = "an accelerator's driver reserves address space" if accelerator else "this is not Linux"
