@@ -56,13 +56,17 @@ class Learnt:
 
 
 def write_stream(folder: Path, count: int, side: int) -> Path:
-    """One task of two classes and ``count`` JPEGs to learn from, none to test with."""
+    """One task of two classes and ``count`` JPEGs to learn from, none to test with.
+
+    One of them is a 12-megapixel picture as a camera takes it, which the plan makes room for.
+    """
     generator = np.random.default_rng(1993)
     for index in range(count):
         place = folder / "000_task" / "train" / f"class{index % 2}"
         place.mkdir(parents=True, exist_ok=True)
         coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((side, side)).save(place / f"{index:04d}.jpg", quality=90)
+        size = (side, side) if index else (4000, 3000)
+        Image.fromarray(coarse).resize(size).save(place / f"{index:04d}.jpg", quality=90)
     return folder
 
 

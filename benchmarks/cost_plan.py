@@ -63,7 +63,7 @@ def measure_plans(bundles: list[Path], folder: Path, tell: Callable[[str], None]
         stream = write_stream(folder / str(index), batch, manifest.image.size + 32)
         for case in cases:
             row = _measured(bundle, stream, case, batch)
-            tell(f"{bundle.name} b {case.micro_batch} K {case.parallel}: {row['error']}")
+            tell(", ".join(f"{key} {value}" for key, value in row.items()))
             rows.append(row)
     return rows
 

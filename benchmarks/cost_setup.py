@@ -46,7 +46,7 @@ class Setup:
         return Path(self.folder) / "pictures.f32"
 
     def bundle(self, precision: str, blocks: str) -> Path:
-        """Where the bundle of a precision with adapters on ``blocks`` ("0-4") lies."""
+        """Where the bundle of a precision with adapters on ``blocks`` ("early", "late") lies."""
         return Path(self.folder) / f"{precision}-{blocks}"
 
     def load(self) -> Any:
@@ -58,10 +58,10 @@ class Setup:
         )
 
 
-def block_ranges(depth: int) -> dict[str, str]:
+def block_ranges(depth: int) -> dict[str, tuple[int, ...]]:
     """Early and late adapters: the first five and the last five of ``depth`` blocks (fewer if there are fewer)."""
     count = min(5, depth)
-    return {"early": f"0-{count - 1}", "late": f"{depth - count}-{depth - 1}"}
+    return {"early": tuple(range(count)), "late": tuple(range(depth - count, depth))}
 
 
 def write_pictures(setup: Setup, side: int) -> None:
@@ -95,15 +95,14 @@ def write_bundles(setup: Setup, wanted: set[tuple[str, str]]) -> int:
     return int(loaded.info.depth)
 
 
-def _write_bundle(folder: Path, loaded: Any, blocks: str, precision: Any) -> None:
-    from edge_zofc.export.export import parse_blocks
+def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision: Any) -> None:
     from edge_zofc.export.onnx_graph import write_graph
     from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
     from safetensors.numpy import save_file
 
     from edge_zofc import bundle
 
-    layout = adapter_layout(loaded.width, parse_blocks(blocks, loaded.info.depth), 5, 0.1)
+    layout = adapter_layout(loaded.width, blocks, 5, 0.1)
     folder.mkdir(parents=True)
     write_graph(AdapterViT(loaded.model, layout), precision, folder)
     save_file({"adapter": initial_adapter(layout, SEED)}, folder / bundle.ADAPTER)

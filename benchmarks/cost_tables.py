@@ -120,7 +120,7 @@ def draw_memory(data: dict[str, Any], path: Path) -> None:
     axes.barh(names, base, color="#b8c4ce", label="the process with its libraries, before there is a model")
     axes.barh(names, more, left=base, color="#1f6f8b", label="added by the model and by training")
     for index, row in enumerate(rows):
-        ratio = "" if row["ratio"] is None else f"  ({row['ratio']:.1f} x)"
+        ratio = "" if row["ratio"] is None else f"  ({row['ratio']:.2f} x)"
         axes.text(row["peak_rss_mib"], index, f" {row['peak_rss_mib']:.0f}{ratio}", va="center", fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(row["peak_rss_mib"] for row in rows))
@@ -128,7 +128,7 @@ def draw_memory(data: dict[str, Any], path: Path) -> None:
         "peak resident memory of the whole process, MiB (in brackets: relative to ZO-FC in place)"
     )
     axes.set_title("What one step takes in memory", loc="left")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower right", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.text(0.01, -0.03, data["caption"], fontsize=7)
     figure.savefig(path, bbox_inches="tight")

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from edge_zofc.benchmarks.cost_setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
-from edge_zofc.export.export import parse_blocks
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 from torch import Tensor
 from torch.nn import functional
@@ -35,7 +34,7 @@ class TorchStep:
         torch.set_num_threads(setup.threads)
         torch.manual_seed(SEED)
         loaded = setup.load()
-        chosen = parse_blocks(block_ranges(loaded.info.depth)[blocks], loaded.info.depth)
+        chosen = block_ranges(loaded.info.depth)[blocks]
         self.model = AdapterViT(loaded.model, adapter_layout(loaded.width, chosen, 5, 0.1))
         self.setup, self.kind, self.form = setup, kind, form
         self.micro_batch, self.checkpoint = min(micro_batch, setup.batch_size), checkpoint

@@ -335,7 +335,7 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
     """
     if not plan.arena:
         give_freed_memory_back()
-    # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: have it now.
+    # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: now, then.
     _ = np.ones((8, 8)) @ np.ones((8, 8))
     mapped, here = data_bytes(), usage()
     if accelerator or mapped is None or here.anonymous_bytes is None:
