@@ -219,9 +219,9 @@ class Bundle:
 
 def check_lattice(values: np.ndarray, path: Path) -> None:
     """Raise DamagedFileError unless every entry is a multiple of LATTICE_STEP below LATTICE_LIMIT."""
-    scaled = values / np.float32(LATTICE_STEP)
-    # NaN fails the comparison, infinity fails it too: both are refused here.
-    if not bool(np.all(np.abs(values) < LATTICE_LIMIT)) or not bool(np.all(scaled == np.rint(scaled))):
+    # NaN and infinity fail the first comparison, so that nothing overflows in the second.
+    inside = bool(np.all(np.abs(values) < LATTICE_LIMIT))
+    if not inside or bool(np.any(np.rint(scaled := values / np.float32(LATTICE_STEP)) != scaled)):
         raise DamagedFileError(
             f"{path} holds adapter values that are not multiples of 2^-22 below 4; export the bundle again."
         )
