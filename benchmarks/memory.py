@@ -75,6 +75,7 @@ def _arms(options: argparse.Namespace, setup: Setup) -> dict[str, Any]:
     for arm in arms:
         tell(f"{arm.title} ...")
         rows.append(_measured(setup, arm, options.steps))
+        tell(f"    {rows[-1].get('peak_rss_mib', rows[-1]['failed'])} MiB")
     reference = next((row["peak_rss_mib"] for row in rows if row["arm"] == REFERENCE), None)
     for row in rows:
         row["ratio"] = None if reference is None or row["failed"] else row["peak_rss_mib"] / reference
