@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edge_zofc.child import module_command
 from edge_zofc.errors import InputError
 from edge_zofc.report import write_report
 from edge_zofc.run_folder import RESULT
@@ -64,7 +65,7 @@ def _command(*words: object) -> None:
     texts = [str(word) for word in words]
     log.info("$ edge-zofc %s", " ".join(texts))
     # This interpreter with the words above; no shell.
-    done = subprocess.run([sys.executable, "-m", "edge_zofc", *texts], stdout=sys.stderr, check=False)  # noqa: S603
+    done = subprocess.run(module_command("edge_zofc", *texts), stdout=sys.stderr, check=False)  # noqa: S603
     if done.returncode != 0:
         raise InputError(
             f"The demo stopped: edge-zofc {texts[0]} ended with code {done.returncode}, see above."

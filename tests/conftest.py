@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # The problems here are tiny: a second thread costs more than it brings, here and in child processes.
@@ -23,6 +24,15 @@ from edge_zofc.bundle import Bundle
 # A shared machine may be slow at any moment; what a test proves does not depend on its pace.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests run outside the checkout: its edge_zofc/ would hide the installed package from child processes."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])  # type: ignore[union-attr, index]
 
 ROWS = (
-    {"__init__", "errors"},
+    {"__init__", "errors", "child"},
     {"bundle", "durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard"},
     {"profiles", "stream", "images", "adapter", "journal", "snapshot", "base_cost"},
     {"spsa", "backbone", "head", "memory"},
@@ -19,7 +19,7 @@ ROWS = (
     {"session", "replay", "history"},
     {"learn", "progress"},
     {"run", "records"},
-    {"charts"},
+    {"charts", "watch"},
     {"report", "doctor"},
     {"demo"},
     {"arguments"},
