@@ -40,9 +40,11 @@ QueryForm = Literal["one-sided", "two-sided"]
 
 MAX_MICRO_BATCH = 16
 """Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
-PICTURE_BYTES = 8 * MIB
-"""Decoding one ordinary camera picture (a JPEG is decoded reduced); a 24-megapixel PNG takes 115 MiB."""
-LOOP_BYTES = 4 * MIB
+PICTURE_BYTES, PICTURE_BYTES_A_PIXEL = 2 * MIB, 120
+"""Decoding one ordinary camera picture, for each pixel of the backbone's input on top: a JPEG is decoded reduced, to
+no less than the input needs. Of 12 megapixels at 96 px 1.9 MiB (5.0 for a narrow crop), at 224 px 4.3 (15.8); a
+progressive JPEG takes 38 and a 24-megapixel PNG 115 MiB."""
+LOOP_BYTES = 3 * MIB
 """Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
 
 # Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
@@ -58,7 +60,7 @@ _PREPACKED: dict[Precision, tuple[float, float, bool]] = {
 }
 # An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
 # at 96 and ViT-B/16 at 224.
-_SESSION_BYTES = (6 * MIB, 13 * MIB)
+_SESSION_BYTES = (3 * MIB, 13 * MIB)
 # Of the fixed and of the growing part of the manifest's activations (measured with arena and memory pattern on), what
 # is left with both off and a low mmap threshold. ViT-B w8, b 1: K 1 about 9 of 67 MiB, K 5 about 24 of 114.
 _ARENA_OFF_FIXED, _ARENA_OFF_GROWING = 0.1, 0.4
@@ -158,7 +160,7 @@ def plan(
     micro_batch: int | None = None,
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
-    picture_bytes: int = PICTURE_BYTES,
+    picture_bytes: int | None = None,
 ) -> MemoryPlan:
     """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
 
@@ -178,6 +180,8 @@ def plan(
     if head_backend == "torch" and base.torch is None:
         raise InputError("The torch head was asked for, but torch is not installed: pip install torch.")
     evaluations = evaluations_per_step(query_form, queries)
+    if picture_bytes is None:
+        picture_bytes = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * manifest.image.size**2
     work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes)
     choices = list(_choices(work, micro_batch, parallel_queries, head_backend))
     for choice in choices:
