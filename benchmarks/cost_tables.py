@@ -54,6 +54,8 @@ COLUMNS: dict[str, Columns] = {
         "above_forward": ("above the forward passes", ".1%"),
         "to_first_order": ("/ first order", ".2f"),
         "spsa_to_this": ("torch SPSA / this", ".2f"),
+        "to_first_order_fastest": ("/ first order, fastest rounds", ".2f"),
+        "spsa_to_this_fastest": ("torch SPSA / this, fastest rounds", ".2f"),
     },
 }
 

@@ -3,8 +3,10 @@
 Every arm is a process that stays alive; a round asks each for one step, one after the other, and the medians over
 the rounds are compared. Whatever else the machine does in the meantime then strikes all arms alike.
 
-What may surprise: torch runs a batch either at once or in micro-batches of 8, whichever is faster on this
-machine; the ratios are to the faster one of each.
+What may surprise: on a machine that is busy with other work, medians flatter ZO-FC. Two threads of torch wait for
+each other, spinning, where onnxruntime's sleep, so torch loses more. The fastest rounds are compared too: under load,
+believe those, or measure with ``--threads 1``. Torch runs a batch at once or in micro-batches of 8; the ratios are to
+the faster one of each.
 """
 
 from __future__ import annotations
@@ -136,16 +138,15 @@ def measure_rounds(children: list[Child], rounds: int) -> dict[str, list[dict[st
 
 
 def summarise(arms: list[Arm], rounds: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row for each arm: its median, and ratios of medians to the faster torch arm of its kind."""
-    medians = {
-        name: statistics.median(answer["seconds"] for answer in found) for name, found in rounds.items()
-    }
+    """A row for each arm: its median, ratios to the faster torch arm of its kind; of the fastest rounds too."""
+    medians = {name: statistics.median(_seconds(found)) for name, found in rounds.items()}
+    fastest = {name: min(_seconds(found)) for name, found in rounds.items()}
 
-    def best(kind: str, like: Arm) -> float | None:
+    def best(times: dict[str, float], kind: str, like: Arm) -> float | None:
         """The faster torch arm with the adapters on the same blocks, of the same form."""
         return min(
             (
-                medians[arm.name]
+                times[arm.name]
                 for arm in arms
                 if arm.kind == kind
                 and arm.blocks == like.blocks
@@ -157,18 +158,26 @@ def summarise(arms: list[Arm], rounds: dict[str, list[dict[str, Any]]]) -> list[
     rows = []
     for arm in arms:
         found, median = rounds[arm.name], medians[arm.name]
-        first, spsa = best("first-order", arm), best("spsa", arm)
+        ours, quick = arm.kind == "zo-fc", fastest[arm.name]
+        first, spsa = best(medians, "first-order", arm), best(medians, "spsa", arm)
+        first_quick, spsa_quick = best(fastest, "first-order", arm), best(fastest, "spsa", arm)
         above = [a["seconds"] / a["forward_seconds"] - 1 for a in found if a["forward_seconds"]]
         rows.append(
             {
                 "arm": arm.name,
                 "title": arm.title,
                 "seconds_per_step": median,
-                "seconds": [answer["seconds"] for answer in found],
-                "spread": f"{min(a['seconds'] for a in found):.3f} to {max(a['seconds'] for a in found):.3f}",
+                "seconds": _seconds(found),
+                "spread": f"{quick:.3f} to {max(_seconds(found)):.3f}",
                 "above_forward": statistics.median(above) if above else None,
                 "to_first_order": None if first is None else median / first,
-                "spsa_to_this": spsa / median if spsa is not None and arm.kind == "zo-fc" else None,
+                "spsa_to_this": spsa / median if spsa is not None and ours else None,
+                "to_first_order_fastest": None if first_quick is None else quick / first_quick,
+                "spsa_to_this_fastest": spsa_quick / quick if spsa_quick is not None and ours else None,
             }
         )
     return rows
+
+
+def _seconds(found: list[dict[str, Any]]) -> list[float]:
+    return [float(answer["seconds"]) for answer in found]

@@ -35,7 +35,7 @@ def test_ratios_are_of_medians_and_to_the_faster_torch_arm_of_the_same_kind() ->
         "a": answers(4, 4, 100),
         "b": answers(2, 2, 2),
         "c": answers(6, 6, 6),
-        "d": answers(1, 1, 50, forward=0.8),
+        "d": answers(0.5, 1, 50, forward=0.8),
         "e": answers(3, 3, 3, forward=0.5),
         "f": answers(1, 1, 1, forward=1.0),
     }
@@ -43,6 +43,8 @@ def test_ratios_are_of_medians_and_to_the_faster_torch_arm_of_the_same_kind() ->
     assert rows["a"]["seconds_per_step"] == 4
     assert rows["d"]["to_first_order"] == 0.5
     assert rows["d"]["spsa_to_this"] == 6
+    assert rows["d"]["to_first_order_fastest"] == 0.25
+    assert rows["d"]["spsa_to_this_fastest"] == 12
     assert rows["d"]["above_forward"] == pytest.approx(0.25)
     assert rows["e"]["spsa_to_this"] is None  # there is no two-sided SPSA to compare it to
     assert rows["f"]["to_first_order"] is None  # nor a first order with late adapters
