@@ -89,6 +89,9 @@ def learn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="FOLDER", type=Path, default=RUN, help="run folder (default: run/)")
     parser.add_argument("--resume", action="store_true", help="go on with a run; an error if there is none")
     parser.add_argument(
+        "--watch", action="store_true", help="wait for new task folders and learn each, until a signal comes"
+    )
+    parser.add_argument(
         "--max-steps", metavar="N", type=int, help="stop, with the state saved, when the run has N steps"
     )
     _device(parser)

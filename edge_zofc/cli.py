@@ -145,6 +145,7 @@ def learn(options: argparse.Namespace) -> int:
     from edge_zofc.progress import StepProgress
     from edge_zofc.report import summary
     from edge_zofc.run import Request, learn_run
+    from edge_zofc.watch import watch_run
 
     request = Request(
         bundle=options.bundle,
@@ -160,12 +161,14 @@ def learn(options: argparse.Namespace) -> int:
         max_steps=options.max_steps,
     )
     with StepProgress() as progress:
-        result = learn_run(request, progress.step)
+        result = (watch_run if options.watch else learn_run)(request, progress.step)
     stopped = result.get("stopped")
-    _print(options, result, lambda: summary(result, arguments.terminal_width()))
+    # A watch that was stopped before it learnt anything has no result to show.
+    _print(options, result, lambda: summary(result, arguments.terminal_width()) if "steps" in result else "")
     if stopped is None:
         return 0
-    log.info("Stopped after step %d; go on with the same command and --resume.", result["steps"])
+    if "steps" in result:
+        log.info("Stopped after step %d; go on with the same command and --resume.", result["steps"])
     return 128 + int(signal.Signals[stopped]) if stopped in signal.Signals.__members__ else 0
 
 

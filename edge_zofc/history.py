@@ -16,7 +16,7 @@ from edge_zofc.errors import InputError
 from edge_zofc.learned import run_bundle
 from edge_zofc.metrics import summarise
 from edge_zofc.run_folder import JOURNAL, RESULT, STATE, EventLog, read_settings
-from edge_zofc.state import RunState
+from edge_zofc.state import RunState, progress_of
 
 
 def read_history(run: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
         found = snapshot.load_latest(run / STATE)
         if found is None:
             raise InputError(f"The run in {run} has finished no task yet, so there is nothing to go back to.")
-        kept = _progress_records(found.snapshot)
+        kept = progress_of(found.snapshot).journal_records
         state = _state(run, to_task)
         with journal.Journal.open_for_append(run / JOURNAL, keep_records=kept) as log:
             log.append(journal.Record(journal.Kind.ROLLBACK, to_task, state.progress.step))
@@ -111,7 +111,3 @@ def _state(run: Path, task: int | None) -> RunState:
     if found is not None:
         state.restore(found.snapshot)
     return state
-
-
-def _progress_records(found: snapshot.Snapshot) -> int:
-    return int(found.metadata["journal_records"])

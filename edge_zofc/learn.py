@@ -55,7 +55,10 @@ def _learn_task(session: Session, task: Task) -> None:
             _train(session, task)
         session.with_room(_finish, session, task)
     except DivergedError as error:
-        session.undo_task(task, before, str(error))
+        session.undo_task(before)
+        session.events.write("diverged", task=before + 1, name=task.name, reason=str(error))
+        session.note(f"Task {task.name} diverged and is undone: {error}")
+        session.on_task_end(session)
         rates = session.options.adapter_lr, session.options.head_lr
         raise DivergedError(
             f"Task {task.name} diverged and the run is as it was before it. {error} Look at the task's pictures, "

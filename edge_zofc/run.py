@@ -28,6 +28,7 @@ from edge_zofc.presets import Options, PresetName, differences, make_options
 from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of
 from edge_zofc.run_folder import (
+    FROZEN,
     JOURNAL,
     SETTINGS,
     STATE,
@@ -66,6 +67,8 @@ class Request:
     micro_batch: int | None = None
     parallel_queries: int | None = None
     max_steps: int | None = None
+    tasks: frozenset[str] | None = None
+    """Names of the task folders to look at; None: all of the stream."""
 
 
 def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> dict[str, Any]:
@@ -75,12 +78,32 @@ def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> di
     """
     bundle = read_bundle(request.bundle)
     profile = load_profile(request.profile)
-    stream = read_stream(request.stream)
+    stream = read_stream(request.stream, only=request.tasks)
+    with run_folder(request):
+        return learn_locked(request, bundle, profile, stream, on_step)
+
+
+@contextmanager
+def run_folder(request: Request) -> Iterator[None]:
+    """The run's folder, made if need be, locked and without what a crash left over."""
     _refuse_strangers(request)
     make_folder(request.run)
+    with RunLock(request.run):
+        for folder in (request.run, request.run / STATE, request.run / FROZEN):
+            if folder.is_dir():
+                sweep(folder)
+        yield
+
+
+def learn_locked(
+    request: Request,
+    bundle: Bundle,
+    profile: DeviceProfile,
+    stream: Stream,
+    on_step: Callable[[Session, float], None],
+) -> dict[str, Any]:
+    """``learn_run`` inside ``run_folder``."""
     with ExitStack() as stack:
-        stack.enter_context(RunLock(request.run))
-        sweep(request.run)
         settings, plan = _settings_and_plan(request, bundle, profile, stream)
         _check_trainable(bundle, settings.run_options())
         usage = stack.enter_context(PeakSampler())
@@ -266,7 +289,7 @@ def _open(
         state.progress.head_backend = plan.head_backend
     written = _open_journal(request.run / JOURNAL, state, bundle, options, found is None)
     stack.callback(written.close)
-    stream = read_stream(request.stream, state.progress.class_names)
+    stream = read_stream(request.stream, state.progress.class_names, request.tasks)
     backbone = Backbone(
         bundle, _backbone_options(plan, profile, choose_providers(profile.session_providers()))
     )
@@ -275,10 +298,16 @@ def _open(
     session = Session(
         bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
     )
-    _tell_changes(session)
     if found is None:
         make_folder(request.run / STATE)
         session.save()
+    _tell_changes(session)
+    if _is_changed(session):
+        # Batches and class ids of the steps so far are those of pictures that are no longer the same.
+        name = state.current_task.name
+        session.undo_task(len(state.finished_tasks) - 1)
+        session.note(f"task {name} changed while it was being learnt: it is begun again.")
+        session.stream = read_stream(request.stream, state.progress.class_names, request.tasks)
     return session
 
 
@@ -324,13 +353,21 @@ def _tell_changes(session: Session) -> None:
     for text in session.stream.notes:
         session.note(text)
     by_name = {task.name: task for task in session.stream.tasks}
-    for learnt in session.state.progress.tasks:
+    for learnt in session.state.finished_tasks:
         task = by_name.get(learnt.name)
         if task is not None and fingerprint(session.stream, task) != learnt.fingerprint:
             session.note(
                 f"task {learnt.name} changed after it was learnt; it is not learnt again (add its new pictures "
                 "as a new task folder)."
             )
+
+
+def _is_changed(session: Session) -> bool:
+    """Whether the pictures of the task that is half learnt are others than when it began."""
+    unfinished = session.unfinished_task()
+    if unfinished is None:
+        return False
+    return fingerprint(session.stream, unfinished) != session.state.current_task.fingerprint
 
 
 def _tell_start(session: Session, plan: memory.MemoryPlan, settings: Settings) -> None:

@@ -68,9 +68,33 @@ class Session:
         self._saved_at = self._clock = time.monotonic()
 
     def pending_tasks(self) -> list[Task]:
-        """Tasks of the stream that this run has not finished, in the stream's order."""
+        """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.
+
+        Raises InputError as ``unfinished_task``.
+        """
         finished = {task.name for task in self.state.finished_tasks}
-        return [task for task in self.stream.tasks if task.name not in finished]
+        pending = [task for task in self.stream.tasks if task.name not in finished]
+        first = self.unfinished_task()
+        return pending if first is None else [first, *(task for task in pending if task is not first)]
+
+    def unfinished_task(self) -> Task | None:
+        """The task that is half learnt, or None. Raises InputError if the stream no longer has it."""
+        if self.state.progress.phase == "idle":
+            return None
+        name = self.state.current_task.name
+        for task in self.stream.tasks:
+            if task.name == name:
+                return task
+        way_back = len(self.state.progress.tasks) - 2
+        more = (
+            f", or go back with 'edge-zofc rollback {self.folder} --to-task {way_back}'"
+            if way_back >= 0
+            else ""
+        )
+        raise InputError(
+            f"The run is in the middle of task {name}, which is no longer in {self.stream.root}; "
+            f"put its folder back{more}."
+        )
 
     def distinct_adapters(self) -> list[np.ndarray]:
         """theta, and the initial adapter where it is another one."""
@@ -146,7 +170,7 @@ class Session:
         if reason is not None:
             raise DivergedError(f"Step {self.state.progress.step - 1}: {reason}.")
 
-    def undo_task(self, task: Task, before: int, reason: str) -> None:
+    def undo_task(self, before: int) -> None:
         """Return to the end of task number ``before`` (-1: the start), in the journal, on the disk and in memory.
 
         Nothing is deleted: the steps stay in the journal, followed by a record that they no longer count.
@@ -159,9 +183,6 @@ class Session:
         self.state.progress.head_backend = head_backend
         self.journal.append(Record(Kind.ROLLBACK, before, self.state.progress.step))
         self.save()
-        self.events.write("diverged", task=before + 1, name=task.name, reason=reason)
-        self.note(f"Task {task.name} diverged and is undone: {reason}")
-        self.on_task_end(self)
 
     # --- stopping and making room -----------------------------------------------------------------------
 

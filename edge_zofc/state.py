@@ -80,6 +80,16 @@ class Progress(_Model):
     head_backend: HeadBackend = "torch"
 
 
+def progress_of(snapshot: Snapshot) -> Progress:
+    """What a snapshot says besides its arrays. Raises DamagedFileError if it is not a state."""
+    try:
+        return Progress.model_validate(snapshot.metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DamagedFileError(f"a snapshot's state is not valid: {where}: {first['msg']}.") from error
+
+
 @dataclass
 class RunState:
     """Adapter, head, its optimiser while a task is being learnt, the floor's class sums and the progress.
@@ -150,12 +160,7 @@ class RunState:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot holds, in place. Raises DamagedFileError if it is not a state."""
-        try:
-            progress = Progress.model_validate(snapshot.metadata)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DamagedFileError(f"a snapshot's state is not valid: {where}: {first['msg']}.") from error
+        progress = progress_of(snapshot)
         arrays, feature_size = snapshot.arrays, self.head.rows.shape[1]
         count, size = len(progress.class_names), self.adapter.size
         _expect(arrays, "theta", np.float32, (size,))

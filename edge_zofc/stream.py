@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +82,11 @@ class SplitSummary:
     notes: tuple[str, ...] = ()
 
 
-def read_stream(root: Path, known_classes: Sequence[str] = ()) -> Stream:
+def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[str] | None = None) -> Stream:
     """Find the tasks and classes below ``root``; every folder is listed once and no picture is opened.
 
-    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them.
+    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them. ``only``: the task
+    names to look at (None: all); other task folders may be half written.
     Raises InputError if there is no such folder, no task in it, or a task without a train picture.
     """
     ids = {name: number for number, name in enumerate(known_classes)}
@@ -95,6 +96,8 @@ def read_stream(root: Path, known_classes: Sequence[str] = ()) -> Stream:
     tasks = []
     for index, folder in enumerate(_task_folders(root, notes)):
         where = shown(folder.name) if folder != root else shown(root.resolve().name)
+        if only is not None and where not in only:
+            continue
         found = _classes_of(folder, where, notes)
         if not any(train for train, _ in found.values()):
             raise InputError(
@@ -105,6 +108,21 @@ def read_stream(root: Path, known_classes: Sequence[str] = ()) -> Stream:
             ids.setdefault(name, len(ids))
         tasks.append(Task(index, where, folder, tuple(sorted(ids[name] for name in found))))
     return Stream(root, tuple(ids), tuple(tasks), tuple(notes))
+
+
+def numbered_tasks(root: Path) -> dict[str, Path]:
+    """Name -> folder of what is named NNN_name below ``root``, in order; empty or half-written ones too.
+
+    Raises InputError if there is no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
+    return {shown(folder.name): folder for folder in _numbered(_subfolders(root))}
+
+
+def _numbered(folders: list[Path]) -> list[Path]:
+    matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
+    return [folder for *_, folder in sorted((int(m[1]), f.name, f) for m, f in matches if m)]
 
 
 def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
@@ -219,7 +237,7 @@ def _task_folders(root: Path, notes: list[str]) -> list[Path]:
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
     folders = _subfolders(root)
     matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
-    numbered = [(int(match[1]), folder.name, folder) for match, folder in matches if match]
+    numbered = _numbered(folders)
     bare = not numbered and any(folder.name == "train" for folder in folders)
     if not numbered and not bare:
         raise InputError(f"There is no task in {shown(root)}; a stream is a folder of {_LAYOUT}.")
@@ -229,7 +247,7 @@ def _task_folders(root: Path, notes: list[str]) -> list[Path]:
         if not match and not (bare and folder.name in (*PARTS, "val")):
             others.add(folder.name)
     notes += others.note()
-    return [root] if bare else [folder for *_, folder in sorted(numbered)]
+    return [root] if bare else numbered
 
 
 def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[int, int]]:

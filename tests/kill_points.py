@@ -42,6 +42,8 @@ class KillPoints:
     def __init__(self, patch: pytest.MonkeyPatch, at: int = 0, torn: bool = False) -> None:
         self.at, self.torn, self.count = at, torn, 0
         self.names: list[str] = []
+        # The next process has another number, so that it does not write over the leftovers of this one.
+        patch.setattr("os.getpid", lambda: 10**6 + at)
         for name in CALLS:
             patch.setattr(DISK, name, self._disk(name), raising=False)
         patch.setattr(EventLog, "write", self._around("event", EventLog.write))
