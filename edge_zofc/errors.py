@@ -14,6 +14,9 @@ A message is one sentence that names the value, the limit and the way out. Anyth
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 
 class EdgeZofcError(Exception):
     """Base of all errors below; ``exit_code`` is what the command line ends with."""
@@ -51,3 +54,9 @@ class DamagedFileError(EdgeZofcError):
     """A bundle, journal, snapshot or adapter file fails its size, hash, checksum or schema."""
 
     exit_code = 5
+
+
+def shown(path: Path | str) -> str:
+    """A name for messages: one line of printable UTF-8, whatever bytes it has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

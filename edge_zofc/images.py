@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from edge_zofc.bundle import ImageSpec
-from edge_zofc.errors import ImageError
+from edge_zofc.errors import ImageError, shown
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 24_000_000
@@ -359,9 +359,3 @@ def _uniform(key: tuple[int, ...]) -> list[float]:
         counter=np.array([0, *words[1:]], np.uint64),
     )
     return [(int(word) >> 11) * 2.0**-53 for word in generator.random_raw(_DRAWS)]
-
-
-def shown(path: Path) -> str:
-    """A path for messages: one line of printable UTF-8, whatever bytes its name has."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -14,6 +14,7 @@ from edge_zofc.bundle import Bundle
 from edge_zofc.metrics import FORGETTING_DEFINITION, mean_per_class_accuracy, summarise
 from edge_zofc.run_folder import Settings
 from edge_zofc.state import Counts, Progress, TaskProgress
+from edge_zofc.usage import mib
 
 _TASK_KEYS = {
     "name", "class_ids", "train_images", "test_images", "skipped_images", "steps", "seconds", "first_loss", "last_loss",
@@ -61,11 +62,11 @@ def result_of(bundle: Bundle, settings: Settings, progress: Progress, where: Cir
         "floor_forward_passes": progress.floor_forward_passes,
         "seconds": round(progress.seconds, 3),
         "seconds_per_step": _per_step(progress),
-        "peak_rss_mib": _mib(progress.peak_rss_bytes),
-        "peak_anonymous_mib": _mib(progress.peak_anonymous_bytes),
-        "peak_file_mib": _mib(progress.peak_file_bytes),
-        "predicted_peak_mib": _mib(where.predicted_peak_bytes),
-        "memory_budget_mib": _mib(where.budget_bytes),
+        "peak_rss_mib": mib(progress.peak_rss_bytes),
+        "peak_anonymous_mib": mib(progress.peak_anonymous_bytes),
+        "peak_file_mib": mib(progress.peak_file_bytes),
+        "predicted_peak_mib": mib(where.predicted_peak_bytes),
+        "memory_budget_mib": mib(where.budget_bytes),
         "micro_batch": where.micro_batch,
         "parallel_queries": where.parallel_queries,
         "queries": options.queries,
@@ -103,7 +104,3 @@ def _task(task: TaskProgress) -> dict[str, Any]:
 def _per_step(progress: Progress) -> float | None:
     seconds = sum(task.seconds for task in progress.tasks)
     return round(seconds / progress.step, 6) if progress.step else None
-
-
-def _mib(count: int | None) -> float | None:
-    return None if count is None else round(count / 2**20, 2)

@@ -29,7 +29,7 @@ from edge_zofc.run_folder import STATE, EventLog
 from edge_zofc.spsa import Query
 from edge_zofc.state import RunState
 from edge_zofc.stream import Sample, Stream, Task
-from edge_zofc.usage import PeakSampler
+from edge_zofc.usage import PeakSampler, larger, mib
 
 log = logging.getLogger("edge_zofc")
 
@@ -111,8 +111,8 @@ class Session:
         self._clock = self._saved_at = now
         peak = self.usage.peak()
         progress.peak_rss_bytes = max(progress.peak_rss_bytes, peak.rss_bytes)
-        progress.peak_anonymous_bytes = _larger(progress.peak_anonymous_bytes, peak.anonymous_bytes)
-        progress.peak_file_bytes = _larger(progress.peak_file_bytes, peak.file_bytes)
+        progress.peak_anonymous_bytes = larger(progress.peak_anonymous_bytes, peak.anonymous_bytes)
+        progress.peak_file_bytes = larger(progress.peak_file_bytes, peak.file_bytes)
         progress.journal_records = self.journal.records
         found = self.state.to_snapshot()
         if task_end is not None:
@@ -155,9 +155,9 @@ class Session:
             loss=loss,
             gradient_norm=norm,
             seconds=round(seconds, 4),
-            rss_mib=_mib(now.rss_bytes),
-            anonymous_mib=_mib(now.anonymous_bytes),
-            file_mib=_mib(now.file_bytes),
+            rss_mib=mib(now.rss_bytes),
+            anonymous_mib=mib(now.anonymous_bytes),
+            file_mib=mib(now.file_bytes),
         )
         self.on_step(self, loss)
 
@@ -297,11 +297,3 @@ def _smaller(options: BackboneOptions) -> BackboneOptions | None:
     if options.parallel_adapters > 1:
         return replace(options, parallel_adapters=1)
     return None
-
-
-def _larger(old: int | None, new: int | None) -> int | None:
-    return new if old is None else old if new is None else max(old, new)
-
-
-def _mib(count: int | None) -> float | None:
-    return None if count is None else round(count / 2**20, 2)

@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_zofc.errors import InputError
+from edge_zofc.errors import InputError, shown
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, Part] = ("train", "test")
@@ -208,12 +208,6 @@ def split_image_folder(
         ) from error
     train, test = (sum(len(parts[k]) for parts in pictures.values()) for k in (0, 1))
     return SplitSummary(len(sizes), len(names), train, test, tuple(notes))
-
-
-def shown(path: Path | str) -> str:
-    """A name for messages: one line of printable UTF-8, whatever bytes it has."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _LeftOut:

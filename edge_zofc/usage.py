@@ -115,8 +115,8 @@ class PeakSampler:
         with self._lock:
             self._peak = Usage(
                 max(self._peak.rss_bytes, found.rss_bytes),
-                _larger(self._peak.anonymous_bytes, found.anonymous_bytes),
-                _larger(self._peak.file_bytes, found.file_bytes),
+                larger(self._peak.anonymous_bytes, found.anonymous_bytes),
+                larger(self._peak.file_bytes, found.file_bytes),
             )
         return found
 
@@ -133,5 +133,11 @@ class PeakSampler:
             self.now()
 
 
-def _larger(first: int | None, second: int | None) -> int | None:
+def larger(first: int | None, second: int | None) -> int | None:
+    """The larger of two measurements, either of which may be unknown."""
     return second if first is None else first if second is None else max(first, second)
+
+
+def mib(count: int | None) -> float | None:
+    """Mebibytes to two decimals, as results and events give them; None stays None."""
+    return None if count is None else round(count / 2**20, 2)
