@@ -3,7 +3,8 @@
 First order gets its best configuration: nothing below the first adapter records a graph (no gradient flows
 there, so nothing is saved), frozen weights have no gradient, gradients are set to None, one copy of the model,
 the same number of threads. With ``micro_batch`` 1 the batch's gradient is accumulated picture by picture, and with
-``checkpoint`` each block is computed again in the backward pass, so that one block's activations are alive.
+``checkpoint`` each block is computed again in the backward pass, so that one block's activations are alive. The last
+block computes the class token alone where that is all that is read, as the exported graph does.
 
 What may surprise: SPSA here is written as MeZO writes it (arXiv 2305.17333): in place, a random generator
 set anew from a seed for each perturbation, all in torch eager mode, no backbone part shared between queries.
@@ -138,11 +139,15 @@ class TorchStep:
         return features
 
     def _block(self, index: int) -> Callable[[Tensor], Tensor]:
-        block = self.model.timm_model.blocks[index]
+        vit = self.model.timm_model
+        block = vit.blocks[index]
         has_adapter = self.kind != "full" and index in self.model.layout.blocks
+        class_token_alone = index == len(vit.blocks) - 1 and vit.global_pool == "token"
 
         def run(x: Tensor) -> Tensor:
-            x = x + block.ls1(block.attn(block.norm1(x)))
+            n = block.norm1(x)
+            mixed = _attention_of_class_token(block.attn, n) if class_token_alone else block.attn(n)
+            x = (x[:, :1] if class_token_alone else x) + block.ls1(mixed)
             n = block.norm2(x)
             x = x + block.ls2(block.mlp(n))
             if has_adapter:
@@ -151,3 +156,21 @@ class TorchStep:
             return x
 
         return run
+
+
+def _attention_of_class_token(attention: Any, n: Tensor) -> Tensor:
+    """[B, T, D] -> the attention's output for the first token alone, [B, 1, D]."""
+    width = n.shape[-1]
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    above, below = (None, None) if bias is None else (bias[:width], bias[width:])
+    query = functional.linear(n[:, :1], weight[:width], above)
+    keys, values = functional.linear(n, weight[width:], below).chunk(2, dim=-1)
+
+    def heads(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    mixed = functional.scaled_dot_product_attention(
+        heads(query), heads(keys), heads(values), scale=attention.scale
+    )
+    found: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
+    return found

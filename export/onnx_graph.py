@@ -8,7 +8,9 @@ layer without a pass over a finished graph, and nothing is warned about. That th
 model computes is no matter of trust: each export runs it against the model.
 
 What may surprise: rows of tokens are kept as a matrix [rows, D] between the operators, where a linear layer
-with its bias is one Gemm. The only run-time shapes are K and B, read from the inputs once.
+with its bias is one Gemm. The only run-time shapes are K and B, read from the inputs once. Where the class token
+alone is read at the end, the last block computes nothing else: keys and values need every token, its query, MLP and
+adapter do not, which saves most of that block.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ class _Graph:
         self.per_adapter = self.to.node("Concat", sizes, "per_adapter_shape", axis=0)  # [K, -1, D]
         self.pieces = self.split_adapters(adapters)
         x = self.embedding(images)
+        last = len(self.vit.blocks) - 1 if self.vit.global_pool == "token" else None
         for index, block in enumerate(self.vit.blocks):
-            x = self.block(x, index, block)
+            x = self.block(x, index, block, class_token_alone=index == last)
         pooled = self.pool(x)
         shaped = self.to.node(
             "Reshape", [pooled, self.per_adapter], "features" if self.float == np.float32 else "features_f"
@@ -134,10 +137,17 @@ class _Graph:
             return first, vit.pos_embed
         return first + vit.pos_embed[:, : first.shape[1]], vit.pos_embed[:, first.shape[1] :]
 
-    def block(self, x: str, index: int, block: Any) -> str:
+    def block(self, x: str, index: int, block: Any, class_token_alone: bool) -> str:
+        """Rows of all tokens -> the same, or the class tokens' rows alone; from there on T is 1."""
         name = f"blocks.{index}"
         n = self.norm(x, block.norm1, f"{name}.norm1")
-        x = self.residual(x, self.attention(n, block.attn, f"{name}.attn"), block.ls1, f"{name}.attn")
+        if class_token_alone:
+            mixed = self.attention_of_class_token(n, block.attn, f"{name}.attn")
+            x = self.class_tokens(x, f"{name}.class_token")
+            self.tokens = 1
+        else:
+            mixed = self.attention(n, block.attn, f"{name}.attn")
+        x = self.residual(x, mixed, block.ls1, f"{name}.attn")
         n = self.norm(x, block.norm2, f"{name}.norm2")
         x = self.residual(x, self.mlp(n, block.mlp, f"{name}.mlp"), block.ls2, f"{name}.mlp")
         return self.adapter(x, n, index) if index in self.layout.blocks else x
@@ -154,6 +164,29 @@ class _Graph:
         qkv = self.sequences(qkv, 3 * self.width, f"{name}.qkv_sequences")
         sizes = self.to.constant("qkv_sizes", np.full(3, self.width, dtype=np.int64))
         inputs = self.to.nodes_out("Split", [qkv, sizes], [f"{name}.{letter}" for letter in "qkv"], axis=2)
+        return self.mixed(inputs, attention, name)
+
+    def attention_of_class_token(self, n: str, attention: Any, name: str) -> str:
+        """Rows of all tokens -> the attention's output for the class tokens alone, one row a picture."""
+        weight = attention.qkv.weight
+        query = self.linear(
+            self.class_tokens(n, f"{name}.class_token"), weight[: self.width], None, f"{name}.q"
+        )
+        keys = self.linear(n, weight[self.width :], None, f"{name}.kv")
+        keys = self.sequences(keys, 2 * self.width, f"{name}.kv_sequences")
+        sizes = self.to.constant("kv_sizes", np.full(2, self.width, dtype=np.int64))
+        inputs = self.to.nodes_out("Split", [keys, sizes], [f"{name}.{letter}" for letter in "kv"], axis=2)
+        query = self.to.node("Reshape", [query, self.to.shape(-1, 1, self.width)], f"{name}.q_sequences")
+        return self.mixed([query, *inputs], attention, name)
+
+    def class_tokens(self, x: str, name: str) -> str:
+        """Rows of all tokens -> the first row of each picture, [pictures, D]."""
+        first = self.to.constant("class_token_place", np.array([0], dtype=np.int64))
+        tokens = self.sequences(x, self.width, f"{name}.sequences")
+        return self.rows(self.to.node("Gather", [tokens, first], f"{name}.gathered", axis=1), name)
+
+    def mixed(self, inputs: list[str], attention: Any, name: str) -> str:
+        """The attention's output rows for queries, keys and values [pictures, tokens, D]."""
         if attention.qkv.bias is not None:
             # The operator adds this while it rearranges heads, which saves a pass over the activations.
             inputs.append(self.weight(f"{name}.qkv.bias", attention.qkv.bias))
@@ -193,13 +226,10 @@ class _Graph:
         return self.rows(self.to.node("Add", [x, out], f"{name}.sum"), f"{name}.rows")
 
     def pool(self, x: str) -> str:
-        """Rows [K * B * T, D] -> [K * B, D]."""
+        """Rows [K * B * T, D], T = 1 where the class token is read, -> [K * B, D]."""
         vit = self.vit
         if vit.global_pool == "token":
-            # Norms act on each token alone, so the others need not be normed.
-            zero = self.to.constant("class_token_place", np.array(0, dtype=np.int64))
-            tokens = self.sequences(x, self.width, "last_tokens")
-            x = self.norm(self.to.node("Gather", [tokens, zero], "class_token", axis=1), vit.norm, "norm")
+            x = self.norm(x, vit.norm, "norm")  # the last block has left the class tokens alone
         else:
             x = self.sequences(self.norm(x, vit.norm, "norm"), self.width, "last_tokens")
             if not vit.pool_include_prefix and vit.num_prefix_tokens:

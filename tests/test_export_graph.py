@@ -105,13 +105,29 @@ def test_rows_become_k_times_b_only_where_the_first_adapter_has_spoken(tmp_path:
     model = tiny_model(blocks=(1, 2))
     write_graph(model, "fp32", tmp_path)
     graph = onnx.load(str(tmp_path / GRAPH))
-    names = ["blocks.0.mlp.fc1", "blocks.1.mlp.fc2", "blocks.1.adapter.rows", "blocks.2.mlp.fc1"]
+    names = ["blocks.0.mlp.fc1", "blocks.1.mlp.fc2", "blocks.1.adapter.rows", "blocks.2.norm1"]
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     images, adapters = inputs(model, images=2, adapters=3)
     rows = [len(value) for value in session.run(names, {"images": images, "adapters": adapters})]
     tokens = 5  # 2 x 2 patches and the class token
     assert rows == [2 * tokens, 2 * tokens, 3 * 2 * tokens, 3 * 2 * tokens]
+
+
+@pytest.mark.parametrize(("pooling", "rows"), [("token", 1), ("avg", 5)])
+@pytest.mark.parametrize("blocks", [(0,), (1, 2), (2,)])
+def test_the_last_block_computes_no_token_that_is_not_read(
+    tmp_path: Path, pooling: str, rows: int, blocks: tuple[int, ...]
+) -> None:
+    model = tiny_model(blocks=blocks, global_pool=pooling)
+    write_graph(model, "fp32", tmp_path)
+    graph = onnx.load(str(tmp_path / GRAPH))
+    graph.graph.output.append(onnx.ValueInfoProto(name="blocks.2.mlp.fc1"))
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    images, adapters = inputs(model, images=2, adapters=3)
+    found, hidden = session.run(None, {"images": images, "adapters": adapters})
+    assert len(hidden) == rows * 2 * (1 if blocks == (2,) else 3)
+    assert relative_error(found, by_torch(model, images, adapters)) < 1e-5
 
 
 def test_the_graph_has_the_contracts_names_types_and_free_sizes(tmp_path: Path) -> None:
