@@ -58,6 +58,7 @@ class Backbone:
         """Open the graph. Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out."""
         self.options = options
         self.feature_size = bundle.manifest.feature_size
+        self._graph = bundle.graph_path
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -93,15 +94,23 @@ class Backbone:
         """Features float32 [K, count, D] of the first ``count`` pictures in ``image_buffer``.
 
         ``adapters`` is float32 [K, P] with K at most ``parallel_adapters``, read where it lies. Raises
-        MemoryError if an allocation fails.
+        MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says.
         """
         self._images[count:] = 0.0
         try:
             (result,) = self._session.run(["features"], {"images": self._images, "adapters": adapters})
         except _RUNTIME_ERRORS as error:
             _raise_if_out_of_memory(error)
-            raise
-        return np.asarray(result)[:, :count]
+            raise DamagedFileError(
+                f"onnxruntime {ort.__version__} cannot run {self._graph}: {_first_line(error)} "
+                "(see 'edge-zofc doctor --bundle')."
+            ) from error
+        found, due = np.asarray(result), (len(adapters), len(self._images), self.feature_size)
+        if found.dtype != np.float32 or found.shape != due:
+            raise DamagedFileError(
+                f"{self._graph} gives {found.dtype} {found.shape}, not float32 {due}; export the bundle again."
+            )
+        return found[:, :count]
 
 
 def available_providers() -> tuple[str, ...]:

@@ -26,15 +26,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
+from edge_zofc.durable import explained, open_plain, read_bounded
 from edge_zofc.errors import DamagedFileError, InputError
 
 FORMAT_VERSION = 1
@@ -50,6 +52,8 @@ LATTICE_STEP = 2.0**-22
 LATTICE_LIMIT = 4.0
 
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_TENSOR_FILE_BYTES = 1 << 28
+"""Of adapter and probe, which are read whole: 16 probe pictures of 2048 pixels take 200 MB."""
 MIN_FIDELITY = 0.9
 
 Precision = Literal["fp32", "w8", "w4", "fp16", "int8"]
@@ -210,7 +214,8 @@ class Bundle:
         path = self.folder / PROBE
         found = _load_tensors(path, ("images", "adapters", "features"))
         side, width = self.manifest.image.size, self.manifest.feature_size
-        count, adapters = len(found["images"]), len(found["adapters"])
+        # A tensor may have no axis at all, and then no length.
+        count, adapters = (found[name].shape[0] if found[name].ndim else 0 for name in ("images", "adapters"))
         _require(found["images"], (count, 3, side, side), path)
         _require(found["adapters"], (adapters, self.manifest.adapter.size), path)
         _require(found["features"], (adapters, count, width), path)
@@ -229,11 +234,8 @@ def check_lattice(values: np.ndarray, path: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes as lower-case hex, read a mebibyte at a time."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return _sha256(file)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -243,16 +245,12 @@ def read_bundle(folder: Path) -> Bundle:
     Raises InputError if there is no bundle, DamagedFileError if what is there is not what was exported.
     """
     manifest_path = folder / MANIFEST
-    if not manifest_path.is_file():
+    if not os.path.lexists(manifest_path):
         raise InputError(
             f"There is no bundle in {folder} ({MANIFEST} is missing); "
             f"write one with 'edge-zofc export {folder}'."
         )
-    if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise DamagedFileError(
-            f"{manifest_path} is larger than {MAX_MANIFEST_BYTES} bytes, which no bundle is."
-        )
-    raw = manifest_path.read_bytes()
+    raw = read_bounded(manifest_path, MAX_MANIFEST_BYTES)
     manifest = _parse_manifest(raw, manifest_path)
     for name, entry in manifest.files.items():
         _verify_file(folder / name, entry)
@@ -285,21 +283,31 @@ def _parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 def _verify_file(path: Path, entry: FileEntry) -> None:
     # The names come from FILES alone, so no path can leave the folder; a link could, and is refused.
-    if path.is_symlink() or not path.is_file():
-        raise DamagedFileError(f"{path} is missing or not a plain file; copy the bundle again.")
-    size = path.stat().st_size
-    if size != entry.bytes:
-        raise DamagedFileError(
-            f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again."
-        )
-    if sha256_of(path) != entry.sha256:
-        raise DamagedFileError(f"{path} does not have the SHA-256 of the manifest; copy the bundle again.")
+    if not os.path.lexists(path):
+        raise DamagedFileError(f"{path} is missing; copy the bundle again.")
+    with open_plain(path) as file, explained(path, "read"):
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.bytes:
+            raise DamagedFileError(
+                f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again."
+            )
+        if _sha256(file) != entry.sha256:
+            raise DamagedFileError(
+                f"{path} does not have the SHA-256 of the manifest; copy the bundle again."
+            )
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        found = safetensors_load(path.read_bytes())
-    except (SafetensorError, KeyError, ValueError) as error:
+        found = safetensors_load(read_bounded(path, MAX_TENSOR_FILE_BYTES))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedFileError(f"{path} is not a safetensors file ({error}).") from error
     if set(found) != set(names):
         raise DamagedFileError(f"{path} holds {sorted(found)}, not {sorted(names)}.")

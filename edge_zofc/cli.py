@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_zofc import __version__, arguments
-from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError
+from edge_zofc.durable import explanation
+from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError, shown
 
 if TYPE_CHECKING:
     from edge_zofc.memory import MemoryPlan
@@ -36,14 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(options)
     except EdgeZofcError as error:
         return _failed(options, str(error), error.exit_code)
-    except MemoryError as error:
-        return _failed(options, f"Memory ran out ({error}); give a larger budget.", DoesNotFitError.exit_code)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; there is nobody left to tell.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # Readers and writers explain their own; this is a path that could not even be looked at.
+        told = explanation(error)
+        return _failed(options, str(told), told.exit_code)
+    except MemoryError as error:
+        return _failed(options, f"Memory ran out ({error}); give a larger budget.", DoesNotFitError.exit_code)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,7 +213,7 @@ def predict(options: argparse.Namespace) -> int:
 
     def text() -> str:
         return "\n".join(
-            f"{answer['image']}: "
+            f"{shown(answer['image'])}: "
             + (
                 answer.get("error")
                 or ", ".join(f"{g['class_name']} {g['probability']:.3f}" for g in answer["classes"])

@@ -7,8 +7,8 @@ Two ways to write, no third:
     AppendFile     a file that grows: every ``append`` is on the disk when it returns, and a failed one is
                    cut off again, so at most the very last piece can be torn.
 
-plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_plain`` and ``read_bounded`` (which never
-follow a link, wait on a FIFO or read past a stated limit), ``rotate`` and ``RunLock``. Every system call
+plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_plain``, ``open_log`` and ``read_bounded`` (which
+never follow a link, wait on a FIFO or read past a stated limit), ``rotate`` and ``RunLock``. Every system call
 that changes the disk goes through a ``Files``; tests pass one that records and replay each prefix of what
 it saw (``tests/power_cut.py``).
 
@@ -116,6 +116,12 @@ def explained(path: Path, doing: str, size_bytes: int = 0) -> Iterator[None]:
         raise _sentence(error, path, doing, size_bytes) from error
 
 
+def explanation(error: OSError) -> EdgeZofcError:
+    """The sentence for an OSError that nobody explained, from the file name that it carries."""
+    name = error.filename if isinstance(error.filename, str) else "A file"
+    return _sentence(error, Path(name), "used", 0)
+
+
 def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
     """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
 
@@ -216,6 +222,17 @@ def open_plain(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def check_folder(path: Path) -> None:
+    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
+    with explained(path, "read"):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+    if not stat.S_ISDIR(mode):
+        raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
+
+
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """The content of a plain file of at most ``limit_bytes``; the size is looked at before anything is read.
 
@@ -229,6 +246,34 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
                 "put back a good copy or remove it."
             )
         return file.read(limit_bytes)
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log for appending, unbuffered, made if need be; a torn last line is ended.
+
+    Not fsynced: a log may lose its last lines. Raises DamagedFileError if it is not a plain file, else as
+    ``explained``.
+    """
+    with explained(path, "opened for appending"):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            handle = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise _not_plain(path) from error
+            raise
+        file = os.fdopen(handle, "r+b", buffering=0)
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise _not_plain(path)
+            # After a power cut the last line may lack its end; the next one must not be glued to it.
+            if found.st_size and os.pread(handle, 1, found.st_size - 1) != b"\n":
+                os.write(handle, b"\n")
+        except BaseException:
+            file.close()
+            raise
+    return file
 
 
 class AppendFile:

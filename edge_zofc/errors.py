@@ -8,8 +8,9 @@
     ├── DivergedError       4   the loss left its band or is not a number
     └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
 
-A message is one sentence that names the value, the limit and the way out. Anything else that escapes
-(a plain ``ValueError``, say) is a defect of edge-zofc itself and keeps its traceback.
+A message is one sentence that names the value, the limit and the way out; it is one printable line of bounded
+length whatever the names and values in it are. Anything else that escapes (a plain ``ValueError``, say) is a
+defect of edge-zofc itself and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MAX_SENTENCE = 2000
+"""Characters of a message: two paths of Linux's longest and a sentence would fit into no terminal anyway."""
+
 
 class EdgeZofcError(Exception):
     """Base of all errors below; ``exit_code`` is what the command line ends with."""
 
     exit_code: int = 2
+
+    def __init__(self, sentence: str) -> None:
+        # Names and values in it come from files: a line end or an escape sequence must not reach a terminal.
+        text = shown(sentence) if len(sentence) <= MAX_SENTENCE else _middle_left_out(sentence)
+        super().__init__(text)
 
 
 class InputError(EdgeZofcError):
@@ -57,6 +66,15 @@ class DamagedFileError(EdgeZofcError):
 
 
 def shown(path: Path | str) -> str:
-    """A name for messages: one line of printable UTF-8, whatever bytes it has."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A name for messages: one line of printable UTF-8, whatever bytes or lone surrogates it has."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
+
+
+def _escaped(character: str) -> str:
+    # A byte that is not UTF-8 arrives as U+DC00 + byte (PEP 383) and is shown as what it is on the disk.
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(character)[1:-1]
+
+
+def _middle_left_out(text: str) -> str:
+    return shown(text[: MAX_SENTENCE // 2]) + " ... " + shown(text[-MAX_SENTENCE // 2 :])

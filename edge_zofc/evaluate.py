@@ -4,12 +4,14 @@ The floor is SimpleCIL (arXiv 2303.07338): the mean frozen feature of each class
 It is what a learner has to beat, so it is measured on the same pictures in the same pass.
 
 What may surprise: the frozen features of test pictures are kept on disk (``R/frozen/``), because they are the
-same at every stage; the second evaluation of a task costs the floor no forward pass. A missing or
-unreadable cache file is computed again.
+same at every stage; the second evaluation of a task costs the floor no forward pass. A cache file that is missing,
+or whose last four bytes are not the CRC-32 of the others, is computed again.
 """
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,8 @@ import numpy as np
 
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import ImageSpec
-from edge_zofc.durable import make_folder, write_atomic
-from edge_zofc.errors import ImageError
+from edge_zofc.durable import make_folder, open_plain, write_atomic
+from edge_zofc.errors import EdgeZofcError, ImageError
 from edge_zofc.forward import Checkpoint, readable_features
 from edge_zofc.head import Head, unit
 from edge_zofc.images import load_test
@@ -125,7 +127,7 @@ def evaluate_task(
 
     if cached is None:
         make_folder(cache.parent)
-        write_atomic(cache, count_and_give_frozen_rows())
+        write_atomic(cache, _with_crc(count_and_give_frozen_rows()))
         cached = _read_cache(cache, backbone.feature_size)
         tally.floor_forward_passes += 0 if same else tally.forward_passes
     else:
@@ -155,13 +157,30 @@ def _right(head: Head, features: np.ndarray, labels: np.ndarray, classes: int) -
     return np.bincount(labels[guesses == labels], minlength=classes)
 
 
+def _with_crc(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+        yield piece
+    yield crc.to_bytes(4, "little")
+
+
 def _read_cache(path: Path, feature_size: int) -> np.ndarray | None:
     """Rows float32 [n, D + 1], memory-mapped: the frozen features and, exact below 2^24, the class id."""
-    try:
-        size_bytes = path.stat().st_size
-    except OSError:
-        return None
     row_bytes = 4 * (feature_size + 1)
-    if size_bytes == 0 or size_bytes % row_bytes:
+    if not os.path.lexists(path):
         return None
-    return np.memmap(path, np.float32, "r", shape=(size_bytes // row_bytes, feature_size + 1))
+    try:
+        with open_plain(path) as file:
+            count, rest = divmod(os.fstat(file.fileno()).st_size - 4, row_bytes)
+            if count < 1 or rest:
+                return None
+            rows = np.memmap(file, np.float32, "r", shape=(count, feature_size + 1))
+            file.seek(-4, os.SEEK_END)
+            expected = int.from_bytes(file.read(4), "little")
+    except (EdgeZofcError, OSError):
+        return None
+    crc = 0
+    for start in range(0, count, 1024):
+        crc = zlib.crc32(rows[start : start + 1024].tobytes(), crc)
+    return rows if crc == expected else None

@@ -8,21 +8,22 @@
     result.json     the numbers, rewritten after each task
     lock            held by the process that learns (``durable.py``)
 
-What may surprise: events are flushed but not fsynced. They tell a story; nothing is recovered from them.
+What may surprise: events are written but not fsynced. They tell a story; nothing is recovered from them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_zofc.bundle import Bundle
-from edge_zofc.durable import explained, read_bounded, rotate, write_atomic
+from edge_zofc.durable import explained, open_log, read_bounded, rotate, write_atomic
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.presets import Options, options_from_json
 
@@ -42,9 +43,9 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    micro_batch: int
-    parallel_queries: int
-    threads: int
+    micro_batch: Annotated[int, Field(ge=1, le=1 << 16)]
+    parallel_queries: Annotated[int, Field(ge=1, le=1 << 16)]
+    threads: Annotated[int, Field(ge=1, le=1 << 16)]
     prepacking: bool
     arena: bool
     head_backend: Literal["torch", "numpy"]
@@ -83,8 +84,8 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run."""
-    return (folder / SETTINGS).is_file()
+    """Whether the folder holds a run: something of the name of its settings, whatever that is."""
+    return os.path.lexists(folder / SETTINGS)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -94,8 +95,13 @@ def read_settings(folder: Path) -> Settings:
         raise InputError(
             f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'."
         )
+    raw = read_bounded(path, _SETTINGS_LIMIT_BYTES)
     try:
-        return Settings.model_validate_json(read_bounded(path, _SETTINGS_LIMIT_BYTES))
+        found = Settings.model_validate_json(raw)
+        found.run_options()
+        return found
+    except InputError as error:
+        raise DamagedFileError(f"{path} is not a run's settings: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -114,26 +120,16 @@ class EventLog:
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
         rotate(self._path, EVENTS_LIMIT_BYTES)
-        with explained(self._path, "opened for appending"):
-            self._file = self._path.open("a", encoding="utf-8")
-            self._end_torn_line()
+        self._file = open_log(self._path)
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the present time. Raises as ``durable.explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
-            self._file.write(line + "\n")
-            self._file.flush()
+            rest = memoryview(line.encode() + b"\n")
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Close the file; what was written stays."""
         self._file.close()
-
-    def _end_torn_line(self) -> None:
-        # After a power cut the last line may lack its end; the next one must not be glued to it.
-        size_bytes = self._path.stat().st_size
-        if size_bytes:
-            with self._path.open("rb") as file:
-                file.seek(size_bytes - 1)
-                if file.read(1) != b"\n":
-                    self._file.write("\n")

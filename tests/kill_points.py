@@ -86,8 +86,7 @@ class KillPoints:
             if self._hit(name):
                 if name == "event" and self.torn:
                     log = arguments[0]
-                    log._file.write('{"event": "st')
-                    log._file.flush()
+                    log._file.write(b'{"event": "st')
                 raise Killed
             return real(*arguments, **named)
 

@@ -126,7 +126,7 @@ def test_json_that_is_none_is_refused(copy: Path, raw: bytes) -> None:
 def test_a_manifest_without_end_is_not_read(copy: Path) -> None:
     with (copy / bundle.MANIFEST).open("r+b") as file:
         file.truncate(bundle.MAX_MANIFEST_BYTES + 1)
-    with pytest.raises(DamagedFileError, match="larger than"):
+    with pytest.raises(DamagedFileError, match="at most 1048576"):
         read_bundle(copy)
 
 
@@ -144,14 +144,14 @@ def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_op
     with pytest.raises(DamagedFileError, match="bytes, the manifest says"):
         read_bundle(copy)
     path.unlink()
-    with pytest.raises(DamagedFileError, match="missing or not a plain file"):
+    with pytest.raises(DamagedFileError, match="is missing"):
         read_bundle(copy)
     path.symlink_to("/etc/passwd")
-    with pytest.raises(DamagedFileError, match="missing or not a plain file"):
+    with pytest.raises(DamagedFileError, match="not a plain file"):
         read_bundle(copy)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DamagedFileError, match="missing or not a plain file"):
+    with pytest.raises(DamagedFileError, match="not a plain file"):
         read_bundle(copy)
 
 

@@ -10,13 +10,15 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 ROWS = (
     {"__init__", "errors", "child"},
-    {"bundle", "durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard"},
+    {"durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard"},
+    {"bundle"},
     {"profiles", "stream", "images", "adapter", "journal", "snapshot", "base_cost"},
     {"spsa", "backbone", "head", "memory"},
     {"presets", "forward"},
     {"run_folder", "state"},
     {"evaluate", "learned", "result"},
     {"session", "replay", "history"},
+    {"conserve"},
     {"learn", "progress"},
     {"run", "records"},
     {"charts", "watch"},
