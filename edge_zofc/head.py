@@ -70,17 +70,26 @@ class Head:
         """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
 
         ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query
-        differ by about 1e-4, of which float32 would leave three digits.
+        differ by about 1e-4, of which float32 would leave three digits. One of the K at a time: float64 copies
+        of all would be most of a step's memory where there are many queries.
         """
-        exact, rows = features.astype(np.float64), self.rows[class_ids].astype(np.float64)
+        rows = self.rows[class_ids].astype(np.float64)
+        if self.biases is None:
+            rows = unit(rows)
+        return np.array([self._loss(found, rows, labels, class_ids) for found in features])
+
+    def _loss(
+        self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray, class_ids: np.ndarray
+    ) -> float:
+        """Mean cross-entropy of features [B, D] with ``rows`` float64, those of ``class_ids``."""
+        exact = features.astype(np.float64)
         if self.biases is not None:
             logits = exact @ rows.T + self.biases[class_ids]
         else:
-            logits = float(self.sigma[0]) * (unit(exact) @ unit(rows).T)
+            logits = float(self.sigma[0]) * (unit(exact) @ rows.T)
         top = logits.max(axis=-1)
-        log_sums = top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
-        chosen = np.take_along_axis(logits, labels[None, :, None], axis=-1)[..., 0]
-        return np.asarray((log_sums - chosen).mean(axis=-1))
+        log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+        return float((log_sums - logits[np.arange(len(labels)), labels]).mean())
 
 
 class HeadOptimiser:
