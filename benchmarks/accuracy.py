@@ -2,11 +2,13 @@
 
     OUT/cells/METHOD-seedN.json   one finished cell; a cell that is there is not run again
     OUT/logs/METHOD-seedN.txt     what its process said
+    OUT/streams/seedN             the stream with its classes in the order of seed N, as links
     OUT/accuracy.md .csv .json    the table
     OUT/*.png                     accuracy over tasks, accuracy against peak memory, forgetting
 
-What may surprise: the settings are kept in OUT/settings.json, and an OUT with other settings is refused. Numbers of
-different budgets never get into one table.
+What may surprise: a seed is a class order too. The first learns the stream as it is, each other one its classes
+shuffled anew, so that methods without training vary as well. The settings are kept in OUT/settings.json, and an
+OUT with other settings is refused: numbers of different budgets never get into one table.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.benchmarks.names import EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
+from edge_zofc.benchmarks.orders import has_other_orders, in_order
 
 from edge_zofc.errors import InputError
 from edge_zofc.presets import PRESETS
@@ -40,7 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", default=DEFAULT_METHODS, help=f"comma-separated, or 'all' (default: {DEFAULT_METHODS})"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1993 on (default: 3)")
+    parser.add_argument(
+        "--seeds", type=int, default=3,
+        help="number of seeds, from 1993 on; the first learns the stream as it is, each other one in its own "
+        "class order (default: 3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-order", choices=("by-seed", "stream"), default="by-seed",
+        help="stream: every seed learns the stream as it is (default: by-seed)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder for cells, tables and pictures")
     parser.add_argument(
         "--bundle", type=Path, help="for zo-fc (default: exported from the backbone into OUT)"
@@ -89,11 +100,13 @@ def main(arguments: argparse.Namespace) -> int:
     _claim(out, settings)
     if "zo-fc" in names and arguments.bundle is None:
         settings = {**settings, "bundle": str(_own_bundle(arguments, out))}
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+    streams = {seed: _stream_of(seed, settings, out) for seed in seeds}
     failed = [
         f"{name} (seed {seed})"
-        for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+        for seed in seeds
         for name in names
-        if not _run_cell(name, seed, settings, out)
+        if not _run_cell(name, seed, streams[seed], settings, out)
     ]
     cells = read_cells(out)
     rows = write_tables(cells, settings, out)
@@ -133,6 +146,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     per_picture = options.queries + 1 if options.query_form == "one-sided" else 2 * options.queries + 1
     return {
         "stream": str(arguments.stream.resolve()),
+        "class_order": arguments.class_order,
         "bundle": str(arguments.bundle.resolve()) if arguments.bundle else None,
         "backbone": arguments.backbone,
         "checkpoint": str(arguments.checkpoint.resolve()) if arguments.checkpoint else None,
@@ -148,7 +162,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Make the folders; keep the settings, or refuse a folder with others."""
-    for name in ("cells", "logs", "work"):
+    for name in ("cells", "logs", "work", "streams"):
         (out / name).mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
     if path.exists():
@@ -179,13 +193,32 @@ def _own_bundle(arguments: argparse.Namespace, out: Path) -> Path:
     return bundle
 
 
-def _run_cell(name: str, seed: int, settings: dict[str, Any], out: Path) -> bool:
+def _stream_of(seed: int, settings: dict[str, Any], out: Path) -> Path:
+    """The stream that ``seed`` learns."""
+    given = Path(settings["stream"])
+    if seed == FIRST_SEED or settings["class_order"] == "stream":
+        return given
+    if not has_other_orders(given):
+        raise InputError(
+            f"In {given.name} classes come back in later tasks, so it has no other class order; give "
+            "--class-order stream."
+        )
+    return in_order(given, seed, out / "streams" / f"seed{seed}")
+
+
+def _run_cell(name: str, seed: int, stream: Path, settings: dict[str, Any], out: Path) -> bool:
     """Run one cell unless it is there; returns whether it is there now."""
     cell = out / "cells" / f"{name}-seed{seed}.json"
     if cell.exists():
         return True
-    factor = settings["epoch_factor"] if name in EQUAL_FORWARDS else 1
-    request = {**settings, "epoch_factor": factor, "method": name, "seed": seed, "work": str(out / "work")}
+    request = {
+        **{key: value for key, value in settings.items() if key != "class_order"},
+        "stream": str(stream),
+        "epoch_factor": settings["epoch_factor"] if name in EQUAL_FORWARDS else 1,
+        "method": name,
+        "seed": seed,
+        "work": str(out / "work"),
+    }
     asked = out / "work" / f"{name}-seed{seed}.request.json"
     asked.write_text(json.dumps(request), encoding="utf-8")
     log.info("running %s, seed %d", name, seed)

@@ -19,6 +19,7 @@ from edge_zofc.benchmarks.names import SEARCH_FACTORS, TRAINING_FREE
 from pydantic import BaseModel, ConfigDict
 
 from edge_zofc.metrics import mean_per_class_accuracy, summarise
+from edge_zofc.stream import read_stream
 
 
 class Request(BaseModel):
@@ -68,7 +69,6 @@ def run_in_torch(request: Request) -> dict[str, Any]:
     from edge_zofc.benchmarks.methods import build, training
 
     from edge_zofc.presets import PRESETS
-    from edge_zofc.stream import read_stream
 
     torch.set_num_threads(request.threads)
     vit, spec = load_vit(request)
@@ -196,7 +196,9 @@ def peak_rss_mib() -> float:
 def main(arguments: list[str]) -> int:
     """Read the request, run it, write the cell."""
     request = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    found = {"method": request.method, "seed": request.seed, **run(request)}
+    stream = read_stream(request.stream)
+    classes = [[stream.class_names[i] for i in task.class_ids] for task in stream.tasks]
+    found = {"method": request.method, "seed": request.seed, "classes": classes, **run(request)}
     out = Path(arguments[1])
     part = out.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -84,7 +84,9 @@ def markdown(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     """The table in Markdown, with what it was run with."""
     names = ["Method", *ACCURACIES.values(), *COSTS.values()]
     said = ", ".join(
-        f"{key} {value}" for key, value in settings.items() if key in ("preset", "search", "threads")
+        f"{key.replace('_', ' ')} {settings[key]}"
+        for key in ("preset", "class_order", "search", "threads")
+        if key in settings
     )
     budget = "equal image-forwards for head and fo-fc" if settings["epoch_factor"] > 1 else "epochs as listed"
     lines = [
