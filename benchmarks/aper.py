@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import ClassMeans, Head, cosines
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Adapters
 from torch import Tensor
 
@@ -28,15 +28,7 @@ class Aper:
         """Train the adapter if this is the first task; then class means."""
         losses: list[float] = []
         if task.index == 0:
-            head = Head(self.problem.width, "linear")
-            head.begin(task.class_ids, task.classes_seen)
-            trainee = Trainee(
-                lambda x: (self.problem.features(x, self.adapters.parts()), 0.0),
-                head.loss,
-                list(self.adapters.parameters()),
-                head.trained(),
-            )
-            losses = fit(self.problem, task, trainee, self.how)
+            losses = train_adapters(self.problem, task, self.how, self.adapters)
         for images, labels in self.problem.plain_batches(task.train):
             self.means.add(self._both(images), labels, task.classes_seen)
         return losses
@@ -53,3 +45,12 @@ class Aper:
     def _both(self, images: Tensor) -> Tensor:
         plain, adapted = self.problem.features(images), self.problem.features(images, self.adapters.parts())
         return torch.cat([plain, adapted], dim=-1)
+
+
+def train_adapters(problem: Problem, task: TaskData, how: Training, adapters: Adapters) -> list[float]:
+    """Train ``adapters`` on one task with a linear head that is then thrown away; losses by epoch."""
+    head = Head(problem.width, "linear")
+    part = list(adapters.parameters())
+    return fit_with_head(
+        problem, task, how, head, part, lambda x: (problem.features(x, adapters.parts()), 0.0)
+    )

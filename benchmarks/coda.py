@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import Head
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Parts, Prefix
 from torch import Tensor, nn
 from torch.nn import functional
@@ -86,12 +86,8 @@ class CodaPrompt:
         """Train a new share of components and the new rows."""
         for components in self.components.values():
             components.begin()
-        self.head.begin(task.class_ids, task.classes_seen)
         part = [components.new for components in self.components.values()]
-        trainee = Trainee(self._represent, self.head.loss, part, self.head.trained())
-        losses = fit(self.problem, task, trainee, self.how)
-        self.head.end()
-        return losses
+        return fit_with_head(self.problem, task, self.how, self.head, part, self._represent)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """[B, C] for pictures."""

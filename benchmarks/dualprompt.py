@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import Head, cosines
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Parts, Prefix
 from torch import Tensor, nn
 
@@ -50,7 +50,6 @@ class DualPrompt:
         """Train the general prompt, a new expert and the new rows."""
         expert = Expert(self.problem.width, len(self.expert_blocks), self.length)
         self.experts.append(expert)
-        self.head.begin(task.class_ids, task.classes_seen)
 
         def represent(images: Tensor) -> tuple[Tensor, Tensor]:
             near = cosines(self.problem.features(images), expert.key[None]).mean()
@@ -58,11 +57,8 @@ class DualPrompt:
             return self.problem.features(images, parts), self.pull * (1 - near)
 
         part = [self.general, *expert.parameters()]
-        losses = fit(
-            self.problem, task, Trainee(represent, self.head.loss, part, self.head.trained()), self.how
-        )
+        losses = fit_with_head(self.problem, task, self.how, self.head, part, represent)
         expert.requires_grad_(False)
-        self.head.end()
         return losses
 
     @torch.no_grad()

@@ -10,9 +10,10 @@ What may surprise: testing costs one forward pass per task learnt, and the state
 from __future__ import annotations
 
 import torch
+from edge_zofc.benchmarks.aper import train_adapters
 from edge_zofc.benchmarks.common import Problem, TaskData
-from edge_zofc.benchmarks.heads import ClassMeans, Head, cosines
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.heads import ClassMeans, cosines
+from edge_zofc.benchmarks.training import Training
 from edge_zofc.benchmarks.vit_parts import Adapters
 from torch import Tensor
 from torch.nn import functional
@@ -32,15 +33,7 @@ class Ease:
     def learn(self, task: TaskData) -> list[float]:
         """Train a new set with a temporary head; then prototypes of the new classes, and of the old in it."""
         adapters = Adapters(self.problem.width, tuple(range(self.problem.depth)), self.rank, "relu", 0.1)
-        head = Head(self.problem.width, "linear")
-        head.begin(task.class_ids, task.classes_seen)
-        trainee = Trainee(
-            lambda x: (self.problem.features(x, adapters.parts()), 0.0),
-            head.loss,
-            list(adapters.parameters()),
-            head.trained(),
-        )
-        losses = fit(self.problem, task, trainee, self.how)
+        losses = train_adapters(self.problem, task, self.how, adapters)
         self.sets.append(adapters.requires_grad_(False))
         means = ClassMeans(len(self.sets) * self.problem.width)
         for images, labels in self.problem.plain_batches(task.train):

@@ -86,7 +86,9 @@ def build(name: str, problem: Problem, settings: Settings) -> AdapterAndHead:
             eps=zeroth.eps, clip_norm=zeroth.clip_norm,
         )  # fmt: skip
     init: Any = "random" if settings.preset == "paper" else "class-means"
-    return AdapterAndHead(problem, how, settings.blocks, head_init=init, old_rows_too=name == "zo-all")
+    return AdapterAndHead(
+        problem, how, settings.blocks, settings.rank, settings.scale, init, old_rows_too=name == "zo-all"
+    )
 
 
 def measure(

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import Head
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Parts
 from torch import Tensor, nn
 
@@ -56,15 +56,11 @@ class InfLora:
         for block, (memory, moment) in enumerate(zip(self.memory, moments, strict=True)):
             self.branches[block].append(Branch(design(memory.free_part(moment), self.rank)))
         current = [branches[-1].up for branches in self.branches]
-        self.head.begin(task.class_ids, task.classes_seen)
-        trainee = Trainee(
-            lambda x: (self.problem.features(x, self._parts()), 0.0),
-            self.head.loss,
-            current,
-            self.head.trained(),
-        )
-        losses = fit(self.problem, task, trainee, self.how)
-        self.head.end()
+
+        def represent(images: Tensor) -> tuple[Tensor, float]:
+            return self.problem.features(images, self._parts()), 0.0
+
+        losses = fit_with_head(self.problem, task, self.how, self.head, current, represent)
         for up in current:
             up.requires_grad_(False)
         share = self.lamb + (1 - self.lamb) * task.index / len(self.problem.tasks)

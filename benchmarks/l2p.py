@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import Head, cosines
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Parts
 from torch import Tensor, nn
 
@@ -51,11 +51,8 @@ class L2p:
 
     def learn(self, task: TaskData) -> list[float]:
         """Train pool and new rows."""
-        self.head.begin(task.class_ids, task.classes_seen)
-        trainee = Trainee(self._represent, self.head.loss, list(self.pool.parameters()), self.head.trained())
-        losses = fit(self.problem, task, trainee, self.how)
-        self.head.end()
-        return losses
+        pool = list(self.pool.parameters())
+        return fit_with_head(self.problem, task, self.how, self.head, pool, self._represent)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """[B, C] for pictures."""

@@ -42,15 +42,17 @@ class Settings:
     scale: float = 0.1
 
 
-# (source of the values) BASELINES.md, from each paper or its public code; lr for SGD with momentum 0.9.
+_ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant")
+# Values from each paper or its public code; lr for SGD with momentum 0.9 where no optimiser is named.
 HOW: dict[str, Training] = {
     "aper-adapter": Training(20, 48, lr=0.01, weight_decay=5e-4),  # 2303.07338
     "ease": Training(20, 48, lr=0.025, weight_decay=5e-4),  # 2403.12030
-    "inflora": Training(20, 128, lr=5e-4, optimiser="adam", schedule="constant", head_schedule="constant"),
-    "lae": Training(5, 128, lr=2.8e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
-    "l2p": Training(5, 16, lr=1.875e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
-    "dualprompt": Training(5, 24, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant"),
-    "coda-prompt": Training(20, 128, lr=1e-3, optimiser="adam"),  # 2211.13218
+    "inflora": replace(_ADAM, epochs=20, lr=5e-4, schedule="quarter-cosine", head_schedule="quarter-cosine"),
+    "lae": replace(_ADAM, lr=2.8e-3),  # 2303.10070
+    "l2p": replace(_ADAM, batch_size=16, lr=1.875e-3),  # 2112.08654
+    "dualprompt": replace(_ADAM, batch_size=24, lr=1e-3),  # 2204.04799
+    # 2211.13218
+    "coda-prompt": replace(_ADAM, epochs=20, schedule="quarter-cosine", head_schedule="quarter-cosine"),
 }
 _ZEROTH = Training(
     20,

@@ -26,7 +26,8 @@ METHODS: dict[str, str] = {
     "coda-prompt-zo": "CODA-Prompt, zeroth order (ZO-Adam)",
 }
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
-SEARCH_FACTORS = (1.0, 3.0, 0.3, 10.0, 0.1)
-"""What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all."""
+SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
+"""What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all. Larger ones
+come first, because a short stream gives a method far fewer steps than its paper did."""
 EQUAL_FORWARDS = frozenset({"head", "fo-fc"})
 """Methods whose epochs are multiplied under ``--equal forwards``: one forward pass a picture and epoch."""

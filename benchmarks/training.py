@@ -17,9 +17,11 @@ from typing import Literal
 
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
+from edge_zofc.benchmarks.heads import Head
 from torch import Tensor, nn
 
 Order = Literal["first", "zeroth"]
+Schedule = Literal["cosine", "quarter-cosine", "constant"]
 Loss = Callable[[], Tensor]
 MIN_LEARNING_RATE = 1e-5
 
@@ -28,6 +30,7 @@ MIN_LEARNING_RATE = 1e-5
 class Training:
     """How a method trains. ``head_lr`` None: ``lr``; ``head_epochs`` None: all epochs train the head too;
     ``part_from_epoch``: before it the adapter (prompt, LoRA) rests; ``clip_norm`` is for SPSA alone.
+    "cosine" falls over half a period to 1e-5, "quarter-cosine" over a quarter to 1.6 % (CODA-Prompt's and InfLoRA's).
     """
 
     epochs: int
@@ -38,8 +41,8 @@ class Training:
     part_from_epoch: int = 0
     optimiser: Literal["sgd", "adam"] = "sgd"
     weight_decay: float = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
-    head_schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
+    head_schedule: Schedule = "cosine"
     part_order: Order = "first"
     head_order: Order = "first"
     queries: int = 4
@@ -59,6 +62,27 @@ class Trainee:
     part: Sequence[nn.Parameter]
     head: Sequence[nn.Parameter]
     after_step: Callable[[], None] = lambda: None
+
+
+def fit_with_head(
+    problem: Problem,
+    task: TaskData,
+    how: Training,
+    head: Head,
+    part: Sequence[nn.Parameter],
+    represent: Callable[[Tensor], tuple[Tensor, Tensor | float]],
+    after_step: Callable[[], None] = lambda: None,
+    new_rows: Tensor | None = None,
+    also: tuple[int, ...] = (),
+) -> list[float]:
+    """Grow ``head`` by the task's classes and train it with ``part`` under the local loss; returns as ``fit``.
+
+    ``represent`` as in ``Trainee``; ``new_rows`` and ``also`` as in ``Head.begin``.
+    """
+    head.begin(task.class_ids, task.classes_seen, new_rows, also)
+    losses = fit(problem, task, Trainee(represent, head.loss, part, head.trained(), after_step), how)
+    head.end()
+    return losses
 
 
 def fit(problem: Problem, task: TaskData, trainee: Trainee, how: Training) -> list[float]:
@@ -204,12 +228,18 @@ def _optimiser(parameters: Sequence[nn.Parameter], how: Training, lr: float) -> 
 
 
 def _set_rate(
-    optimiser: torch.optim.Optimizer | None, lr: float, schedule: str, epoch: int, epochs: int
+    optimiser: torch.optim.Optimizer | None, lr: float, schedule: Schedule, epoch: int, epochs: int
 ) -> None:
-    if optimiser is None:
-        return
-    if schedule == "cosine":
-        low = min(MIN_LEARNING_RATE, lr)
-        lr = low + (lr - low) * (1 + math.cos(math.pi * min(epoch, epochs) / epochs)) / 2
-    for group in optimiser.param_groups:
-        group["lr"] = lr
+    if optimiser is not None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate(lr, schedule, epoch, epochs)
+
+
+def rate(lr: float, schedule: Schedule, epoch: int, epochs: int) -> float:
+    """The learning rate of ``epoch`` (from 0) out of ``epochs``."""
+    if schedule == "constant":
+        return lr
+    if schedule == "quarter-cosine":
+        return lr * math.cos(0.99 * math.pi / 2 * min(epoch, epochs - 1) / max(epochs - 1, 1))
+    low = min(MIN_LEARNING_RATE, lr)
+    return low + (lr - low) * (1 + math.cos(math.pi * min(epoch, epochs) / epochs)) / 2

@@ -3,7 +3,7 @@
     tokens   prompts put between the class token's place and the patches (L2P)
     prefix   extra keys and values in a block's attention (DualPrompt, CODA-Prompt)
     lora     something added to a block's keys and values (InfLoRA)
-    adapter  a small network in parallel to a block's MLP (ZO-FC, APER, EASE, LAE)
+    adapter  a small network in parallel to a block's MLP (ZO-FC, APER, EASE) or attention (LAE)
 
 What may surprise: the attention is written out instead of calling timm's ``Attention``, because prefixes and
 LoRA reach between its query, key and value. With nothing added it is timm's forward, and a test holds that.
@@ -28,11 +28,13 @@ Prefix = tuple[Tensor, Tensor]
 class Parts:
     """What is added, by block number from 0.
 
-    adapters: [B, T, D] after ``norm2`` -> [B, T, D]. lora: [B, T, D] after ``norm1`` -> what is added to
-    keys and to values, [B, T, D] each. prompts: [B, n, D] or None. watch: called with (block, input of qkv).
+    adapters: [B, T, D] after ``norm2`` -> [B, T, D]; beside_attention: the same after ``norm1``. lora: [B, T, D]
+    after ``norm1`` -> what is added to keys and to values, [B, T, D] each. prompts: [B, n, D] or None. watch:
+    called with (block, input of qkv).
     """
 
     adapters: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    beside_attention: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     lora: dict[int, Callable[[Tensor], tuple[Tensor, Tensor]]] = field(default_factory=dict)
     prefixes: dict[int, Prefix] = field(default_factory=dict)
     prompts: Tensor | None = None
@@ -54,10 +56,10 @@ def tokens(vit: Any, images: Tensor, parts: Parts = NOTHING) -> Tensor:
         n = block.norm1(x)
         if parts.watch is not None:
             parts.watch(index, n)
-        x = x + block.ls1(_attention(block.attn, n, parts.lora.get(index), parts.prefixes.get(index)))
+        mixed = block.ls1(_attention(block.attn, n, parts.lora.get(index), parts.prefixes.get(index)))
+        x = x + mixed + _beside(parts.beside_attention.get(index), n)
         n = block.norm2(x)
-        adapter = parts.adapters.get(index)
-        x = x + block.ls2(block.mlp(n)) + (0.0 if adapter is None else adapter(n))
+        x = x + block.ls2(block.mlp(n)) + _beside(parts.adapters.get(index), n)
     result: Tensor = vit.norm(x)
     return result
 
@@ -66,6 +68,10 @@ def features(vit: Any, images: Tensor, parts: Parts = NOTHING) -> Tensor:
     """The pooled feature [B, D] that the package's runtime gives too; parts must hold no prompts."""
     result: Tensor = vit.fc_norm(vit.pool(tokens(vit, images, parts)))
     return result
+
+
+def _beside(adapter: Callable[[Tensor], Tensor] | None, n: Tensor) -> Tensor | float:
+    return 0.0 if adapter is None else adapter(n)
 
 
 def _attention(
@@ -122,5 +128,9 @@ class Adapters(nn.Module):
         self.adapters = nn.ModuleList([Adapter(width, rank, activation, scale) for _ in blocks])
 
     def parts(self) -> Parts:
-        """These adapters as parts of a forward pass."""
-        return Parts(adapters=dict(zip(self.blocks, self.adapters, strict=True)))
+        """These adapters beside the MLPs, as parts of a forward pass."""
+        return Parts(adapters=self.by_block())
+
+    def by_block(self) -> dict[int, Callable[[Tensor], Tensor]]:
+        """Block number -> adapter."""
+        return dict(zip(self.blocks, self.adapters, strict=True))

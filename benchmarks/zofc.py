@@ -17,7 +17,7 @@ from typing import Literal
 
 from edge_zofc.benchmarks.common import Problem, TaskData
 from edge_zofc.benchmarks.heads import ClassMeans, Head
-from edge_zofc.benchmarks.training import Trainee, Training, fit
+from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import NOTHING, Adapters
 from torch import Tensor, nn
 
@@ -29,9 +29,9 @@ class AdapterAndHead:
         self,
         problem: Problem,
         how: Training,
-        blocks: tuple[int, ...] = (0, 1, 2, 3, 4),
-        rank: int = 5,
-        scale: float = 0.1,
+        blocks: tuple[int, ...],
+        rank: int,
+        scale: float,
         head_init: Literal["class-means", "random"] = "random",
         old_rows_too: bool = False,
     ) -> None:
@@ -45,12 +45,11 @@ class AdapterAndHead:
         """Both on one task."""
         rows = self._means(task) if self.head_init == "class-means" else None
         old = tuple(range(len(self.head.rows))) if self.old_rows_too else ()
-        self.head.begin(task.class_ids, task.classes_seen, rows, also=old)
         part: list[nn.Parameter] = [] if self.adapters is None else list(self.adapters.parameters())
-        trainee = Trainee(lambda x: (self._features(x), 0.0), self.head.loss, part, self.head.trained())
-        losses = fit(self.problem, task, trainee, self.how)
-        self.head.end()
-        return losses
+        return fit_with_head(
+            self.problem, task, self.how, self.head, part,
+            lambda x: (self._features(x), 0.0), new_rows=rows, also=old,
+        )  # fmt: skip
 
     def logits(self, inputs: Tensor) -> Tensor:
         """[B, C] for pictures, or for frozen features if there is no adapter."""

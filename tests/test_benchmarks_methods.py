@@ -180,6 +180,23 @@ def test_inflora_remembers_what_is_free_once_more_than_half_is_taken() -> None:
     assert float((one @ memory.basis).abs().max()) < 1e-4
 
 
+def test_inflora_remembers_the_fewest_directions_that_hold_the_share() -> None:
+    """Singular values 3, 2, 1 have the energies 9, 4, 1 of 14: 64 %, 93 %, 100 %."""
+    moment = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    for share, directions in ((0.6, 1), (0.9, 2), (0.95, 3)):
+        memory = inflora.DualGpm(8)
+        memory.update(moment, share)
+        assert memory.basis.shape == (8, directions)
+        memory.update(moment, share)  # what it holds already adds nothing
+        assert memory.basis.shape == (8, directions)
+    # Of a new task along an old direction (energy 4 of 5) only the rest needs room.
+    memory.update(torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])), 0.75)
+    assert memory.basis.shape == (8, 3)
+    memory.update(torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])), 0.95)
+    assert memory.basis.shape == (8, 4)
+    assert memory.avoids
+
+
 def test_l2p_chooses_by_key_and_learns_the_keys_it_chose() -> None:
     pool = l2p.PromptPool(4, 4, 2, 2)
     with torch.no_grad():
@@ -220,6 +237,31 @@ def test_coda_adds_up_components_by_attention() -> None:
     # Key (0, 1), attention (1, 1): cosine 1 for the first query, 0 for the second.
     assert keys.tolist() == [[[1.0, 2.0]], [[0.0, 0.0]]]
     assert values.tolist() == [[[3.0, 4.0]], [[0.0, 0.0]]]
+
+
+def test_laes_average_starts_from_the_first_task_and_follows_by_the_decay(
+    stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, asked = small("lae", tiny_problem(stream)), []
+    method.decay = 0.9
+
+    def two_steps(*args: Any) -> list[float]:
+        asked.append(args[2].part_from_epoch)
+        for _ in range(2):
+            with torch.no_grad():
+                for parameter in method.online.parameters():
+                    parameter += 1
+            args[6]()
+        return []
+
+    monkeypatch.setattr(lae, "fit_with_head", two_steps)
+    bias = method.online.adapters[0].up.bias  # zero at start
+    for task, expected in zip(method.problem.tasks, (2.0, 0.9 * (0.9 * 2 + 0.1 * 3) + 0.1 * 4), strict=True):
+        method.learn(task)
+        average = method.average.adapters[0].up.bias
+        torch.testing.assert_close(average, torch.full_like(average, expected))
+    assert float(bias[0].detach()) == 4.0
+    assert asked == [0, 1]  # the adapter rests from the second task on
 
 
 def test_lae_answers_with_the_larger_softmax_and_its_average_lags(stream: Path) -> None:

@@ -10,10 +10,20 @@ import torch
 from benchmark_problem import tiny_problem, write_stream
 from edge_zofc.benchmarks.common import validation_task
 from edge_zofc.benchmarks.heads import ClassMeans, Head
-from edge_zofc.benchmarks.training import Trainee, Training, _Directions, fit, spsa
+from edge_zofc.benchmarks.training import Trainee, Training, _Directions, fit, rate, spsa
 from torch import nn
 
 HOW = Training(2, 6, lr=0.1, queries=1, clip_norm=1e9)
+
+
+def test_learning_rates_fall_over_half_or_a_quarter_of_a_cosine() -> None:
+    assert [rate(2.0, "constant", epoch, 3) for epoch in range(3)] == [2.0, 2.0, 2.0]
+    half = [rate(2.0, "cosine", epoch, 4) for epoch in range(5)]
+    assert half == pytest.approx([2.0, 1.7071, 1.0, 0.2929, 0.0], abs=1e-4)
+    # cos(99 pi e / (200 (E - 1))): the first epoch at 1, the last at cos(89.1 degrees).
+    quarter = [rate(2.0, "quarter-cosine", epoch, 3) for epoch in range(3)]
+    assert quarter == pytest.approx([2.0, 2 * 0.7126, 2 * 0.0157], abs=1e-3)
+    assert rate(2.0, "quarter-cosine", 0, 1) == 2.0
 
 
 def test_one_query_on_a_line_is_exact() -> None:

@@ -67,6 +67,17 @@ def test_prompts_are_put_before_the_class_token_and_come_out_first() -> None:
     torch.testing.assert_close(swapped[:, 4:], out[:, 4:], rtol=1e-4, atol=1e-5)
 
 
+def test_an_adapter_beside_the_attention_sees_what_it_sees_and_adds_to_what_it_adds() -> None:
+    vit, seen = tiny_vit(depth=1), []
+    block = vit.blocks[0]
+    with torch.no_grad():
+        vit.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        features(vit, IMAGES, Parts(beside_attention={0: lambda n: 2 * n}))
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(IMAGES)))
+        x = x + block.attn(block.norm1(x)) + 2 * block.norm1(x)
+        torch.testing.assert_close(seen[0], x + block.mlp(block.norm2(x)), rtol=1e-4, atol=1e-5)
+
+
 def test_watch_sees_the_input_of_every_blocks_attention() -> None:
     seen: dict[int, torch.Tensor] = {}
     with torch.no_grad():
