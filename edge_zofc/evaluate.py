@@ -66,13 +66,21 @@ class Tally:
 
 
 def feature_statistics(
-    backbone: Backbone, adapters: list[np.ndarray], samples: list[Sample], classes: int, reader: PictureReader
+    backbone: Backbone,
+    adapters: list[np.ndarray],
+    samples: list[Sample],
+    classes: int,
+    reader: PictureReader,
+    scatter: bool = False,
 ) -> tuple[list[Statistics], list[int]]:
     """Statistics of the features under each adapter, and the positions of unreadable pictures.
 
-    ``classes`` is one more than the largest class id in ``samples``.
+    ``classes`` is one more than the largest class id in ``samples``. With ``scatter`` the first adapter's statistics
+    have their scatter, which only a closed-form head needs; the others are for class means.
     """
-    collectors = [Collector(classes, backbone.feature_size) for _ in adapters]
+    collectors = [
+        Collector(classes, backbone.feature_size, scatter and number == 0) for number in range(len(adapters))
+    ]
     unreadable: list[int] = []
 
     def load(index: int, out: np.ndarray) -> None:

@@ -6,6 +6,8 @@ Classes count as equally likely.
 
 What may surprise: only sums are kept, so memory is D x D + C x D numbers however many pictures are seen. A class
 learnt long ago keeps the sums of the adapter of its day; an adapter that has moved since makes them a little old.
+
+Of a ViT-B a D x D matrix of float64 is 4.5 MiB, so they are counted (``MATRICES``) and changed in place if possible.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MATRICES = 5
+"""float64 [D, D] alive at most while a run is learning: its own scatter, a task's, their sum, and of that the shrunk
+covariance and the solver's copy."""
 _RELATIVE_FLOOR = 1e-6
 """Of the mean variance: keeps the covariance invertible where a direction never varied (two pictures, say)."""
 
@@ -46,24 +51,31 @@ class Statistics:
 
 
 class Collector:
-    """Adds up one task's features, micro-batch by micro-batch, into ``Statistics``."""
+    """Adds up one task's features, micro-batch by micro-batch, into ``Statistics``.
 
-    def __init__(self, classes: int, feature_size: int) -> None:
+    Without ``scatter`` only sums and counts are kept, for class means, and the scatter is float64 [0, 0].
+    """
+
+    def __init__(self, classes: int, feature_size: int, scatter: bool = True) -> None:
         self._sums = np.zeros((classes, feature_size))
         self._counts = np.zeros(classes, np.int64)
-        self._moment = np.zeros((feature_size, feature_size))
+        self._moment = np.zeros((feature_size, feature_size) if scatter else (0, 0))
 
     def add(self, features: np.ndarray, labels: np.ndarray) -> None:
         """``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
         exact = features.astype(np.float64)
         np.add.at(self._sums, labels, exact)
         self._counts += np.bincount(labels, minlength=len(self._counts))
-        self._moment += exact.T @ exact
+        if self._moment.size:
+            self._moment += exact.T @ exact
 
     def statistics(self) -> Statistics:
         """What was added so far."""
         means = self._sums / np.maximum(self._counts, 1)[:, None]
-        scatter = self._moment - (self._counts[:, None] * means).T @ means
+        scatter = self._moment
+        if scatter.size:
+            scatter = (self._counts[:, None] * means).T @ means
+            np.subtract(self._moment, scatter, out=scatter)
         return Statistics(self._sums.copy(), self._counts.copy(), scatter)
 
 
@@ -84,12 +96,15 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:
-    """(1 - rho) S + rho tr(S)/D I, float64 [D, D], with OAS's rho for ``samples`` observations."""
+    """``covariance`` S float64 [D, D], changed in place to (1 - rho) S + rho tr(S)/D I, with OAS's rho for
+    ``samples`` observations.
+    """
     size = len(covariance)
     trace, squares = float(np.trace(covariance)), float(np.sum(covariance * covariance))
     spread = squares - trace * trace / size
     top = (1.0 - 2.0 / size) * squares + trace * trace
     rho = 1.0 if spread <= 0.0 else min(1.0, top / ((samples + 1.0 - 2.0 / size) * spread))
     mean_variance = max(trace / size, 1e-30)
-    ridge = (rho + _RELATIVE_FLOOR) * mean_variance
-    return np.asarray((1.0 - rho) * covariance + ridge * np.eye(size))
+    covariance *= 1.0 - rho
+    covariance.flat[:: size + 1] += (rho + _RELATIVE_FLOOR) * mean_variance
+    return covariance

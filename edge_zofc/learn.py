@@ -72,7 +72,10 @@ def _begin(session: Session, task: Task) -> None:
     first_new = len(state.progress.class_names)
     classes = max(first_new, max(task.class_ids) + 1)
     adapters = session.distinct_adapters()
-    found, unreadable = feature_statistics(session.backbone, adapters, samples, classes, session.reader())
+    scatter = state.statistics is not None
+    found, unreadable = feature_statistics(
+        session.backbone, adapters, samples, classes, session.reader(), scatter
+    )
     current, frozen = found[0], found[-1]
     session.check_skipped(task.name, len(unreadable), len(samples))
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
@@ -200,7 +203,7 @@ def _refreshed(session: Session, task: Task) -> Statistics | None:
         return None
     samples, known = list_samples(session.stream, task, "train"), len(state.progress.class_names)
     theta, reader = state.adapter.theta, session.reader(quiet=True)
-    (found,), _ = feature_statistics(session.backbone, [theta], samples, known, reader)
+    (found,), _ = feature_statistics(session.backbone, [theta], samples, known, reader, scatter=True)
     state.progress.forward_passes += len(samples)
     statistics = state.statistics.plus(found)
     state.head.rows, state.head.biases = solve(statistics)
