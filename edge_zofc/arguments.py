@@ -17,7 +17,7 @@ BUNDLE = Path("bundle")
 RUN = Path("run")
 _CHANGES = (
     "seed", "head", "augment", "epochs", "head_epochs", "batch_size", "queries", "query_form", "eps",
-    "adapter_lr", "head_lr",
+    "optimizer", "adapter_lr", "head_lr",
 )  # fmt: skip
 
 
@@ -264,7 +264,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", metavar="Q", type=int, help="random directions a step")
     parser.add_argument("--query-form", choices=("one-sided", "two-sided"))
     parser.add_argument("--eps", metavar="X", type=float, help="radius of a perturbation")
-    parser.add_argument("--adapter-lr", metavar="X", type=float)
+    parser.add_argument(
+        "--optimizer",
+        choices=("sgd", "sign", "conserve", "adam"),
+        help="what a step makes of the gradient estimate (default: sgd). All four are replayed from the journal: "
+        "each is elementwise, and conserve journals which of its three points it took",
+    )
+    parser.add_argument(
+        "--adapter-lr", metavar="X", type=float, help="default: the preset's; sign 5e-5, adam 5e-4"
+    )
     parser.add_argument("--head-lr", metavar="X", type=float)
 
 

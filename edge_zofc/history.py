@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc import journal, snapshot
-from edge_zofc.adapter import Adapter
 from edge_zofc.durable import RunLock
 from edge_zofc.errors import InputError
 from edge_zofc.learned import run_bundle
@@ -49,6 +48,7 @@ def read_history(run: Path) -> dict[str, Any]:
         "run": str(run),
         "bundle": str(bundle.folder),
         "seed": header.seed,
+        "optimizer": header.optimizer,
         "steps": progress.step,
         "tasks": tasks,
         "rollbacks_to": rollbacks,
@@ -101,9 +101,7 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
 def _state(run: Path, task: int | None) -> RunState:
     """The newest state (None) or that at the end of a task."""
     settings = read_settings(run)
-    bundle, options = run_bundle(settings, None), settings.run_options()
-    adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
+    state = RunState.of(run_bundle(settings, None), settings.run_options())
     if task is not None:
         state.restore(snapshot.load_task(run / STATE, task))
         return state

@@ -17,6 +17,10 @@
 
 All but steps hold zeros for rate and coefficients. ``journal.py`` says what the records mean.
 
+Version 1 is the journal of the optimizer "sgd". Any other (``adapter.py``) makes it version 2, which differs in
+the header's last field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records
+are the same; "conserve" writes the coefficients times 0, 1 or -1, as it chose.
+
 What may surprise: the CRC of a record depends on the header, so that old disk blocks of another run's journal
 do not pass for records of this one. A CRC-32 notices every error within 32 neighbouring bits, so every
 single wrong byte.
@@ -31,18 +35,22 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from edge_zofc.errors import DamagedFileError, InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest version that is read and written; a journal of "sgd" is still written as version 1."""
 MAGIC = b"EZOFCJNL"
 SCHEME = "philox4x64-10/1"
 """The directions of ``directions.py``: the only scheme that version 1 knows."""
 HEADER_BYTES = 108
+Optimizer = Literal["sgd", "sign", "conserve", "adam"]
+"""What replaying a step does with its coefficients; the names of ``adapter.py``."""
 INITIAL = -1
 """The task number of a rollback to the state before the first task."""
 
-_HEADER = struct.Struct("<8sHHffIQQ32s32s")
+_HEADER = struct.Struct("<8sHHffIQQ32s24s8s")
 _CRC = struct.Struct("<I")
 _FIXED_BYTES = 24
 
@@ -67,6 +75,7 @@ class Header:
     momentum: float
     queries: int
     directions: str = SCHEME
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", _float32(self.eps))
@@ -107,9 +116,11 @@ def encode_header(header: Header) -> bytes:
     fault = _header_fault(header)
     if fault:
         raise ValueError(f"{header} is no journal header: {fault}")
+    is_first = header.optimizer == "sgd"
     body = _HEADER.pack(
-        MAGIC, FORMAT_VERSION, header.queries, header.eps, header.momentum, header.record_bytes,
+        MAGIC, 1 if is_first else 2, header.queries, header.eps, header.momentum, header.record_bytes,
         header.seed, header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"),
+        b"" if is_first else header.optimizer.encode("ascii"),
     )  # fmt: skip
     return body + _CRC.pack(zlib.crc32(body))
 
@@ -126,16 +137,20 @@ def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
         raise DamagedFileError(
             f"{path} is damaged: the CRC-32 of its header does not fit; put back a good copy."
         )
-    _, version, queries, eps, momentum, size, seed, count, identity, scheme = _HEADER.unpack_from(raw)
+    _, version, queries, eps, momentum, size, seed, count, identity, scheme, name = _HEADER.unpack_from(raw)
     if version > FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {version}, this edge-zofc reads {FORMAT_VERSION}; update edge-zofc."
         )
-    name = scheme.rstrip(b"\0").decode("ascii", "replace")
-    header = Header(seed, identity.hex(), count, eps, momentum, queries, name)
+    if version == 1:
+        scheme, name = scheme + name, b"sgd"
+    directions, optimizer = (field.rstrip(b"\0").decode("ascii", "replace") for field in (scheme, name))
+    header = Header(
+        seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer)
+    )
     fault = _header_fault(header)
-    if version != FORMAT_VERSION or size != header.record_bytes:
-        fault = f"version {version} or record size {size} is impossible"
+    if version < 1 or (version == 1) != (optimizer == "sgd") or size != header.record_bytes:
+        fault = fault or f"version {version} or record size {size} is impossible"
     if fault:
         raise DamagedFileError(f"{path} is damaged: in its header {fault}; put back a good copy.")
     return header, zlib.crc32(raw[:-4])
@@ -206,6 +221,8 @@ def _header_fault(header: Header) -> str | None:
         return "the bundle identity is no SHA-256"
     if header.directions != SCHEME:
         return f"the scheme of directions {header.directions!a} is unknown"
+    if header.optimizer not in get_args(Optimizer):
+        return f"the optimizer {header.optimizer!a} is unknown"
     return None
 
 

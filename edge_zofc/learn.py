@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
+from edge_zofc.conserve import head_put_back_on_failure, of_best_side
 from edge_zofc.errors import DivergedError
 from edge_zofc.evaluate import Tally, evaluate_task, feature_statistics, floor_head, mean_rows
 from edge_zofc.head import cosine_rate
@@ -149,7 +151,8 @@ def _step(session: Session, picked: Picked) -> None:
     progress, optimiser = state.progress, state.optimiser
     started, step = time.monotonic(), progress.step
     trains_head = optimiser is not None and progress.epoch < options.head_epochs
-    base = (BASE,) if trains_head or options.query_form == "one-sided" else ()
+    looks_twice = options.optimizer == "conserve"
+    base = (BASE,) if trains_head or looks_twice or options.query_form == "one-sided" else ()
     wanted = base + queries(options.query_form, options.queries)
 
     found = session.batch_features(step, wanted, picked)  # [K, B, D]
@@ -160,14 +163,17 @@ def _step(session: Session, picked: Picked) -> None:
     # The cosine head's loss is over the task's classes, as in the paper; the solved head's over all seen.
     class_ids = np.arange(len(state.head.rows)) if optimiser is None else optimiser.class_ids
     labels = np.searchsorted(class_ids, [sample.class_id for _, sample in kept])
-    if optimiser is not None and trains_head:
-        rate = cosine_rate(options.head_lr, progress.epoch, options.head_epochs)
-        optimiser.step(features[0], labels, rate)
-    losses = state.head.losses(features, labels, class_ids)
-    loss = float(losses[0] if base else losses.mean())
-    _check_finite(session, losses)
-    raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, state.adapter.eps)
-    applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
+    with head_put_back_on_failure(state) if looks_twice else nullcontext():
+        if optimiser is not None and trains_head:
+            rate = cosine_rate(options.head_lr, progress.epoch, options.head_epochs)
+            optimiser.step(features[0], labels, rate)
+        losses = state.head.losses(features, labels, class_ids)
+        loss = float(losses[0] if base else losses.mean())
+        _check_finite(session, losses)
+        raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, state.adapter.eps)
+        applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
+        if looks_twice:
+            applied = of_best_side(session, kept, features[0], labels, class_ids, applied)
     session.record(Kind.STEP, applied, options.adapter_lr)
     state.adapter.apply(step, applied, options.adapter_lr)
 

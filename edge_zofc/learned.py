@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc import snapshot
-from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle, read_bundle
 from edge_zofc.errors import ImageError, InputError
@@ -88,9 +87,7 @@ def open_learned(run: Path, bundle_folder: Path | None = None) -> Learned:
     """Open a run's newest snapshot. Raises InputError if nothing was learnt yet."""
     settings = read_settings(run)
     bundle = run_bundle(settings, bundle_folder)
-    options = settings.run_options()
-    adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
+    state = RunState.of(bundle, settings.run_options())
     found = snapshot.load_latest(run / STATE)
     if found is not None:
         state.restore(found.snapshot)
@@ -98,7 +95,7 @@ def open_learned(run: Path, bundle_folder: Path | None = None) -> Learned:
         raise InputError(
             f"The run in {run} has learnt no class yet; go on with 'edge-zofc learn --run {run}'."
         )
-    return Learned(bundle, settings, adapter.theta, state.head, tuple(state.progress.class_names))
+    return Learned(bundle, settings, state.adapter.theta, state.head, tuple(state.progress.class_names))
 
 
 def open_backbone(learned: Learned, threads: int, micro_batch: int | None = None) -> Backbone:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from edge_zofc.adapter import Optimizer
 from edge_zofc.base_cost import BaseCost as BaseCost
 from edge_zofc.base_cost import measure_base as measure_base
 from edge_zofc.bundle import WEIGHTS, Manifest, Precision
@@ -69,6 +70,9 @@ _ARENA_OFF_FIXED, _ARENA_OFF_GROWING = 0.1, 0.4
 _ARENA_SECOND_SHAPE = 0.35
 # The arena asks for powers of two: the same run mapped 178 MiB beyond the 200 that it touched.
 _ARENA_RESERVED = 1.25
+# Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two
+# candidates and the copies that go into the graph.
+_MORE_VECTORS: dict[Optimizer, int] = {"sgd": 0, "sign": 0, "conserve": 4, "adam": 3}
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _MMAP_THRESHOLD_BYTES = 64 << 10
 
@@ -124,6 +128,7 @@ class _Work:
     classes: int
     threads: int
     picture_bytes: int
+    optimizer: Optimizer
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ def plan(
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
     picture_bytes: int | None = None,
+    optimizer: Optimizer = "sgd",
 ) -> MemoryPlan:
     """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
 
@@ -182,7 +188,7 @@ def plan(
     evaluations = evaluations_per_step(query_form, queries)
     if picture_bytes is None:
         picture_bytes = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * manifest.image.size**2
-    work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes)
+    work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes, optimizer)
     choices = list(_choices(work, micro_batch, parallel_queries, head_backend))
     for choice in choices:
         found = _planned(work, choice, budget_bytes)
@@ -251,11 +257,12 @@ def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
     yield PlanItem("activations", _activations(manifest, choice), 0, note)
     size, width = manifest.adapter.size, manifest.feature_size
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1)
+    copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[work.optimizer]
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
     # float32 once, and the losses' float64 with two temporaries.
-    features = work.evaluations * work.batch_size * width * (4 + 3 * 8)
-    yield PlanItem("features of a batch", features, 0, f"{work.evaluations} x {work.batch_size} x {width}")
+    evaluations = work.evaluations + (2 if work.optimizer == "conserve" else 0)
+    features = evaluations * work.batch_size * width * (4 + 3 * 8)
+    yield PlanItem("features of a batch", features, 0, f"{evaluations} x {work.batch_size} x {width}")
     # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
     yield PlanItem("head", work.classes * width * (5 * 4 + 4 * 8), 0, f"{work.classes} classes x {width}")
     pixels = 4 * 3 * manifest.image.size**2

@@ -37,7 +37,7 @@ def replay_run(
             f"{journal_path} belongs to another bundle than {bundle_folder} (SHA-256 of its bundle.json: "
             f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
         )
-    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum)
+    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer)
     steps = journal.replay(journal_path, adapter, until_step, until_task)
     write_atomic(out, save({"adapter": adapter.theta}))
     digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()

@@ -71,6 +71,7 @@ def result_of(bundle: Bundle, settings: Settings, progress: Progress, where: Cir
         "parallel_queries": where.parallel_queries,
         "queries": options.queries,
         "query_form": options.query_form,
+        "optimizer": options.optimizer,
         "head_backend": progress.head_backend,
         "precision": manifest.precision,
         "device_profile": where.device_profile,

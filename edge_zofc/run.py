@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc import journal, memory, snapshot
-from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.base_cost import measure_base
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
@@ -155,6 +154,7 @@ def make_plan(
         batch_size=options.batch_size,
         queries=options.queries,
         query_form=options.query_form,
+        optimizer=options.optimizer,
         classes=classes,
         threads=threads_of(profile),
         micro_batch=micro_batch,
@@ -276,8 +276,7 @@ def _open(
 ) -> Session:
     """Session, state, journal and log of a run, at its newest snapshot."""
     options = settings.run_options()
-    adapter = Adapter(bundle.initial_adapter(), options.seed, options.eps, options.momentum)
-    state = RunState.start(adapter, bundle.manifest.feature_size, options.head)
+    state = RunState.of(bundle, options)
     events = EventLog(request.run)
     stack.callback(events.close)
     found = snapshot.load_latest(request.run / STATE)
@@ -324,6 +323,7 @@ def _open_journal(
             state.adapter.eps,
             options.momentum,
             options.queries,
+            optimizer=options.optimizer,
         )
         return journal.Journal.create(path, header)
     if is_new and next(journal.read(path)[1], None) is not None:

@@ -20,7 +20,7 @@ from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
 from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError
 from edge_zofc.evaluate import PictureReader
-from edge_zofc.forward import query_features
+from edge_zofc.forward import LoadPicture, query_features
 from edge_zofc.guard import WINDOW, out_of_band
 from edge_zofc.images import load_test, load_train
 from edge_zofc.journal import Journal, Kind, Record
@@ -227,33 +227,48 @@ class Session:
             try:
                 return self._features(step, wanted, picked), picked
             except _Unreadable as lost:
-                # It could be read when the task began, so it vanished since: the batch goes on without it.
-                self._tell_skipped(lost.sample.path, lost.error)
-                task = self.state.current_task
-                task.unreadable.append(lost.position)
-                task.skipped_images += 1
-                self.check_skipped(task.name, task.skipped_images, task.train_images)
+                self.leave_out(lost.position, lost.sample, lost.error)
                 picked = [entry for entry in picked if entry[0] != lost.position]
         return None
 
     def _features(self, step: int, wanted: tuple[Query, ...], picked: Picked) -> np.ndarray:
+        load = self.loader(picked)
+
+        def load_or_lose(index: int, out: np.ndarray) -> None:
+            try:
+                load(index, out)
+            except ImageError as error:
+                raise _Unreadable(*picked[index], error) from error
+
+        return query_features(
+            self.backbone, self.state.adapter, step, wanted, len(picked), load_or_lose, self.checkpoint
+        )
+
+    def loader(self, picked: Picked) -> LoadPicture:
+        """Fills a place with one of the ``picked`` pictures under the training transform of the present epoch."""
         options, spec = self.options, self.bundle.manifest.image
         task_index, epoch = len(self.state.progress.tasks) - 1, self.state.progress.epoch
 
         def load(index: int, out: np.ndarray) -> None:
             position, sample = picked[index]
-            try:
-                if options.augment == "crop":
-                    key = (options.seed, task_index, epoch, position)
-                    load_train(sample.path, spec, key, normalise=options.normalise, out=out)
-                else:
-                    load_test(sample.path, spec, normalise=options.normalise, out=out)
-            except ImageError as error:
-                raise _Unreadable(position, sample, error) from error
+            if options.augment == "crop":
+                key = (options.seed, task_index, epoch, position)
+                load_train(sample.path, spec, key, normalise=options.normalise, out=out)
+            else:
+                load_test(sample.path, spec, normalise=options.normalise, out=out)
 
-        return query_features(
-            self.backbone, self.state.adapter, step, wanted, len(picked), load, self.checkpoint
-        )
+        return load
+
+    def leave_out(self, position: int, sample: Sample, error: ImageError) -> None:
+        """Go on without a picture that could be read when the task began, so that it vanished since.
+
+        Raises InputError as ``check_skipped``.
+        """
+        self._tell_skipped(sample.path, error)
+        task = self.state.current_task
+        task.unreadable.append(position)
+        task.skipped_images += 1
+        self.check_skipped(task.name, task.skipped_images, task.train_images)
 
     def picked(self, samples: list[Sample], order: np.ndarray) -> Picked:
         """The batch's pictures that could be read so far."""

@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_zofc.adapter import Adapter
+from edge_zofc.bundle import Bundle
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.head import Head, HeadBackend, HeadOptimiser
 from edge_zofc.lda import Statistics
-from edge_zofc.presets import HeadKind
+from edge_zofc.presets import HeadKind, Options
 from edge_zofc.snapshot import Snapshot
 
 Phase = Literal["idle", "training", "trained"]
@@ -108,6 +109,13 @@ class RunState:
     optimiser: HeadOptimiser | None = None
 
     @classmethod
+    def of(cls, bundle: Bundle, options: Options) -> RunState:
+        """The state of a new run with this bundle and these options."""
+        start = bundle.initial_adapter()
+        adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
+        return cls.start(adapter, bundle.manifest.feature_size, options.head)
+
+    @classmethod
     def start(cls, adapter: Adapter, feature_size: int, head_kind: HeadKind) -> RunState:
         """The state before the first task."""
         sums, head = np.zeros((0, feature_size), np.float64), Head.empty(feature_size)
@@ -142,7 +150,7 @@ class RunState:
         """Copies of everything, so that learning may go on while the snapshot is written."""
         arrays = {
             "theta": self.adapter.theta.copy(),
-            "velocity": self.adapter.velocity.copy(),
+            **{name: array.copy() for name, array in self.adapter.moments().items()},
             "rows": self.head.rows.copy(),
             "sigma": self.head.sigma.copy(),
             "class_sums": self.class_sums.copy(),
@@ -164,14 +172,16 @@ class RunState:
         arrays, feature_size = snapshot.arrays, self.head.rows.shape[1]
         count, size = len(progress.class_names), self.adapter.size
         _expect(arrays, "theta", np.float32, (size,))
-        _expect(arrays, "velocity", np.float32, (size,))
+        for name, array in self.adapter.moments().items():
+            _expect(arrays, name, array.dtype, array.shape)
         _expect(arrays, "rows", np.float32, (count, feature_size))
         _expect(arrays, "sigma", np.float32, (1,))
         _expect(arrays, "class_sums", np.float64, (count, feature_size))
         _expect(arrays, "class_counts", np.int64, (count,))
         self.progress = progress
         self.adapter.theta[:] = arrays["theta"]
-        self.adapter.velocity[:] = arrays["velocity"]
+        for name, array in self.adapter.moments().items():
+            array[:] = arrays[name]
         self.head.rows = arrays["rows"].copy()
         self.head.sigma = arrays["sigma"].copy()
         self.class_sums = arrays["class_sums"].copy()
