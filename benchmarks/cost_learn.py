@@ -7,6 +7,7 @@ beforehand. So the process's own peak RSS stands beside each limit: a limit abov
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -32,18 +33,22 @@ _MAIN = "import sys; from edge_zofc.cli import main; sys.exit(main())"
 
 @dataclass(frozen=True)
 class Learnt:
-    """How a ``learn`` process ended. ``code`` is negative for a signal; ``result`` is its ``--json``, or {}."""
+    """How a ``learn`` process ended. ``code`` is negative for a signal; ``result`` is its ``--json``, or {}.
+
+    ``steps`` is how many it was asked for, None where it was to learn its whole stream.
+    """
 
     code: int
     seconds: float
     result: dict[str, Any]
     message: str
     cgroup_peak_bytes: int | None
+    steps: int | None = STEPS
 
     @property
     def completed(self) -> bool:
         """Whether it did its steps."""
-        return self.code == 0 and self.result.get("steps") == STEPS
+        return self.code == 0 and self.steps in (None, self.result.get("steps"))
 
     @property
     def ending(self) -> str:
@@ -55,17 +60,21 @@ class Learnt:
         return f"exit {self.code}: {self.message[:160]}"
 
 
-def write_stream(folder: Path, count: int, side: int) -> Path:
-    """One task of two classes and ``count`` JPEGs to learn from, none to test with.
+def write_stream(
+    folder: Path, count: int, side: int, tasks: int = 1, classes: int = 2, tested: int = 0
+) -> Path:
+    """``tasks`` of ``classes`` new classes each, with ``count`` JPEGs to learn from and ``tested`` to test with.
 
-    One of them is a 12-megapixel picture as a camera takes it, which the plan makes room for.
+    The first is a 12-megapixel picture as a camera takes it, which the plan makes room for.
     """
     generator = np.random.default_rng(1993)
-    for index in range(count):
-        place = folder / "000_task" / "train" / f"class{index % 2}"
+    for task, (part, index) in itertools.product(
+        range(tasks), [*(("train", i) for i in range(count)), *(("test", i) for i in range(tested))]
+    ):
+        place = folder / f"{task:03d}_task" / part / f"class{task:03d}_{index % classes:03d}"
         place.mkdir(parents=True, exist_ok=True)
         coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        size = (side, side) if index else (4000, 3000)
+        size = (4000, 3000) if (task, part, index) == (0, "train", 0) else (side, side)
         Image.fromarray(coarse).resize(size).save(place / f"{index:04d}.jpg", quality=90)
     return folder
 
@@ -77,12 +86,16 @@ def learn(
     options: Sequence[str],
     limit_bytes: int | None = None,
     timeout_seconds: float = 1800.0,
+    steps: int | None = STEPS,
 ) -> Learnt:
-    """Two steps of ``edge-zofc learn`` in a child process, under a cgroup of ``limit_bytes`` where given."""
+    """``edge-zofc learn`` in a child process, under a cgroup of ``limit_bytes`` where given.
+
+    It does ``steps`` on a stream that is one batch long, or learns every task of its stream once (None).
+    """
     with tempfile.TemporaryDirectory(prefix="edge-zofc-bench-") as folder:
         command = [
-            *(sys.executable, "-c", _MAIN, "learn", "--json", "--max-steps", str(STEPS)),
-            *("--epochs", str(STEPS)),  # the stream is one batch long
+            *(sys.executable, "-c", _MAIN, "learn", "--json", "--epochs", str(steps or 1)),
+            *(() if steps is None else ("--max-steps", str(steps))),
             *(
                 "--bundle",
                 str(bundle.absolute()),
@@ -94,13 +107,13 @@ def learn(
             *("--memory-budget", f"{-(-budget_bytes // MIB)}MiB", *options),
         ]
         if limit_bytes is None:
-            return _run(command, None, timeout_seconds)
+            return _run(command, None, timeout_seconds, steps)
         drop_from_cache(bundle)
         with memory_cgroup(limit_bytes) as place:
-            return _run(command, place, timeout_seconds)
+            return _run(command, place, timeout_seconds, steps)
 
 
-def _run(command: list[str], place: Path | None, timeout_seconds: float) -> Learnt:
+def _run(command: list[str], place: Path | None, timeout_seconds: float, steps: int | None) -> Learnt:
     enter = [] if place is None else ["sh", "-c", f'echo $$ > "{place}/cgroup.procs" && exec "$@"', "sh"]
     started = time.monotonic()
     # This very package, in this very interpreter; the shell only moves itself into the cgroup before.
@@ -117,7 +130,7 @@ def _run(command: list[str], place: Path | None, timeout_seconds: float) -> Lear
     found = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     said = errors.strip().splitlines()
     peak = None if place is None else _peak(place)
-    return Learnt(process.returncode, seconds, found, said[-1] if said else "", peak)
+    return Learnt(process.returncode, seconds, found, said[-1] if said else "", peak, steps)
 
 
 def drop_from_cache(folder: Path) -> None:

@@ -37,6 +37,15 @@ COLUMNS: dict[str, Columns] = {
         "peak_anonymous_mib": ("anonymous", ".0f"),
         "cgroup_peak_mib": ("charged", "d"),
     },
+    "memory-flat": {
+        "bundle": ("bundle", ""),
+        "way": ("way", ""),
+        "varied": ("varied", ""),
+        "value": ("value", "d"),
+        "peak_rss_mib": ("peak RSS MiB", ".1f"),
+        "peak_anonymous_mib": ("anonymous", ".1f"),
+        "growth": ("growth", "+.1%"),
+    },
     "plan-accuracy": {
         "bundle": ("bundle", ""),
         "micro_batch": ("b", "d"),

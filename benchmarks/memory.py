@@ -3,6 +3,7 @@
     (no option)       every arm in its own process: peak memory, seconds a step
     --limits          the lowest cgroup limit for real `learn` processes, or one limit with --limit
     --plan-accuracy   predicted against measured peak of real `learn` processes
+    --flat            the peak of real `learn` processes over batch size, queries, tasks, classes and pictures
 
 What may surprise: the arms run one after the other, so only memory can be compared to the last digit; seconds are
 those of a machine at that moment. ``bench speed`` measures them in turn.
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="SIZE", help="with --limits: try this one, as budget and as limit")
     parser.add_argument("--heads", metavar="LIST", default="torch,numpy", help="with --limits")
     parser.add_argument("--plan-accuracy", action="store_true", help="predicted against measured peak")
+    parser.add_argument("--flat", action="store_true", help="the peak over batch, queries, tasks, pictures")
     parser.add_argument(
         "--bundle", metavar="FOLDER", type=Path, action="append", default=[], help="may be repeated"
     )
@@ -57,6 +59,8 @@ def main(options: argparse.Namespace) -> int:
             data = _limits(options, Path(folder))
         elif options.plan_accuracy:
             data = _plan_accuracy(options, Path(folder))
+        elif options.flat:
+            data = _flat(options, Path(folder))
         else:
             data = _arms(options, make_setup(options, Path(folder)))
     cost_tables.show(data, options.out, options.json)
@@ -137,6 +141,15 @@ def _plan_accuracy(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         raise InputError("--plan-accuracy needs --bundle FOLDER, a bundle of edge-zofc export.")
     machine = machine_state()
     return _data("plan-accuracy", measure_plans(options.bundle, folder, tell), machine, options)
+
+
+def _flat(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from edge_zofc.benchmarks.cost_flat import measure_flatness
+
+    if not options.bundle:
+        raise InputError("--flat needs --bundle FOLDER, a bundle of edge-zofc export.")
+    machine = machine_state()
+    return _data("memory-flat", measure_flatness(options.bundle, folder, tell), machine, options)
 
 
 def _data(
