@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc import journal, snapshot
-from edge_zofc.durable import RunLock
+from edge_zofc.durable import RunLock, check_folder
 from edge_zofc.errors import InputError
 from edge_zofc.learned import run_bundle
 from edge_zofc.metrics import summarise
@@ -80,6 +80,7 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
     Raises InputError if the task was not finished, RunLockedError while another process learns.
     """
     read_settings(run)
+    check_folder(run / STATE)
     with RunLock(run):
         found = snapshot.load_latest(run / STATE)
         if found is None:

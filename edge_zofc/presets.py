@@ -67,13 +67,14 @@ class Options:
     def check(self) -> Options:
         """Return self, or raise InputError that names the first option outside its limits."""
         for name, least, most in (("epochs", 0, 10_000), ("batch_size", 1, 65_536), ("queries", 1, 1024)):
-            _require(name, getattr(self, name), least, most)
-        _require("head_epochs", self.head_epochs, 0, self.epochs)
-        _require("seed", self.seed, 0, 2**63 - 1)
+            _require_whole(name, getattr(self, name), least, most)
+        _require_whole("head_epochs", self.head_epochs, 0, self.epochs)
+        _require_whole("seed", self.seed, 0, 2**63 - 1)
         for name in ("adapter_lr", "head_lr"):
             _require(name, getattr(self, name), 0, 100)
         _require("momentum", self.momentum, 0, 0.9999)
         _require("clip_norm", self.clip_norm, 0, 1e6)
+        _require("eps", self.eps, 0, 0.25)
         lattice_eps(self.eps)
         for name, allowed in _WORDS.items():
             if getattr(self, name) not in allowed:
@@ -122,7 +123,7 @@ def options_from_json(data: dict[str, Any]) -> Options:
     """Options from the dictionary that ``dataclasses.asdict`` gave. Raises InputError for anything else."""
     known = {field.name for field in fields(Options)}
     data = {**_LATER, **data}
-    if set(data) != known or data["preset"] not in get_args(PresetName):
+    if set(data) != known or data["preset"] not in list(get_args(PresetName)):
         raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
     return Options(**data).check()
 
@@ -132,6 +133,12 @@ def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]
     wanted = dict(changes) if preset is None else {"preset": preset, **changes}
     current = asdict(old)
     return [f"{name}: {current[name]} -> {value}" for name, value in wanted.items() if current[name] != value]
+
+
+def _require_whole(name: str, value: int, least: int, most: int) -> None:
+    _require(name, value, least, most)
+    if not isinstance(value, int):
+        raise InputError(f"{name.replace('_', '-')} is {value}, it must be a whole number.")
 
 
 def _require(name: str, value: float, least: float, most: float) -> None:

@@ -148,7 +148,7 @@ def check_result(result: dict[str, Any] | bytes, where: str = "result.json") -> 
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise DamagedFileError(
-            f"{where} is damaged at {printable(place)}: {printable(first['msg'])}; run learn again"
+            f"{where} is damaged at {printable(place)}: {printable(first['msg'])}; run learn again."
         ) from error
 
 
@@ -156,7 +156,7 @@ def read_result(run_folder: Path) -> RunResult:
     """Read ``R/result.json``; raises InputError if there is none, DamagedFileError if it is wrong."""
     path = run_folder / "result.json"
     if not path.exists():
-        raise InputError(f"{run_folder} holds no result.json: run edge-zofc learn first")
+        raise InputError(f"{run_folder} holds no result.json: run edge-zofc learn first.")
     return check_result(read_bounded(path, RESULT_LIMIT_BYTES), str(path))
 
 

@@ -18,7 +18,7 @@ from edge_zofc import journal, memory, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.base_cost import measure_base
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
-from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, make_folder, sweep
+from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, check_folder, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.head import HeadBackend, set_torch_threads
 from edge_zofc.learn import learn
@@ -89,6 +89,8 @@ def run_folder(request: Request) -> Iterator[None]:
     make_folder(request.run)
     with RunLock(request.run):
         for folder in (request.run, request.run / STATE, request.run / FROZEN):
+            if folder != request.run:
+                check_folder(folder)
             if folder.is_dir():
                 sweep(folder)
         yield

@@ -7,10 +7,10 @@ part of the state, so a step that is repeated after a power cut is counted once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge_zofc.adapter import Adapter
 from edge_zofc.bundle import Bundle
@@ -24,6 +24,10 @@ Phase = Literal["idle", "training", "trained"]
 """idle: between tasks; training: at ``epoch``/``batch``; trained: the task waits for its evaluation."""
 
 
+Natural = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -32,16 +36,16 @@ class TaskProgress(_Model):
     """One task as far as it is learnt; ``seconds`` is wall time of its training."""
 
     name: str
-    class_ids: list[int]
-    train_images: int = 0
-    test_images: int = 0
-    skipped_images: int = 0
-    steps: int = 0
-    seconds: float = 0.0
+    class_ids: Annotated[list[Natural], Field(min_length=1)]
+    train_images: Natural = 0
+    test_images: Natural = 0
+    skipped_images: Natural = 0
+    steps: Natural = 0
+    seconds: Seconds = 0.0
     first_loss: float | None = None
     last_loss: float | None = None
     fingerprint: str = ""
-    unreadable: list[int] = Field(default_factory=list)
+    unreadable: list[Natural] = Field(default_factory=list)
     """Positions in the task's training list that could not be decoded when the task began."""
     first_losses: list[float] = Field(default_factory=list)
     recent_losses: list[float] = Field(default_factory=list)
@@ -53,32 +57,53 @@ class Counts(_Model):
     at the last stage.
     """
 
-    correct: list[list[int | None]] = Field(default_factory=list)
-    correct_by_class: list[int] = Field(default_factory=list)
+    correct: list[list[Natural | None]] = Field(default_factory=list)
+    correct_by_class: list[Natural] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _is_a_triangle(self) -> Counts:
+        for index, row in enumerate(self.correct):
+            if len(row) != index + 1:
+                raise ValueError(f"row {index} of right answers has {len(row)} entries, not {index + 1}")
+        return self
 
 
 class Progress(_Model):
     """The part of the state that is not an array. ``total[j]`` is the number of test pictures of task j."""
 
     phase: Phase = "idle"
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    journal_records: int = 0
+    epoch: Natural = 0
+    batch: Natural = 0
+    step: Natural = 0
+    journal_records: Natural = 0
     class_names: list[str] = Field(default_factory=list)
     tasks: list[TaskProgress] = Field(default_factory=list)
     learner: Counts = Field(default_factory=Counts)
     floor: Counts = Field(default_factory=Counts)
-    total: list[int] = Field(default_factory=list)
-    total_by_class: list[int] = Field(default_factory=list)
-    forward_passes: int = 0
-    evaluation_forward_passes: int = 0
-    floor_forward_passes: int = 0
-    seconds: float = 0.0
-    peak_rss_bytes: int = 0
+    total: list[Natural] = Field(default_factory=list)
+    total_by_class: list[Natural] = Field(default_factory=list)
+    forward_passes: Natural = 0
+    evaluation_forward_passes: Natural = 0
+    floor_forward_passes: Natural = 0
+    seconds: Seconds = 0.0
+    peak_rss_bytes: Natural = 0
     peak_anonymous_bytes: int | None = None
     peak_file_bytes: int | None = None
     head_backend: HeadBackend = "torch"
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Progress:
+        classes = len(self.class_names)
+        if len(set(self.class_names)) < classes:
+            raise ValueError("a class stands in it twice")
+        if any(class_id >= classes for task in self.tasks for class_id in task.class_ids):
+            raise ValueError(f"a task has a class beyond the {classes} that there are")
+        if self.phase != "idle" and not self.tasks:
+            raise ValueError(f"the phase is {self.phase} and no task was begun")
+        for counts in (self.learner, self.floor):
+            if len(counts.correct) > min(len(self.tasks), len(self.total)) or len(self.total) > len(self.tasks):
+                raise ValueError(f"there are more accuracies than the {len(self.tasks)} tasks")
+        return self
 
 
 def progress_of(snapshot: Snapshot) -> Progress:
