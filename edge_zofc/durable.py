@@ -245,7 +245,8 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
                 f"{path} has {size_bytes} bytes where at most {limit_bytes} are possible; "
                 "put back a good copy or remove it."
             )
-        return file.read(limit_bytes)
+        # Not read(limit_bytes): that reserves as much at once, more than a process with a small budget may.
+        return file.read(size_bytes)
 
 
 def open_log(path: Path) -> BinaryIO:

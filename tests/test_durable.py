@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,17 @@ def test_a_log_is_rotated_past_its_limit_and_takes_at_most_two_files(tmp_path):
 
 
 # --- reading --------------------------------------------------------------------------------------------
+
+
+def test_reading_a_small_file_reserves_its_size_and_not_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1234")
+    tracemalloc.start()
+    try:
+        durable.read_bounded(tmp_path / "a", 1 << 28)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
 
 
 def test_a_file_at_the_limit_is_read_and_one_byte_more_is_refused(tmp_path):
