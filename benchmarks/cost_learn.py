@@ -113,7 +113,7 @@ def learn(
             return _run(command, place, timeout_seconds, steps)
 
 
-def _run(command: list[str], place: Path | None, timeout_seconds: float, steps: int | None) -> Learnt:
+def _run(command: list[str], place: Path | None, timeout_seconds: float, steps: int | None = STEPS) -> Learnt:
     enter = [] if place is None else ["sh", "-c", f'echo $$ > "{place}/cgroup.procs" && exec "$@"', "sh"]
     started = time.monotonic()
     # This very package, in this very interpreter; the shell only moves itself into the cgroup before.

@@ -37,6 +37,14 @@ COLUMNS: dict[str, Columns] = {
         "peak_anonymous_mib": ("anonymous", ".0f"),
         "cgroup_peak_mib": ("charged", "d"),
     },
+    "memory-against-predict": {
+        "bundle": ("bundle", ""),
+        "head": ("head", ""),
+        "micro_batch": ("b", "d"),
+        "learn_mib": ("learn, peak RSS MiB", ".1f"),
+        "predict_mib": ("predict, peak RSS MiB", ".1f"),
+        "ratio": ("learn / predict", ".2f"),
+    },
     "memory-flat": {
         "bundle": ("bundle", ""),
         "way": ("way", ""),

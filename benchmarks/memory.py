@@ -4,6 +4,7 @@
     --limits          the lowest cgroup limit for real `learn` processes, or one limit with --limit
     --plan-accuracy   predicted against measured peak of real `learn` processes
     --flat            the peak of real `learn` processes over batch size, queries, tasks, classes and pictures
+    --against-predict the peak of `learn` over that of `predict` on the same run and pictures
 
 What may surprise: the arms run one after the other, so only memory can be compared to the last digit; seconds are
 those of a machine at that moment. ``bench speed`` measures them in turn.
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", metavar="LIST", default="torch,numpy", help="with --limits")
     parser.add_argument("--plan-accuracy", action="store_true", help="predicted against measured peak")
     parser.add_argument("--flat", action="store_true", help="the peak over batch, queries, tasks, pictures")
+    parser.add_argument("--against-predict", action="store_true", help="peak of learn over peak of predict")
     parser.add_argument(
         "--bundle", metavar="FOLDER", type=Path, action="append", default=[], help="may be repeated"
     )
@@ -61,6 +63,8 @@ def main(options: argparse.Namespace) -> int:
             data = _plan_accuracy(options, Path(folder))
         elif options.flat:
             data = _flat(options, Path(folder))
+        elif options.against_predict:
+            data = _against_predict(options, Path(folder))
         else:
             data = _arms(options, make_setup(options, Path(folder)))
     cost_tables.show(data, options.out, options.json)
@@ -150,6 +154,16 @@ def _flat(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         raise InputError("--flat needs --bundle FOLDER, a bundle of edge-zofc export.")
     machine = machine_state()
     return _data("memory-flat", measure_flatness(options.bundle, folder, tell), machine, options)
+
+
+def _against_predict(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from edge_zofc.benchmarks.cost_predict import measure_against_predict
+
+    if not options.bundle:
+        raise InputError("--against-predict needs --bundle FOLDER, a bundle of edge-zofc export.")
+    machine = machine_state()
+    rows = measure_against_predict(options.bundle, options.batch_size, options.queries, folder, tell)
+    return _data("memory-against-predict", rows, machine, options)
 
 
 def _data(

@@ -202,7 +202,10 @@ def predict(options: argparse.Namespace) -> int:
     from edge_zofc.learned import predict as predict_pictures
 
     learned = open_learned(options.run, options.bundle)
-    backbone = open_backbone(learned, options.threads, min(len(options.images), 16))
+    # What the run's plan found room for is what this process may take, too.
+    backbone = open_backbone(
+        learned, options.threads, min(len(options.images), learned.settings.execution.micro_batch)
+    )
     found = predict_pictures(learned, backbone, options.images, options.top)
     answers: list[dict[str, Any]] = []
     for path, guesses in zip(options.images, found, strict=True):

@@ -19,6 +19,7 @@ from edge_zofc.errors import ImageError, InputError
 from edge_zofc.forward import readable_features
 from edge_zofc.head import Head
 from edge_zofc.images import load_test
+from edge_zofc.memory import give_freed_memory_back
 from edge_zofc.metrics import mean_per_class_accuracy
 from edge_zofc.run_folder import STATE, Settings, read_settings
 from edge_zofc.state import RunState
@@ -99,8 +100,10 @@ def open_learned(run: Path, bundle_folder: Path | None = None) -> Learned:
 
 
 def open_backbone(learned: Learned, threads: int, micro_batch: int | None = None) -> Backbone:
-    """A session with the settings of the run's own, one adapter at a time."""
+    """A session with the settings of the run's own, one adapter at a time, as thrifty as the run's."""
     execution = learned.settings.execution
+    if not execution.arena:
+        give_freed_memory_back()
     options = BackboneOptions(
         micro_batch=micro_batch or execution.micro_batch,
         threads=threads,
