@@ -142,8 +142,10 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.stream.is_dir():
         raise InputError(f"There is no stream {arguments.stream}; write one with 'edge-zofc split'.")
-    options = PRESETS[arguments.preset]
-    per_picture = options.queries + 1 if options.query_form == "one-sided" else 2 * options.queries + 1
+    from edge_zofc.benchmarks.runtime import forwards_a_picture, own_options
+
+    learn_options = shlex.split(arguments.learn_options)
+    options = own_options(arguments.preset, arguments.epochs, learn_options)
     return {
         "stream": str(arguments.stream.resolve()),
         "class_order": arguments.class_order,
@@ -153,10 +155,10 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "img_size": arguments.img_size,
         "preset": arguments.preset,
         "epochs": arguments.epochs,
-        "epoch_factor": per_picture if arguments.equal == "forwards" else 1,
+        "epoch_factor": forwards_a_picture(options) if arguments.equal == "forwards" else 1,
         "search": arguments.search,
         "threads": arguments.threads,
-        "learn_options": shlex.split(arguments.learn_options),
+        "learn_options": learn_options,
     }
 
 

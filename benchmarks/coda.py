@@ -78,7 +78,7 @@ class CodaPrompt:
     ) -> None:
         self.problem, self.how, self.penalty = problem, how, penalty
         self.components = {
-            block: Components(problem.width, size, length, len(problem.tasks)) for block in blocks
+            block: Components(problem.width, size, length, problem.task_count) for block in blocks
         }
         self.head = Head(problem.width, "linear")
 

@@ -52,7 +52,8 @@ class Cost:
 @dataclass
 class Problem:
     """``vit`` is a timm VisionTransformer, frozen and in eval mode; ``seed`` orders batches and crops;
-    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test.
+    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test;
+    ``task_count`` is the stream's, where ``tasks`` holds fewer (0: as many as ``tasks``).
     """
 
     vit: Any
@@ -63,9 +64,11 @@ class Problem:
     augment: Augment = "crop"
     cost: Cost = field(default_factory=Cost)
     evaluating: bool = False
+    task_count: int = 0
 
     def __post_init__(self) -> None:
         self.vit.eval().requires_grad_(False)
+        self.task_count = self.task_count or len(self.tasks)
 
     @property
     def width(self) -> int:

@@ -63,7 +63,7 @@ class InfLora:
         losses = fit_with_head(self.problem, task, self.how, self.head, current, represent)
         for up in current:
             up.requires_grad_(False)
-        share = self.lamb + (1 - self.lamb) * task.index / len(self.problem.tasks)
+        share = self.lamb + (1 - self.lamb) * task.index / self.problem.task_count
         for memory, moment in zip(self.memory, self._moments(task), strict=True):
             memory.update(moment, share)
         return losses

@@ -6,18 +6,22 @@ process that learnt, without torch's training machinery.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_zofc.benchmarks.cell import best
 from edge_zofc.benchmarks.names import SEARCH_FACTORS
 
+from edge_zofc import arguments
 from edge_zofc.bundle import read_bundle
 from edge_zofc.errors import InputError
-from edge_zofc.presets import PRESETS
+from edge_zofc.presets import Options, PresetName, make_options
 from edge_zofc.stream import list_samples, read_stream
 
 _CLI = "import sys; from edge_zofc.cli import main; sys.exit(main())"
@@ -28,14 +32,14 @@ _SAME_NAMES = (
 )  # fmt: skip
 
 
-def edge_zofc(arguments: list[str], folder: Path) -> dict[str, Any]:
-    """Run ``edge-zofc ARGUMENTS --json`` in ``folder`` and return its answer. Raises InputError if it fails."""
+def edge_zofc(words: list[str], folder: Path) -> dict[str, Any]:
+    """Run ``edge-zofc WORDS --json`` in ``folder`` and return its answer. Raises InputError if it fails."""
     # Its folder must not be a checkout of this project, whose edge_zofc/ would hide the installed package.
-    command = [sys.executable, "-c", _CLI, *arguments, "--json"]
+    command = [sys.executable, "-c", _CLI, *words, "--json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         tail = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise InputError(f"edge-zofc {arguments[0]} ended with exit code {done.returncode}: {tail[0]}")
+        raise InputError(f"edge-zofc {words[0]} ended with exit code {done.returncode}: {tail[0]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -45,15 +49,15 @@ def run_zofc(request: Any) -> dict[str, Any]:
     if request.bundle is None:
         raise InputError("zo-fc needs a bundle; give --bundle.")
     run = request.work / f"zo-fc-seed{request.seed}-run"
-    preset = PRESETS[request.preset]
-    searched: dict[str, float] = {}
-    factor = 1.0
+    searched, search_forwards, factor = {}, 0, 1.0
     if request.search > 1:
         part = _validation_stream(request.stream, request.work / f"validation-seed{request.seed}")
         for tried in SEARCH_FACTORS[: request.search]:
             shutil.rmtree(run, ignore_errors=True)
-            searched[str(tried)] = _learn(request, part, run, tried)["last_accuracy"] or 0.0
-        factor = float(max(searched, key=searched.__getitem__))
+            found = _learn(request, part, run, tried)
+            searched[str(tried)] = found["last_accuracy"] or 0.0
+            search_forwards += found["forward_passes"]
+        factor = best(searched)
     # A run of an unfinished cell is begun anew, so that its seconds are those of one process.
     shutil.rmtree(run, ignore_errors=True)
     result = _learn(request, request.stream, run, factor)
@@ -63,24 +67,40 @@ def run_zofc(request: Any) -> dict[str, Any]:
         "trainable_parameters": [size] * len(result["tasks"]),
         "losses": [[task["first_loss"], task["last_loss"]] for task in result["tasks"]],
         "backward_passes": 0,
-        "training": {
-            **result["options"],
-            "adapter_lr": preset.adapter_lr * factor,
-            "head_lr": preset.head_lr * factor,
-        },
+        "training": result["options"],
         "search": searched,
+        "search_forward_passes": search_forwards,
     }
 
 
+def own_options(preset: PresetName, epochs: int, learn_options: Sequence[str]) -> Options:
+    """The options that ``learn`` will have. Raises InputError; ends the process on words that it does not know."""
+    parser = argparse.ArgumentParser(prog="--learn-options", add_help=False)
+    arguments.learn(parser)
+    given = parser.parse_args(["--stream", ".", *learn_options])
+    changed = {**({"epochs": epochs} if epochs else {}), **arguments.changes(given)}
+    return make_options(given.preset or preset, changed)
+
+
+def forwards_a_picture(options: Options) -> int:
+    """Forward passes of ``learn`` for a picture and an epoch, the mean over the epochs, rounded."""
+    if options.query_form == "one-sided":
+        return options.queries + 1
+    with_head = options.head_epochs if options.head == "cosine" else 0
+    return round(2 * options.queries + with_head / max(options.epochs, 1))
+
+
 def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, Any]:
-    preset = PRESETS[request.preset]
-    arguments = ["learn", "--bundle", request.bundle, "--stream", stream, "--run", run]
-    arguments += ["--preset", request.preset, "--seed", request.seed]
+    options = own_options(request.preset, request.epochs, request.learn_options)
+    words = ["learn", "--bundle", request.bundle, "--stream", stream, "--run", run]
+    words += ["--preset", request.preset, "--seed", request.seed]
     if request.epochs:
-        arguments += ["--epochs", request.epochs]
+        words += ["--epochs", request.epochs]
+    words += request.learn_options
     if factor != 1.0:
-        arguments += ["--adapter-lr", preset.adapter_lr * factor, "--head-lr", preset.head_lr * factor]
-    edge_zofc([str(argument) for argument in [*arguments, *request.learn_options]], request.work)
+        # After the user's own, so that these are what counts.
+        words += ["--adapter-lr", options.adapter_lr * factor, "--head-lr", options.head_lr * factor]
+    edge_zofc([str(word) for word in words], request.work)
     found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
     return found
 

@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_losses(stream: Path) -> None:
 
 def wide_problem() -> Any:
     """What the constructors ask of a ViT-B problem of ten tasks, without a ViT-B."""
-    return SimpleNamespace(width=768, depth=12, tasks=[None] * 10)
+    return SimpleNamespace(width=768, depth=12, task_count=10)
 
 
 HOW = Training(1, 8, lr=0.01)
