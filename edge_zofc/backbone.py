@@ -76,7 +76,8 @@ class Backbone:
         except _RUNTIME_ERRORS as error:
             _raise_if_out_of_memory(error)
             raise DamagedFileError(
-                f"onnxruntime {ort.__version__} cannot open {bundle.graph_path}: {_first_line(error)}"
+                f"onnxruntime {ort.__version__} cannot open {bundle.graph_path}: {_first_line(error)}; "
+                "export the bundle again."
             ) from error
         side = bundle.manifest.image.size
         self._images = np.zeros((options.micro_batch, 3, side, side), np.float32)

@@ -13,6 +13,7 @@ rows are then those of an adapter that has moved.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from contextlib import nullcontext
@@ -76,7 +77,7 @@ def _begin(session: Session, task: Task) -> None:
     adapters = session.distinct_adapters()
     scatter = state.statistics is not None
     found, unreadable = feature_statistics(
-        session.backbone, adapters, samples, classes, session.reader(), scatter
+        session.backbone, adapters, samples, classes, session.reader(task.name, len(samples)), scatter
     )
     current, frozen = found[0], found[-1]
     session.check_skipped(task.name, len(unreadable), len(samples))
@@ -208,7 +209,7 @@ def _refreshed(session: Session, task: Task) -> Statistics | None:
     if state.statistics is None:
         return None
     samples, known = list_samples(session.stream, task, "train"), len(state.progress.class_names)
-    theta, reader = state.adapter.theta, session.reader(quiet=True)
+    theta, reader = state.adapter.theta, session.reader(task.name, len(samples), quiet=True)
     (found,), _ = feature_statistics(session.backbone, [theta], samples, known, reader, scatter=True)
     state.progress.forward_passes += len(samples)
     statistics = state.statistics.plus(found)
@@ -251,10 +252,12 @@ def _evaluate_one(session: Session, index: int, task: Task) -> Tally:
     """One task's tally; unreadable pictures are told when the task is evaluated for the first time."""
     state, is_new = session.state, index == len(session.state.progress.tasks) - 1
     samples = list_samples(session.stream, task, "test")
-    cache = session.folder / FROZEN / f"{index:03d}-{fingerprint(session.stream, task)[:16]}.f32"
+    # The rows in it carry class ids, so that they are part of its name.
+    key = hashlib.sha256(f"{fingerprint(session.stream, task)} {task.class_ids}".encode()).hexdigest()
+    cache = session.folder / FROZEN / f"{index:03d}-{key[:16]}.f32"
     floor = floor_head(state.class_sums, state.class_counts)
     skipped: list[Path] = []
-    reader = session.reader(skipped, quiet=not is_new)
+    reader = session.reader(task.name, len(samples), skipped, quiet=not is_new)
     tally = evaluate_task(
         session.backbone, state.head, state.adapter.theta, floor, session.frozen_theta, samples, cache, reader
     )

@@ -7,6 +7,7 @@ folder a run; a journal without a snapshot beside it holds nothing yet and is st
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -317,18 +318,23 @@ def _open_journal(
 ) -> journal.Journal:
     """The run's journal, cut back to the records that the snapshot knows; a new one for a new run."""
     kept = state.progress.journal_records
-    if is_new and not path.exists():
-        header = journal.Header(
-            options.seed,
-            bundle.identity,
-            state.adapter.size,
-            state.adapter.eps,
-            options.momentum,
-            options.queries,
-            optimizer=options.optimizer,
-        )
+    header = journal.Header(
+        options.seed,
+        bundle.identity,
+        state.adapter.size,
+        state.adapter.eps,
+        options.momentum,
+        options.queries,
+        optimizer=options.optimizer,
+    )
+    if is_new and not os.path.lexists(path):
         return journal.Journal.create(path, header)
     if is_new and next(journal.read(path)[1], None) is not None:
+    if journal.read(path)[0] != header:
+        raise DamagedFileError(
+            f"{path} is the journal of another run (its seed, bundle or options are not those in {SETTINGS}); "
+            "put back this run's own."
+        )
         # The first snapshot is older than the first record: its folder is lost or not mounted.
         raise DamagedFileError(
             f"{path} holds records but {path.parent / STATE} holds no snapshot; put the folder {STATE} back "

@@ -36,6 +36,7 @@ log = logging.getLogger("edge_zofc")
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
 MAX_SKIPPED_FRACTION = 0.1
+MAX_TOLD_SKIPPED = 1000
 
 Picked = list[tuple[int, Sample]]
 """Pictures of a batch with their positions in the task's training list."""
@@ -275,12 +276,23 @@ class Session:
         unreadable = set(self.state.current_task.unreadable)
         return [(int(i), samples[i]) for i in order if int(i) not in unreadable]
 
-    def reader(self, skipped_paths: list[Path] | None = None, quiet: bool = False) -> PictureReader:
-        """The test transform. An unreadable picture is told, unless ``quiet``, and added to ``skipped_paths``."""
+    def reader(
+        self, name: str, count: int, skipped_paths: list[Path] | None = None, quiet: bool = False
+    ) -> PictureReader:
+        """The test transform for the ``count`` pictures of task ``name``.
+
+        An unreadable one is told, unless ``quiet``, and added to ``skipped_paths``. Where far too many are, this gives
+        up as ``check_skipped`` does before all 100,000 of them are listed.
+        """
+        lost = 0
 
         def skipped(path: Path, error: ImageError) -> None:
+            nonlocal lost
+            lost += 1
             if not quiet:
                 self._tell_skipped(path, error)
+                if lost > MAX_TOLD_SKIPPED:
+                    self.check_skipped(name, lost, count)
             if skipped_paths is not None:
                 skipped_paths.append(path)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 from kill_points import CALLS, Killed, KillPoints
 from power_cut import Disk, RecordingFiles, disks_after_cut, lay_out
 from runs import go, without_times
@@ -186,20 +187,6 @@ def test_what_a_power_cut_leaves_after_any_call_goes_on_to_the_same_bits(
 
 # --- kill -9 ----------------------------------------------------------------------------------------------
 
-FORKS = """
-import json, os, sys
-from edge_zofc import cli, progress, report, run
-for line in sys.stdin:
-    if not (child := os.fork()):
-        code = 1
-        try:
-            code = cli.main(json.loads(line))
-        finally:
-            os._exit(code)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
 
 def words(bundle: Bundle, stream: Path, run: Path, *more: str) -> list[str]:
     """A ``learn`` of 80 steps, a third of a second after the libraries are loaded."""
@@ -208,43 +195,11 @@ def words(bundle: Bundle, stream: Path, run: Path, *more: str) -> list[str]:
     return [*map(str, found), *more]
 
 
-class Forks:
-    """Runs ``edge-zofc`` in forks of a process that has loaded the libraries, which takes far longer than a run."""
-
-    def __init__(self) -> None:
-        self.parent = subprocess.Popen(
-            [sys.executable, "-c", FORKS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def start(self, arguments: list[str]) -> int:
-        """The process number of a new child."""
-        assert self.parent.stdin is not None
-        self.parent.stdin.write(json.dumps(arguments) + "\n")
-        self.parent.stdin.flush()
-        return self._number()
-
-    def end(self) -> int:
-        """The child's exit code, negative after a signal, once it has ended."""
-        return self._number()
-
-    def _number(self) -> int:
-        assert self.parent.stdout is not None
-        while True:  # --json is not given, so tables stand between our two numbers
-            line = self.parent.stdout.readline()
-            assert line, "the process that forks has ended"
-            if line.strip().lstrip("-").isdecimal():
-                return int(line)
-
-
 @pytest.fixture
-def forks() -> Iterator[Forks]:
-    found = Forks()
+def forks(tmp_path: Path) -> Iterator[Forks]:
+    found = Forks(tmp_path)
     yield found
-    found.parent.communicate()
+    found.close()
 
 
 def kill_until_done(forks: Forks, arguments: list[str], chance: random.Random, limit: int) -> int:
