@@ -26,6 +26,7 @@ from edge_zofc.base_cost import BaseCost as BaseCost
 from edge_zofc.base_cost import measure_base as measure_base
 from edge_zofc.bundle import WEIGHTS, Manifest, Precision
 from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.lda import MATRICES
 from edge_zofc.machine import cgroup_limit_bytes as cgroup_limit_bytes
 from edge_zofc.profiles import format_bytes
 from edge_zofc.usage import PeakSampler as PeakSampler
@@ -129,6 +130,7 @@ class _Work:
     threads: int
     picture_bytes: int
     optimizer: Optimizer
+    closed_form: bool
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,15 @@ def plan(
     head_backend: HeadBackend | None = None,
     picture_bytes: int | None = None,
     optimizer: Optimizer = "sgd",
+    closed_form: bool = False,
 ) -> MemoryPlan:
     """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
 
     ``classes`` C at the end of the stream; ``base`` from ``measure_base``; ``micro_batch``,
     ``parallel_queries`` and ``head_backend`` are kept where given; ``picture_bytes`` for decoding the largest
-    picture. Torch is taken wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the
-    shortfall and the nearest configuration that fits, InputError for a number below 1.
+    picture; ``closed_form`` for a head that is solved, with its covariance. Torch is taken wherever it fits at
+    all, then speed before thrift. Raises DoesNotFitError with the shortfall and the nearest configuration that
+    fits, InputError for a number below 1.
     """
     asked = {
         "batch-size": batch_size, "queries": queries, "threads": threads, "the memory budget": budget_bytes,
@@ -188,7 +192,17 @@ def plan(
     evaluations = evaluations_per_step(query_form, queries)
     if picture_bytes is None:
         picture_bytes = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * manifest.image.size**2
-    work = _Work(manifest, base, batch_size, evaluations, max(classes, 1), threads, picture_bytes, optimizer)
+    work = _Work(
+        manifest,
+        base,
+        batch_size,
+        evaluations,
+        max(classes, 1),
+        threads,
+        picture_bytes,
+        optimizer,
+        closed_form,
+    )
     choices = list(_choices(work, micro_batch, parallel_queries, head_backend))
     for choice in choices:
         found = _planned(work, choice, budget_bytes)
@@ -259,12 +273,15 @@ def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
     copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[work.optimizer]
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
-    # float32 once, and the losses' float64 with two temporaries.
+    # float32 once, and of one adapter the losses' float64 with two temporaries.
     evaluations = work.evaluations + (2 if work.optimizer == "conserve" else 0)
-    features = evaluations * work.batch_size * width * (4 + 3 * 8)
+    features = work.batch_size * width * (4 * evaluations + 3 * 8)
     yield PlanItem("features of a batch", features, 0, f"{evaluations} x {work.batch_size} x {width}")
     # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
     yield PlanItem("head", work.classes * width * (5 * 4 + 4 * 8), 0, f"{work.classes} classes x {width}")
+    if work.closed_form:
+        note = f"{MATRICES} matrices of {width} x {width}"
+        yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
     pixels = 4 * 3 * manifest.image.size**2
     yield PlanItem(
         "picture buffer", pixels * (b + 2), 0, f"{b} x 3 x {manifest.image.size} x {manifest.image.size}"

@@ -158,6 +158,7 @@ def make_plan(
         queries=options.queries,
         query_form=options.query_form,
         optimizer=options.optimizer,
+        closed_form=options.head == "lda",
         classes=classes,
         threads=threads_of(profile),
         micro_batch=micro_batch,
