@@ -330,12 +330,12 @@ def _open_journal(
     )
     if is_new and not os.path.lexists(path):
         return journal.Journal.create(path, header)
-    if is_new and next(journal.read(path)[1], None) is not None:
     if journal.read(path)[0] != header:
         raise DamagedFileError(
             f"{path} is the journal of another run (its seed, bundle or options are not those in {SETTINGS}); "
             "put back this run's own."
         )
+    if is_new and next(journal.read(path)[1], None) is not None:
         # The first snapshot is older than the first record: its folder is lost or not mounted.
         raise DamagedFileError(
             f"{path} holds records but {path.parent / STATE} holds no snapshot; put the folder {STATE} back "
