@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError("--seeds and --threads must be at least 1, and --epochs not negative.")
     out = arguments.out.resolve()
     settings = _settings(arguments)
-    _claim(out, settings)
+    claim(out, settings)
     if "zo-fc" in names and arguments.bundle is None:
         settings = {**settings, "bundle": str(_own_bundle(arguments, out))}
     seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
@@ -162,7 +162,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+def claim(out: Path, settings: dict[str, Any]) -> None:
     """Make the folders; keep the settings, or refuse a folder with others."""
     for name in ("cells", "logs", "work", "streams"):
         (out / name).mkdir(parents=True, exist_ok=True)
@@ -210,9 +210,6 @@ def _stream_of(seed: int, settings: dict[str, Any], out: Path) -> Path:
 
 def _run_cell(name: str, seed: int, stream: Path, settings: dict[str, Any], out: Path) -> bool:
     """Run one cell unless it is there; returns whether it is there now."""
-    cell = out / "cells" / f"{name}-seed{seed}.json"
-    if cell.exists():
-        return True
     request = {
         **{key: value for key, value in settings.items() if key != "class_order"},
         "stream": str(stream),
@@ -221,16 +218,24 @@ def _run_cell(name: str, seed: int, stream: Path, settings: dict[str, Any], out:
         "seed": seed,
         "work": str(out / "work"),
     }
-    asked = out / "work" / f"{name}-seed{seed}.request.json"
+    return run_request(f"{name}-seed{seed}", request, out)
+
+
+def run_request(name: str, request: dict[str, Any], out: Path) -> bool:
+    """Run the ``cell.Request`` as OUT/cells/NAME.json unless it is there; returns whether it is there now."""
+    cell = out / "cells" / f"{name}.json"
+    if cell.exists():
+        return True
+    asked = out / "work" / f"{name}.request.json"
     asked.write_text(json.dumps(request), encoding="utf-8")
-    log.info("running %s, seed %d", name, seed)
+    log.info("running %s", name)
     command = [sys.executable, "-m", "edge_zofc.benchmarks.cell", str(asked), str(cell)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(settings["threads"])}
-    with (out / "logs" / f"{name}-seed{seed}.txt").open("w", encoding="utf-8") as said:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(request["threads"])}
+    with (out / "logs" / f"{name}.txt").open("w", encoding="utf-8") as said:
         # Not from the present folder: a checkout's edge_zofc/ would hide the installed package.
         subprocess.run(  # noqa: S603
             command, cwd=out / "work", env=environment, stdout=said, stderr=subprocess.STDOUT, check=False
         )
     if not cell.exists():
-        log.warning("%s, seed %d failed; see %s", name, seed, said.name)
+        log.warning("%s failed; see %s", name, said.name)
     return cell.exists()

@@ -23,7 +23,10 @@ from edge_zofc.stream import read_stream
 
 
 class Request(BaseModel):
-    """What one cell is asked to do; paths are absolute. ``search`` counts the learning rates to try."""
+    """What one cell is asked to do; paths are absolute. ``search`` counts the learning rates to try.
+
+    ``adapter_lr`` and ``batch_size`` None: the preset's. Both are for ZO-FC's relatives in torch.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,6 +44,8 @@ class Request(BaseModel):
     threads: int
     work: Path
     learn_options: tuple[str, ...] = ()
+    adapter_lr: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass
@@ -186,7 +191,10 @@ def settings_of(request: Request) -> Any:
     from edge_zofc.bundle import read_bundle
 
     preset: Any = request.preset
-    settings = Settings(epochs=request.epochs, preset=preset, epoch_factor=request.epoch_factor)
+    settings = Settings(
+        epochs=request.epochs, preset=preset, epoch_factor=request.epoch_factor,
+        adapter_lr=request.adapter_lr, batch_size=request.batch_size,
+    )  # fmt: skip
     if request.bundle is None:
         return settings
     layout = read_bundle(request.bundle).manifest.adapter

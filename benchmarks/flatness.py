@@ -1,14 +1,14 @@
 """How flat is the minimum that a method found, and does it go with forgetting? (the ZO-FC paper's question)
 
-    python -m edge_zofc.benchmarks.flatness --stream S --methods zo-fc,fo-fc,zo-all --epochs 2 --out FILE.json
+    python -m edge_zofc.benchmarks.flatness --stream S --methods zo-fc-torch,fo-fc,zo-all --epochs 2 --out FILE.json
 
 On the *old* tasks' test pictures, with the cross-entropy over all classes seen, after each task but the first:
 
     gradient_rise   L(p + rho g / |g|) - L(p) along the true gradient g, the SAM-style rise (arXiv 2010.01412)
     mean_rise, max_rise   of L(p + r s) - L(p) over random sign vectors s: a ball of radius r in L-infinity
 
-What may surprise: everything is over the adapter and the trained rows together, as the authors' code has it; and zo-fc
-is run in torch here, because the device runtime has no gradient to ask for.
+What may surprise: everything is over the adapter and the trained rows together, as the authors' code has it; and
+ZO-FC is run in torch here, because the device runtime has no gradient to ask for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from typing import Any
 
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData, read_tasks
-from edge_zofc.benchmarks.methods import Settings, training
-from edge_zofc.benchmarks.training import Training
+from edge_zofc.benchmarks.methods import Settings, build
 from edge_zofc.benchmarks.zofc import AdapterAndHead
 from edge_zofc.export.backbones import load_backbone
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from torch.nn import functional
 from edge_zofc.presets import PRESETS
 from edge_zofc.stream import Sample, read_stream
 
-METHODS = ("zo-fc", "fo-fc", "zo-all", "fo-adapter+zo-head")
+METHODS = ("zo-fc-torch", "fo-fc", "zo-all", "fo-adapter+zo-head")
 RADIUS = 0.005
 RHO = 0.05
 
@@ -75,22 +74,6 @@ def rises(
     }
 
 
-def build(name: str, problem: Problem, settings: Settings) -> AdapterAndHead:
-    """The method in torch; zo-fc is SPSA on the adapter and first order on the head."""
-    how: Training = training("head" if name == "zo-fc" else name, settings)
-    if name == "zo-fc":
-        zeroth = training("zo-all", settings)
-        how = Training(
-            zeroth.epochs, how.batch_size, lr=zeroth.lr, head_lr=how.head_lr, head_epochs=how.head_epochs,
-            schedule="constant", part_order="zeroth", queries=zeroth.queries, two_sided=zeroth.two_sided,
-            eps=zeroth.eps, clip_norm=zeroth.clip_norm,
-        )  # fmt: skip
-    init: Any = "random" if settings.preset == "paper" else "class-means"
-    return AdapterAndHead(
-        problem, how, settings.blocks, settings.rank, settings.scale, init, old_rows_too=name == "zo-all"
-    )
-
-
 def measure(
     method: AdapterAndHead, problem: Problem, old: list[TaskData], pictures: int, directions: int
 ) -> dict[str, float]:
@@ -121,16 +104,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.flatness")
     parser.add_argument("--stream", type=Path, required=True)
-    parser.add_argument("--methods", default="zo-fc,fo-fc,zo-all", help=", ".join(METHODS))
+    parser.add_argument("--methods", default="zo-fc-torch,fo-fc,zo-all", help=", ".join(METHODS))
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--preset", choices=("edge", "paper"), default="edge")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--directions", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1993)
+    parser.add_argument("--adapter-lr", type=float, help="default: the preset's")
+    parser.add_argument("--batch-size", type=int, help="default: the preset's")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     loaded = load_backbone()
+    settings = Settings(
+        epochs=options.epochs,
+        preset=options.preset,
+        adapter_lr=options.adapter_lr,
+        batch_size=options.batch_size,
+    )
     answer: dict[str, Any] = {"rho": RHO, "radius": RADIUS, "methods": {}}
     for name in options.methods.split(","):
         torch.manual_seed(options.seed)
@@ -139,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             PRESETS[options.preset].normalise,
             PRESETS[options.preset].augment,
         )
-        method = build(name, problem, Settings(epochs=options.epochs, preset=options.preset))
+        method = build(name, problem, settings)
+        assert isinstance(method, AdapterAndHead)
         found: list[dict[str, float]] = []
         watched = _Watched(
             method,
@@ -153,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "after_task": found,
             **{key: known[key] for key in ("average_accuracy", "last_accuracy", "forgetting")},
         }
-        options.out.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(answer))  # noqa: T201
     return 0
 

@@ -30,7 +30,8 @@ class Settings:
 
     ``preset`` gives the values of ZO-FC and its relatives; ``epoch_factor`` multiplies the epochs of those
     that need one forward pass a picture (equal image-forwards); ``lr_factor`` is what the search varies;
-    ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for ZO-FC's relatives.
+    ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for ZO-FC's relatives, and ``adapter_lr``
+    and ``batch_size`` (None: the preset's) are for these alone.
     """
 
     epochs: int = 0
@@ -40,6 +41,8 @@ class Settings:
     blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
     rank: int = 5
     scale: float = 0.1
+    adapter_lr: float | None = None
+    batch_size: int | None = None
 
 
 _ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant")
@@ -108,13 +111,14 @@ def build(name: str, problem: Problem, settings: Settings) -> Method:
             # The edge preset may solve its head in closed form; the trained heads here start from class means.
             head_init="random" if settings.preset == "paper" else "class-means",
             old_rows_too=name == "zo-all",
+            up_only=name == "zo-fc-up",
         )
     return BUILD[name](problem, how)
 
 
 def training(name: str, settings: Settings) -> Training:
     """How ``name`` trains under ``settings``."""
-    how = HOW[name] if name in HOW else _zofc(name, settings.preset)
+    how = HOW[name] if name in HOW else _zofc(name, settings)
     if settings.epochs:
         share = (
             None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
@@ -127,10 +131,12 @@ def training(name: str, settings: Settings) -> Training:
     return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr)
 
 
-def _zofc(name: str, preset: PresetName) -> Training:
+def _zofc(name: str, settings: Settings) -> Training:
     """ZO-FC's own values, METHOD section 1 (paper) or the edge preset's, for its relatives."""
-    options = PRESETS[preset]
+    options = PRESETS[settings.preset]
     orders = {
+        "zo-fc-torch": ("zeroth", "first"),
+        "zo-fc-up": ("zeroth", "first"),
         "head": ("first", "first"),
         "fo-fc": ("first", "first"),
         "zo-all": ("zeroth", "zeroth"),
@@ -139,8 +145,8 @@ def _zofc(name: str, preset: PresetName) -> Training:
     part, head = orders[name]
     return Training(
         options.epochs,
-        options.batch_size,
-        lr=options.adapter_lr,
+        settings.batch_size or options.batch_size,
+        lr=options.adapter_lr if settings.adapter_lr is None else settings.adapter_lr,
         head_lr=options.head_lr,
         head_epochs=options.head_epochs if name != "fo-fc" else None,
         schedule="cosine" if part == "first" else "constant",

@@ -25,6 +25,11 @@ METHODS: dict[str, str] = {
     "coda-prompt": "CODA-Prompt (arXiv 2211.13218)",
     "coda-prompt-zo": "CODA-Prompt, zeroth order (ZO-Adam)",
 }
+EXPERIMENTS: dict[str, str] = {
+    "zo-fc-torch": "zo-fc in torch, where there is a gradient to compare with",
+    "zo-fc-up": "the same, of the adapter the up-projections alone",
+}
+"""Arms of ``bench questions``; no rows of their own in the comparison."""
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
 """What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all. Larger ones

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from edge_zofc import arguments
 from edge_zofc.bundle import read_bundle
 from edge_zofc.errors import InputError
 from edge_zofc.presets import Options, PresetName, make_options
+from edge_zofc.run_folder import EVENTS
 from edge_zofc.stream import list_samples, read_stream
 
 _CLI = "import sys; from edge_zofc.cli import main; sys.exit(main())"
@@ -65,7 +67,7 @@ def run_zofc(request: Any) -> dict[str, Any]:
     return {
         **{name: result[name] for name in _SAME_NAMES},
         "trainable_parameters": [size] * len(result["tasks"]),
-        "losses": [[task["first_loss"], task["last_loss"]] for task in result["tasks"]],
+        "losses": epoch_losses(run / EVENTS),
         "backward_passes": 0,
         "training": result["options"],
         "search": searched,
@@ -88,6 +90,18 @@ def forwards_a_picture(options: Options) -> int:
         return options.queries + 1
     with_head = options.head_epochs if options.head == "cosine" else 0
     return round(2 * options.queries + with_head / max(options.epochs, 1))
+
+
+def epoch_losses(events: Path) -> list[list[float]]:
+    """Of each task the mean loss of each epoch's steps, in order."""
+    found: dict[int, dict[int, list[float]]] = {}
+    for line in events.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if event["event"] == "task_started":
+            found[event["task"]] = {}
+        elif event["event"] == "step":
+            found[event["task"]].setdefault(event["epoch"], []).append(event["loss"])
+    return [[statistics.fmean(losses) for losses in epochs.values()] for epochs in found.values()]
 
 
 def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, Any]:

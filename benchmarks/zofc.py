@@ -4,6 +4,8 @@ head                 the head alone, first order
 fo-fc                both first order: the memory-hungry twin that ZO-FC is measured against
 zo-all               both by the same SPSA, old rows included: the naive way
 fo-adapter+zo-head   the orders swapped
+zo-fc-torch          zeroth order on the adapter, first on the head, for what the runtime cannot tell (``names.py``)
+zo-fc-up             the same on the up-projections alone; the down-projections keep their random start
 
 ZO-FC itself runs through the real runtime (``runtime.py``), not through this file.
 
@@ -34,10 +36,15 @@ class AdapterAndHead:
         scale: float,
         head_init: Literal["class-means", "random"] = "random",
         old_rows_too: bool = False,
+        up_only: bool = False,
     ) -> None:
         self.problem, self.how = problem, how
         self.head_init, self.old_rows_too = head_init, old_rows_too
         self.adapters = Adapters(problem.width, blocks, rank, "gelu", scale) if blocks else None
+        self.part: list[nn.Parameter] = []
+        if self.adapters is not None:
+            named = self.adapters.named_parameters()
+            self.part = [p for name, p in named if not up_only or ".up." in name]
         self.head = Head(problem.width, "cosine")
         self.frozen = self.adapters is None
 
@@ -45,9 +52,8 @@ class AdapterAndHead:
         """Both on one task."""
         rows = self._means(task) if self.head_init == "class-means" else None
         old = tuple(range(len(self.head.rows))) if self.old_rows_too else ()
-        part: list[nn.Parameter] = [] if self.adapters is None else list(self.adapters.parameters())
         return fit_with_head(
-            self.problem, task, self.how, self.head, part,
+            self.problem, task, self.how, self.head, self.part,
             lambda x: (self._features(x), 0.0), new_rows=rows, also=old,
         )  # fmt: skip
 
@@ -57,7 +63,7 @@ class AdapterAndHead:
 
     def parameters_of(self, task: TaskData) -> int:
         """The adapter's: 42,265 on blocks 0-4 of a ViT-B, the same on every task."""
-        return 0 if self.adapters is None else sum(p.numel() for p in self.adapters.parameters())
+        return sum(p.numel() for p in self.part)
 
     def _features(self, images: Tensor) -> Tensor:
         return self.problem.features(images, NOTHING if self.adapters is None else self.adapters.parts())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmark_problem import tiny_problem, write_stream
 from edge_zofc.benchmarks import flatness, methods
+from edge_zofc.benchmarks.zofc import AdapterAndHead
 from torch import nn
 
 
@@ -32,7 +33,8 @@ def test_of_a_bowl_every_sign_vector_rises_by_the_square_of_the_radius() -> None
 def test_a_trained_method_is_measured_and_left_as_it_is(name: str, tmp_path: Path) -> None:
     problem = tiny_problem(write_stream(tmp_path))
     settings = methods.Settings(epochs=1, blocks=(0, 1))
-    method = flatness.build(name, problem, settings)
+    method = methods.build(name, problem, settings)
+    assert isinstance(method, AdapterAndHead)
     for task in problem.tasks:
         method.learn(task)
     assert method.adapters is not None
