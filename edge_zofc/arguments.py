@@ -76,6 +76,7 @@ def split(parser: argparse.ArgumentParser) -> None:
 def plan(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``plan``."""
     _bundle(parser)
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="say what disk its tasks will take")
     _device(parser)
     _options(parser)
 

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
-from edge_zofc.durable import explained, open_plain, read_bounded
+from edge_zofc.durable import explained, is_there, open_plain, read_bounded
 from edge_zofc.errors import DamagedFileError, InputError
 
 FORMAT_VERSION = 1
@@ -245,7 +245,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises InputError if there is no bundle, DamagedFileError if what is there is not what was exported.
     """
     manifest_path = folder / MANIFEST
-    if not os.path.lexists(manifest_path):
+    if not is_there(manifest_path):
         raise InputError(
             f"There is no bundle in {folder} ({MANIFEST} is missing); "
             f"write one with 'edge-zofc export {folder}'."
@@ -283,7 +283,7 @@ def _parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 def _verify_file(path: Path, entry: FileEntry) -> None:
     # The names come from FILES alone, so no path can leave the folder; a link could, and is refused.
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise DamagedFileError(f"{path} is missing; copy the bundle again.")
     with open_plain(path) as file, explained(path, "read"):
         size = os.fstat(file.fileno()).st_size

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", demo, arguments.demo, "the whole road on what ships in the package: export, learn, report"),
         ("export", export, arguments.export, "write a bundle: a frozen ViT with a small adapter as ONNX"),
         ("split", split, arguments.split, "turn an ImageFolder into a class-incremental stream"),
-        ("plan", plan, arguments.plan, "predict the peak memory of learning, before it runs"),
+        ("plan", plan, arguments.plan, "predict the peak memory and the disk of learning, before it runs"),
         ("learn", learn, arguments.learn, "learn the tasks of a stream that a run has not learnt yet"),
         ("eval", evaluate, arguments.evaluate, "measure a run's accuracy on a stream's test pictures"),
         ("predict", predict, arguments.predict, "name pictures with what a run has learnt"),
@@ -128,21 +128,31 @@ def split(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Predict the peak memory of learning."""
+    """Predict the peak memory of learning, and the disk that it takes."""
     from edge_zofc.bundle import read_bundle
+    from edge_zofc.disk import disk_table, predict_disk, stream_sizes
     from edge_zofc.presets import make_options
     from edge_zofc.profiles import load_profile
     from edge_zofc.run import make_plan
 
+    bundle = read_bundle(options.bundle)
+    chosen = make_options(options.preset or "edge", arguments.changes(options))
+    tasks = stream_sizes(options.stream) if options.stream else ()
+    disk = predict_disk(bundle, chosen, tasks)
     found = make_plan(
-        read_bundle(options.bundle),
+        bundle,
         load_profile(options.device_profile),
-        make_options(options.preset or "edge", arguments.changes(options)),
+        chosen,
         budget_bytes=arguments.budget(options),
         micro_batch=options.micro_batch,
         parallel_queries=options.parallel_queries,
     )
-    return _print(options, dataclasses.asdict(found), lambda: _plan_table(found))
+    data = {
+        **dataclasses.asdict(found),
+        "disk": dataclasses.asdict(disk),
+        "disk_bytes": disk.bytes,
+    }
+    return _print(options, data, lambda: f"{_plan_table(found)}\n\n{disk_table(disk, len(tasks))}")
 
 
 def learn(options: argparse.Namespace) -> int:

@@ -222,6 +222,19 @@ def open_plain(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, be it a link to nowhere. Raises as ``explained`` where one may not look."""
+    try:
+        with explained(path, "looked at"):
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+    except ValueError:  # a zero byte in the name
+        return False
+    return True
+
+
 def check_folder(path: Path) -> None:
     """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
     with explained(path, "read"):

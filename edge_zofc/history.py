@@ -6,6 +6,7 @@ tasks that it undid count as not learnt, so the next ``learn`` learns them again
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from edge_zofc.durable import RunLock, check_folder
 from edge_zofc.errors import InputError
 from edge_zofc.learned import run_bundle
 from edge_zofc.metrics import summarise
-from edge_zofc.run_folder import JOURNAL, RESULT, STATE, EventLog, read_settings
+from edge_zofc.run_folder import FROZEN, JOURNAL, RESULT, STATE, EventLog, read_settings
 from edge_zofc.state import RunState, progress_of
 
 
@@ -43,7 +44,7 @@ def read_history(run: Path) -> dict[str, Any]:
     header, records = journal.read(run / JOURNAL)
     rollbacks = [record.task for record in records if record.kind is journal.Kind.ROLLBACK]
     sizes = {path.name: path.stat().st_size for path in sorted(run.iterdir()) if path.is_file()}
-    sizes[STATE] = sum(path.stat().st_size for path in (run / STATE).iterdir())
+    sizes |= {name: _folder_bytes(run / name) for name in (STATE, FROZEN)}
     return {
         "run": str(run),
         "bundle": str(bundle.folder),
@@ -68,7 +69,9 @@ def history_table(history: dict[str, Any]) -> str:
             f"{task['steps']:>6} {shown:>8}{mark}"
         )
     total = sum(history["bytes"].values())
-    lines.append(f"{history['steps']} steps; {total / 2**20:.1f} MiB on disk")
+    largest = sorted(history["bytes"].items(), key=lambda item: -item[1])[:4]
+    parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in largest)
+    lines.append(f"{history['steps']} steps; {total / 2**20:.1f} MiB on disk ({parts})")
     if history["rollbacks_to"]:
         lines.append("rolled back to task " + ", then ".join(map(str, history["rollbacks_to"])))
     return "\n".join(lines)
@@ -97,6 +100,15 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
     # result.json speaks of the state before; ``learn`` writes a new one.
     (run / RESULT).unlink(missing_ok=True)
     return {"run": str(run), "to_task": to_task, "steps": state.progress.step}
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder; another process may be learning, so that some may just have gone."""
+    total = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def _state(run: Path, task: int | None) -> RunState:

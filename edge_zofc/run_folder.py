@@ -14,7 +14,6 @@ What may surprise: events are written but not fsynced. They tell a story; nothin
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_zofc.bundle import Bundle
-from edge_zofc.durable import explained, open_log, read_bounded, rotate, write_atomic
+from edge_zofc.durable import explained, is_there, open_log, read_bounded, rotate, write_atomic
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.presets import Options, options_from_json
 
@@ -85,7 +84,7 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether the folder holds a run: something of the name of its settings, whatever that is."""
-    return os.path.lexists(folder / SETTINGS)
+    return is_there(folder / SETTINGS)
 
 
 def read_settings(folder: Path) -> Settings:

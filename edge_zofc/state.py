@@ -100,9 +100,9 @@ class Progress(_Model):
             raise ValueError(f"a task has a class beyond the {classes} that there are")
         if self.phase != "idle" and not self.tasks:
             raise ValueError(f"the phase is {self.phase} and no task was begun")
-        for counts in (self.learner, self.floor):
-            if len(counts.correct) > min(len(self.tasks), len(self.total)) or len(self.total) > len(self.tasks):
-                raise ValueError(f"there are more accuracies than the {len(self.tasks)} tasks")
+        rows = max(len(counts.correct) for counts in (self.learner, self.floor))
+        if not rows <= len(self.total) <= len(self.tasks):
+            raise ValueError(f"there are more accuracies than the {len(self.tasks)} tasks")
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,3 +46,30 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in result.items() if key not in _VARYING and "predicted" not in key}
     kept["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in result["tasks"]]
     return kept
+
+
+_TIMES = {"seconds", "peak_rss_bytes", "peak_anonymous_bytes", "peak_file_bytes"}
+
+
+def plain_state(found: snapshot.Snapshot) -> Any:
+    """A snapshot without times and memory: arrays as bytes, metadata as text."""
+    metadata = {key: value for key, value in found.metadata.items() if key not in _TIMES}
+    metadata["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in metadata["tasks"]]
+    arrays = {name: array.tobytes() for name, array in found.arrays.items()}
+    return arrays, json.dumps(metadata, sort_keys=True)
+
+
+def end_state(run: Path) -> dict[str, Any]:
+    """All that an uninterrupted and an interrupted run must have in common, bit for bit."""
+    newest = snapshot.load_latest(run / "state")
+    assert newest is not None
+    assert not newest.notes
+    tasks = snapshot.tasks(run / "state")
+    return {
+        "state": plain_state(newest.snapshot),
+        "ends": {task: plain_state(snapshot.load_task(run / "state", task)) for task in tasks},
+        "journal": hashlib.sha256((run / "journal.bin").read_bytes()).hexdigest(),
+        "result": without_times(json.loads((run / "result.json").read_text())),
+        "frozen": {p.name: p.read_bytes() for p in sorted((run / "frozen").iterdir())},
+        "leftovers": sorted(str(p.relative_to(run)) for p in run.rglob(".tmp-*")),
+    }
