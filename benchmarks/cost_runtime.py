@@ -14,9 +14,9 @@ from edge_zofc.benchmarks.cost_setup import CLASSES, SEED, Setup, labels, read_p
 from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import read_bundle
+from edge_zofc.cap import give_freed_memory_back
 from edge_zofc.forward import query_features
 from edge_zofc.head import Head, HeadBackend, HeadOptimiser
-from edge_zofc.memory import give_freed_memory_back
 from edge_zofc.spsa import BASE, Query, QueryForm, clip, coefficients, queries
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3

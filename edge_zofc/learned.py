@@ -15,11 +15,11 @@ import numpy as np
 from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle, read_bundle
+from edge_zofc.cap import give_freed_memory_back
 from edge_zofc.errors import ImageError, InputError
 from edge_zofc.forward import readable_features
 from edge_zofc.head import Head
 from edge_zofc.images import load_test
-from edge_zofc.memory import give_freed_memory_back
 from edge_zofc.metrics import mean_per_class_accuracy
 from edge_zofc.run_folder import STATE, Settings, read_settings
 from edge_zofc.state import RunState

@@ -1,40 +1,27 @@
-"""The memory plan: what a ``learn`` process will need at its peak, what to choose for a budget, and the cap.
+"""The memory plan: what a ``learn`` process will need at its peak, and what to choose for a budget.
 
 ``plan`` adds up items (anonymous and file-backed apart) for each configuration, from the fastest to the
-thriftiest, and takes the first whose peak fits the budget. ``enforce`` then limits this very process.
+thriftiest, and takes the first whose peak fits the budget.
 
 What may surprise: ``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set
-does, but RLIMIT_DATA sees neither it nor what is really touched: it counts private *writable mappings*,
-thread stacks and onnxruntime's mapping of the weights included. Those reservations are added to the limit, so the cap
-is looser than the budget by what ``MemoryPlan.reserved_bytes`` says.
+does; what is only reserved (thread stacks, the arena's blocks, onnxruntime's writable mapping of the weights) is
+``reserved_bytes``, which ``cap.py`` needs.
 """
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
-import numpy as np
-
 from edge_zofc.adapter import Optimizer
-from edge_zofc.base_cost import BaseCost as BaseCost
-from edge_zofc.base_cost import measure_base as measure_base
+from edge_zofc.base_cost import BaseCost
 from edge_zofc.bundle import WEIGHTS, Manifest, Precision
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.lda import MATRICES
-from edge_zofc.machine import cgroup_limit_bytes as cgroup_limit_bytes
 from edge_zofc.profiles import format_bytes
-from edge_zofc.usage import PeakSampler as PeakSampler
-from edge_zofc.usage import Usage as Usage
-from edge_zofc.usage import data_bytes
-from edge_zofc.usage import usage as usage
-
-log = logging.getLogger("edge_zofc")
+from edge_zofc.usage import stack_bytes
 
 MIB = 1 << 20
 HeadBackend = Literal["torch", "numpy"]
@@ -74,8 +61,6 @@ _ARENA_RESERVED = 1.25
 # Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two
 # candidates and the copies that go into the graph.
 _MORE_VECTORS: dict[Optimizer, int] = {"sgd": 0, "sign": 0, "conserve": 4, "adam": 3}
-_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
-_MMAP_THRESHOLD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -241,7 +226,7 @@ def _planned(work: _Work, choice: _Choice, budget_bytes: int) -> MemoryPlan:
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
-    reserved += (2 * work.threads + 1) * _stack_bytes()
+    reserved += (2 * work.threads + 1) * stack_bytes()
     return MemoryPlan(
         items=items,
         micro_batch=choice.micro_batch,
@@ -350,54 +335,3 @@ def _does_not_fit(work: _Work, budget: int, forced: list[str], allowed: list[_Ch
         smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
         advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
     return text + advice + "."
-
-
-def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
-    """Limit this process's RLIMIT_DATA so that its memory stays within the plan's budget; returns the limit.
-
-    Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory
-    may still grow to within the budget, plus the plan's reservations; a hard limit already set is kept.
-    With ``plan.arena`` off it also makes malloc return freed blocks at once (glibc). A failed allocation is then a
-    MemoryError. Returns None, with the reason logged, where it cannot: not Linux, or ``accelerator`` True
-    (a CUDA process reserves more address space than any such limit).
-    """
-    if not plan.arena:
-        give_freed_memory_back()
-    # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: now, then.
-    _ = np.ones((8, 8)) @ np.ones((8, 8))
-    mapped, here = data_bytes(), usage()
-    if accelerator or mapped is None or here.anonymous_bytes is None:
-        why = "an accelerator's driver reserves address space" if accelerator else "this is not Linux"
-        log.warning("The memory budget is planned but not enforced by RLIMIT_DATA: %s.", why)
-        return None
-    import resource
-
-    growth = plan.budget_bytes - plan.file_bytes - here.anonymous_bytes
-    limit = mapped + max(growth, 0) + plan.reserved_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    return limit
-
-
-def give_freed_memory_back() -> bool:
-    """Make glibc's malloc map every block from 64 KiB up, so that a freed one goes back at once.
-
-    Left alone, malloc raises its threshold with each large free and keeps the memory: activations of a ViT-B
-    run stayed at 111 MiB where 42 were in use. Returns False where malloc is not glibc's.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES) == 1
-
-
-def _stack_bytes() -> int:
-    """Address space that a new thread's stack reserves (8 MiB where it is not limited)."""
-    if not sys.platform.startswith("linux"):
-        return 0
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    return 8 * MIB if soft == resource.RLIM_INFINITY else min(soft, 64 * MIB)

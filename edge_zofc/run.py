@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_zofc import journal, memory, snapshot
+from edge_zofc import cap, journal, memory, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.base_cost import measure_base
 from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
@@ -111,7 +111,7 @@ def learn_locked(
         usage = stack.enter_context(PeakSampler())
         # A CUDA process reserves more address space than any cap on it could allow.
         providers = choose_providers(profile.session_providers())
-        memory.enforce(plan, accelerator=providers[0][0] != "CPUExecutionProvider")
+        cap.enforce(plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         session = _open(request, bundle, settings, plan, profile, usage, stack)
         session.on_step = on_step
         where = _Where(request, plan, profile)

@@ -11,6 +11,7 @@ spike may be missed.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,16 @@ def usage() -> Usage:
 
         return Usage(int(psutil.Process().memory_info().rss), None, None)
     return _from_statm(fields)
+
+
+def stack_bytes() -> int:
+    """Address space that a new thread's stack reserves (8 MiB where it is not limited)."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return 8 << 20 if soft == resource.RLIM_INFINITY else min(soft, 64 << 20)
 
 
 def data_bytes() -> int | None:
