@@ -64,6 +64,14 @@ COLUMNS: dict[str, Columns] = {
         "measured_mib": ("measured MiB", ".0f"),
         "error": ("error", "+.1%"),
     },
+    "speed-profile": {
+        "bundle": ("bundle", ""),
+        "micro_batch": ("b", "d"),
+        "parallel_queries": ("K", "d"),
+        "operator": ("operator", ""),
+        "milliseconds": ("ms a run", ".2f"),
+        "share": ("share", ".1%"),
+    },
     "speed": {
         "title": ("arm", ""),
         "seconds_per_step": ("s a step (median)", ".3f"),

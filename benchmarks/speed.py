@@ -21,6 +21,7 @@ from typing import Any, Literal
 from edge_zofc.benchmarks import cost_tables
 from edge_zofc.benchmarks.cost_arms import Arm, Child
 from edge_zofc.benchmarks.cost_setup import (
+    Setup,
     add_setup_arguments,
     describe,
     machine_state,
@@ -45,22 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", metavar="N", type=int, default=5, help="after one that is not counted (default: 5)"
     )
     parser.add_argument("--fast-micro-batch", metavar="N", type=int, default=8, help="(default: 8)")
+    parser.add_argument(
+        "--profile", action="store_true", help="instead: the operators' shares by onnxruntime's profiler"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print, and write below ``--out``."""
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}, it must be at least 1.")
-    arms = speed_arms(
-        chosen(options.precision, PRECISIONS, "precision"),
-        chosen(options.blocks, BLOCKS, "blocks"),
-        chosen(options.forms, FORMS, "forms"),
-        options.queries,
-        options.fast_micro_batch,
-    )
+    precisions = chosen(options.precision, PRECISIONS, "precision")
+    blocks = chosen(options.blocks, BLOCKS, "blocks")
+    forms = chosen(options.forms, FORMS, "forms")
     machine = machine_state()
     with tempfile.TemporaryDirectory(prefix="edge-zofc-bench-") as folder:
         setup = make_setup(options, Path(folder))
+        if options.profile:
+            data = _profiled(setup, [(p, b) for p in precisions for b in blocks], machine)
+            cost_tables.show(data, options.out, options.json)
+            return 0
+        arms = speed_arms(precisions, blocks, forms, options.queries, options.fast_micro_batch)
         write_bundles(setup, {(arm.precision, arm.blocks) for arm in arms if not arm.in_torch})
         with ExitStack() as stack:
             children = [stack.enter_context(Child(setup, arm)) for arm in arms]
@@ -75,6 +80,18 @@ def main(options: argparse.Namespace) -> int:
     }
     cost_tables.show(data, options.out, options.json)
     return 0
+
+
+def _profiled(setup: Setup, cases: list[tuple[str, str]], machine: dict[str, Any]) -> dict[str, Any]:
+    from edge_zofc.benchmarks.cost_profile import profile
+
+    write_bundles(setup, set(cases))
+    return {
+        "benchmark": "speed-profile",
+        "caption": describe(setup, machine),
+        "machine": machine,
+        "rows": profile(setup, cases),
+    }
 
 
 def speed_arms(

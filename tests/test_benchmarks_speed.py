@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from edge_zofc.benchmarks import speed
+from edge_zofc.benchmarks import cost_profile, speed
 from edge_zofc.benchmarks.cost_arms import Arm
+from edge_zofc.benchmarks.cost_setup import Setup, write_bundles
 
 from edge_zofc.errors import InputError
 
@@ -81,3 +82,25 @@ def test_a_round_runs_end_to_end(
     assert ours["above_forward"] > 0
     assert ours["spsa_to_this"] == pytest.approx(spsa["seconds_per_step"] / ours["seconds_per_step"])
     assert "| ZO-FC in place, early blocks, one-sided (fp32) |" in (tmp_path / "speed.md").read_text()
+
+
+def test_a_profile_tells_products_apart_and_takes_the_adapters_together() -> None:
+    def event(operator: str, name: str) -> dict[str, object]:
+        return {"cat": "Node", "name": f"{name}_kernel_time", "args": {"op_name": operator}}
+
+    assert cost_profile.is_kernel(event("Gemm", "blocks.0.mlp.fc1"))
+    assert not cost_profile.is_kernel({"cat": "Session", "name": "session_initialization"})
+    assert cost_profile.kind(event("Gemm", "blocks.0.mlp.fc1")) == "Gemm fc1"
+    assert cost_profile.kind(event("Gelu", "blocks.0.mlp.gelu")) == "Gelu"
+    assert cost_profile.kind(event("Gelu", "blocks.0.adapter.gelu")) == "adapters, all operators"
+
+
+def test_the_shares_of_a_profile_add_up_to_one_for_each_run(tmp_path: Path) -> None:
+    setup = Setup(str(tmp_path), depth=2, batch_size=2, threads=1)
+    write_bundles(setup, {("fp32", "early")})
+    rows = cost_profile.profile(setup, [("fp32", "early")])
+    for shape in cost_profile.SHAPES:
+        shares = [row["share"] for row in rows if (row["micro_batch"], row["parallel_queries"]) == shape]
+        assert sum(shares) == pytest.approx(1.0)
+        assert shares == sorted(shares, reverse=True)
+    assert not list(tmp_path.rglob("profile*.json"))
