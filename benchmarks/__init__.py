@@ -10,6 +10,7 @@ NAMES = {
     "memory": "peak memory of learning and of first order, every arm in its own process",
     "speed": "seconds a step against first order and SPSA in torch",
     "accuracy": "every method on a stream: accuracy, forgetting, cost",
+    "questions": "the paper's own questions (a) to (g), each with a table and a sentence",
     "streams": "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream",
 }
 
