@@ -156,7 +156,7 @@ class Adapter:
 
     def moments(self) -> dict[str, np.ndarray]:
         """What the next step needs besides theta, by name: the arrays themselves, to be saved or overwritten."""
-        found = {"velocity": self.velocity}
+        found: dict[str, np.ndarray] = {"velocity": self.velocity}
         if self.optimizer == "adam":
             found |= {"second_moment": self.second_moment, "beta_powers": self.beta_powers}
         return found
