@@ -17,7 +17,7 @@ from edge_zofc.errors import DoesNotFitError
 from edge_zofc.head import HeadBackend
 from edge_zofc.presets import make_options
 from edge_zofc.profiles import load_profile
-from edge_zofc.run import make_plan
+from edge_zofc.settle import make_plan
 
 SLOWER = 1.5
 GRAIN_MIB = 16

@@ -133,7 +133,7 @@ def plan(options: argparse.Namespace) -> int:
     from edge_zofc.disk import disk_table, predict_disk, stream_sizes
     from edge_zofc.presets import make_options
     from edge_zofc.profiles import load_profile
-    from edge_zofc.run import make_plan
+    from edge_zofc.settle import make_plan
 
     bundle = read_bundle(options.bundle)
     chosen = make_options(options.preset or "edge", arguments.changes(options))

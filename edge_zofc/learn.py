@@ -65,7 +65,7 @@ def _learn_task(session: Session, task: Task) -> None:
         rates = session.options.adapter_lr, session.options.head_lr
         raise DivergedError(
             f"Task {task.name} diverged and the run is as it was before it. {error} Look at the task's pictures, "
-            f"or start a new run with smaller --adapter-lr and --head-lr (now {rates[0]} and {rates[1]})."
+            f"or go on with a smaller --adapter-lr or --head-lr (now {rates[0]} and {rates[1]})."
         ) from error
 
 

@@ -1,7 +1,8 @@
 """Every number that steers a run, and the two presets: ``paper`` to the letter, ``edge`` as measured best.
 
 What may surprise: the options are frozen into the run folder by the first ``learn`` on it. A later call on the
-same run may leave them out or repeat them, but not change them, because replay and resume depend on them.
+same run may leave them out or repeat them, but not change them, because replay and resume depend on them
+(``settle.py`` says which two may change between tasks).
 """
 
 from __future__ import annotations
@@ -128,11 +129,11 @@ def options_from_json(data: dict[str, Any]) -> Options:
     return Options(**data).check()
 
 
-def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> list[str]:
-    """What an explicit request changes about a run's frozen options, as "name: old -> new" texts."""
+def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:
+    """What an explicit request changes about a run's frozen options, as "old -> new" by name."""
     wanted = dict(changes) if preset is None else {"preset": preset, **changes}
     current = asdict(old)
-    return [f"{name}: {current[name]} -> {value}" for name, value in wanted.items() if current[name] != value]
+    return {name: f"{current[name]} -> {value}" for name, value in wanted.items() if current[name] != value}
 
 
 def _require_whole(name: str, value: int, least: int, most: int) -> None:

@@ -11,20 +11,18 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_zofc import cap, journal, memory, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
-from edge_zofc.base_cost import measure_base
-from edge_zofc.bundle import MIN_FIDELITY, Bundle, read_bundle
+from edge_zofc.bundle import Bundle, read_bundle
 from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, check_folder, make_folder, sweep
-from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
-from edge_zofc.head import HeadBackend, set_torch_threads
+from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.head import set_torch_threads
 from edge_zofc.learn import learn
-from edge_zofc.machine import board
-from edge_zofc.presets import Options, PresetName, differences, make_options
+from edge_zofc.presets import Options
 from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of
 from edge_zofc.run_folder import (
@@ -33,42 +31,17 @@ from edge_zofc.run_folder import (
     SETTINGS,
     STATE,
     EventLog,
-    Execution,
     Settings,
     is_run,
-    make_settings,
-    read_settings,
     write_result,
-    write_settings,
 )
 from edge_zofc.session import Session, Stopped
+from edge_zofc.settle import Request, check_trainable, settings_and_plan, threads_of
 from edge_zofc.state import RunState
 from edge_zofc.stream import Stream, fingerprint, read_stream
 from edge_zofc.usage import PeakSampler
 
 log = logging.getLogger("edge_zofc")
-
-SPARE_CLASSES = 100
-"""Classes that a plan makes room for beyond those of the stream: tasks may be added later."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``edge-zofc learn`` was asked. ``changes`` holds the options given explicitly; None: not given."""
-
-    bundle: Path
-    stream: Path
-    run: Path
-    profile: str = "auto"
-    budget_bytes: int | None = None
-    preset: PresetName | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    micro_batch: int | None = None
-    parallel_queries: int | None = None
-    max_steps: int | None = None
-    tasks: frozenset[str] | None = None
-    """Names of the task folders to look at; None: all of the stream."""
 
 
 def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> dict[str, Any]:
@@ -106,8 +79,8 @@ def learn_locked(
 ) -> dict[str, Any]:
     """``learn_run`` inside ``run_folder``."""
     with ExitStack() as stack:
-        settings, plan = _settings_and_plan(request, bundle, profile, stream)
-        _check_trainable(bundle, settings.run_options())
+        settings, plan = settings_and_plan(request, bundle, profile, stream)
+        check_trainable(bundle, settings.run_options())
         usage = stack.enter_context(PeakSampler())
         # A CUDA process reserves more address space than any cap on it could allow.
         providers = choose_providers(profile.session_providers())
@@ -133,41 +106,6 @@ def learn_locked(
         return _result(session, settings, where)
 
 
-def threads_of(profile: DeviceProfile) -> int:
-    """The profile's threads, at most as many as this machine has processors."""
-    return min(profile.threads, board().cpu_count)
-
-
-def make_plan(
-    bundle: Bundle,
-    profile: DeviceProfile,
-    options: Options,
-    budget_bytes: int | None = None,
-    classes: int = SPARE_CLASSES,
-    micro_batch: int | None = None,
-    parallel_queries: int | None = None,
-    head_backend: HeadBackend | None = None,
-) -> memory.MemoryPlan:
-    """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
-    if options.head == "lda":
-        head_backend = "numpy"  # solved, not trained: torch is never imported
-    return memory.plan(
-        bundle.manifest,
-        budget_bytes=budget_bytes or profile.learning_budget_bytes,
-        batch_size=options.batch_size,
-        queries=options.queries,
-        query_form=options.query_form,
-        optimizer=options.optimizer,
-        closed_form=options.head == "lda",
-        classes=classes,
-        threads=threads_of(profile),
-        micro_batch=micro_batch,
-        parallel_queries=parallel_queries,
-        head_backend=head_backend,
-        base=measure_base(),
-    )
-
-
 @dataclass(frozen=True)
 class _Where:
     request: Request
@@ -191,82 +129,6 @@ def _refuse_strangers(request: Request) -> None:
 
 def _is_leftover(path: Path) -> bool:
     return path.name == LOCK_FILE or (path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(SETTINGS))
-
-
-def _settings_and_plan(
-    request: Request, bundle: Bundle, profile: DeviceProfile, stream: Stream
-) -> tuple[Settings, memory.MemoryPlan]:
-    """The frozen settings of the run that is there, or those of a new one, written; and the plan for them."""
-    if not is_run(request.run):
-        options = make_options(request.preset or "edge", request.changes)
-        classes = len(stream.class_names) + SPARE_CLASSES
-        plan = make_plan(
-            bundle,
-            profile,
-            options,
-            request.budget_bytes,
-            classes,
-            request.micro_batch,
-            request.parallel_queries,
-        )
-        _check_trainable(bundle, options)
-        execution = Execution(
-            micro_batch=plan.micro_batch,
-            parallel_queries=plan.parallel_queries,
-            threads=threads_of(profile),
-            prepacking=plan.prepacking,
-            arena=plan.arena,
-            head_backend=plan.head_backend,
-        )
-        settings = make_settings(bundle, options, execution)
-        write_settings(request.run, settings)
-        return settings, plan
-    settings = read_settings(request.run)
-    if settings.bundle_identity != bundle.identity:
-        raise InputError(
-            f"The run in {request.run} belongs to another bundle than {request.bundle}; "
-            "name that bundle with --bundle, or give --run a new folder."
-        )
-    changed = differences(settings.run_options(), request.preset, request.changes)
-    if changed:
-        raise InputError(
-            f"The run in {request.run} was started with other options ({'; '.join(changed)}), which cannot change; "
-            "leave them out, or give --run a new folder."
-        )
-    return settings, _plan_again(request, bundle, profile, settings)
-
-
-def _plan_again(
-    request: Request, bundle: Bundle, profile: DeviceProfile, settings: Settings
-) -> memory.MemoryPlan:
-    """The plan with the shapes the run began with, so that its bits go on; with new ones if they do not fit."""
-    kept, options = settings.execution, settings.run_options()
-    try:
-        return make_plan(
-            bundle,
-            profile,
-            options,
-            request.budget_bytes,
-            micro_batch=request.micro_batch or kept.micro_batch,
-            parallel_queries=request.parallel_queries or kept.parallel_queries,
-            head_backend=kept.head_backend,
-        )
-    except DoesNotFitError:
-        log.warning(
-            "The shapes the run began with no longer fit; from here on its features round differently."
-        )
-        return make_plan(bundle, profile, options, request.budget_bytes)
-
-
-def _check_trainable(bundle: Bundle, options: Options) -> None:
-    fidelity = bundle.manifest.fidelity
-    value = fidelity.one_sided if options.query_form == "one-sided" else fidelity.two_sided
-    if value < MIN_FIDELITY:
-        raise InputError(
-            f"The bundle's precision {bundle.manifest.precision} keeps too little of the gradient: fidelity "
-            f"{value:.2f} for {options.query_form} queries, {MIN_FIDELITY} is needed; "
-            "export with --precision w8 or fp32."
-        )
 
 
 def _open(

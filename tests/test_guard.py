@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from kill_points import Killed, KillPoints
 from runs import FAST, final_bits, go, without_times
+from safetensors.numpy import load_file
 from small import write_small_stream
 
-from edge_zofc import journal
+from edge_zofc import journal, snapshot
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import Bundle
-from edge_zofc.errors import DivergedError
+from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.guard import FACTOR, SLACK, WINDOW, out_of_band
 from edge_zofc.head import Head
 from edge_zofc.history import read_history
 from edge_zofc.replay import replay_run
+from edge_zofc.run_folder import read_settings
 from edge_zofc.session import Session
+from edge_zofc.state import progress_of
 
 LONG = {**FAST, "epochs": 30, "queries": 1}
 
@@ -137,3 +140,76 @@ def test_a_kill_while_a_task_is_undone_is_made_up_for(
                 go(small_bundle, small_stream, run)
     again = go(small_bundle, small_stream, run)
     assert without_times(again) == without_times(go(small_bundle, small_stream, tmp_path / "whole"))
+
+
+# --- the way on ------------------------------------------------------------------------------------------
+
+
+def diverging(bundle: Bundle, tmp_path: Path) -> tuple[Path, Path, bytes]:
+    """A run whose second task diverges at its rate; (stream, run, the bits of before that task)."""
+    stream, run = write_small_stream(tmp_path / "stream", tasks=2), tmp_path / "run"
+    later = (stream / "001_task").rename(tmp_path / "later")
+    go(bundle, stream, run, changes=LONG)
+    later.rename(stream / "001_task")
+    before = final_bits(run)[0]
+    for _ in range(2):  # the same pictures at the same rate diverge again
+        with pytest.MonkeyPatch.context() as patch:
+            worse = Worse(patch, at=60 + 25, more=100.0)
+            with pytest.raises(DivergedError, match="go on with a smaller --adapter-lr"):
+                go(bundle, stream, run, changes=LONG, on_step=worse.follow)
+    return stream, run, before
+
+
+def test_after_a_divergence_a_smaller_rate_is_taken_from_the_next_task_on_and_replays(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    stream, run, before = diverging(small_bundle, tmp_path)
+    go(small_bundle, stream, run, changes={"adapter_lr": 0.001}, max_steps=75)
+    assert read_settings(run).run_options().adapter_lr == 0.001
+    with pytest.raises(InputError, match=r"adapter_lr: 0.001 -> 0.002\) can change between tasks only"):
+        go(small_bundle, stream, run, changes={"adapter_lr": 0.002})
+    result = go(small_bundle, stream, run, changes={})
+    assert result["options"]["adapter_lr"] == 0.001
+    rates = [r.learning_rate for r in journal.read(run / "journal.bin")[1] if r.kind is journal.Kind.STEP]
+    assert set(rates[:60]) == {np.float32(0.01)}
+    assert set(rates[-60:]) == {np.float32(0.001)}
+    out = tmp_path / "a.safetensors"
+    assert replay_run(small_bundle.folder, run / "journal.bin", out, None, None).steps == 120
+    assert load_file(out)["adapter"].tobytes() == final_bits(run)[0]
+    assert replay_run(small_bundle.folder, run / "journal.bin", out, None, 0).steps == 60
+    assert load_file(out)["adapter"].tobytes() == before
+
+
+def test_a_rate_that_no_run_has_and_any_other_change_are_refused(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    stream, run = write_small_stream(tmp_path / "stream", tasks=1), tmp_path / "run"
+    go(small_bundle, stream, run)
+    settings = (run / "settings.json").read_bytes()
+    with pytest.raises(InputError, match=r"eps: .* which cannot change"):
+        go(small_bundle, stream, run, changes={"eps": 0.01, "adapter_lr": 0.001})
+    with pytest.raises(InputError, match="adapter-lr is -1"):
+        go(small_bundle, stream, run, changes={"adapter_lr": -1})
+    assert (run / "settings.json").read_bytes() == settings
+
+
+@pytest.mark.parametrize("at", range(1, 30, 4))
+def test_a_kill_while_a_rate_is_changed_is_made_up_for(small_bundle: Bundle, tmp_path: Path, at: int) -> None:
+    stream, whole, run = (
+        write_small_stream(tmp_path / "stream", tasks=2),
+        tmp_path / "whole",
+        tmp_path / "run",
+    )
+    later = (stream / "001_task").rename(tmp_path / "later")
+    for folder in (whole, run):
+        go(small_bundle, stream, folder)
+    later.rename(stream / "001_task")
+    expected = go(small_bundle, stream, whole, changes={"adapter_lr": 0.001})
+    with pytest.MonkeyPatch.context() as patch:
+        KillPoints(patch, at)
+        with pytest.raises(Killed):
+            go(small_bundle, stream, run, changes={"adapter_lr": 0.001})
+    between = progress_of(snapshot.load_latest(run / "state").snapshot).phase == "idle"  # type: ignore[union-attr]
+    again = go(small_bundle, stream, run, changes={"adapter_lr": 0.001} if between else {})
+    assert without_times(again) == without_times(expected)
+    assert final_bits(run) == final_bits(whole)

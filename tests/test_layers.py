@@ -19,7 +19,7 @@ ROWS = (
     {"evaluate", "learned", "result", "disk"},
     {"session", "replay", "history"},
     {"conserve"},
-    {"learn", "progress"},
+    {"learn", "progress", "settle"},
     {"run", "records"},
     {"charts", "watch"},
     {"report", "doctor"},

@@ -32,8 +32,8 @@ from edge_zofc.journal import Header, Journal, Kind, Record, read, replay
 from edge_zofc.presets import make_options, options_from_json
 from edge_zofc.profiles import load_profile
 from edge_zofc.replay import replay_run
-from edge_zofc.run import make_plan
 from edge_zofc.session import Session
+from edge_zofc.settle import make_plan
 
 ALL: tuple[Optimizer, ...] = get_args(Optimizer)
 OTHERS = ("sign", "conserve", "adam")

@@ -59,5 +59,5 @@ def test_options_survive_json_and_nothing_else_does() -> None:
 
 def test_only_what_differs_is_named() -> None:
     options = make_options("edge", {"queries": 2})
-    assert differences(options, "edge", {"queries": 2}) == []
-    assert differences(options, "paper", {"queries": 3}) == ["preset: edge -> paper", "queries: 2 -> 3"]
+    assert differences(options, "edge", {"queries": 2}) == {}
+    assert differences(options, "paper", {"queries": 3}) == {"preset": "edge -> paper", "queries": "2 -> 3"}
