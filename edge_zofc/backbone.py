@@ -153,7 +153,8 @@ def _probe(provider: str) -> tuple[bool, str]:
 def _raise_if_out_of_memory(error: Exception) -> None:
     # onnxruntime raises its own exception types for a failed allocation, told apart by their text alone.
     text = str(error).lower()
-    if isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate" in text:
+    signs = ("bad_alloc", "failed to allocate", "pthread_create failed")
+    if isinstance(error, MemoryError) or any(sign in text for sign in signs):
         raise MemoryError(_first_line(error)) from error
 
 

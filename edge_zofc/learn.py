@@ -175,12 +175,12 @@ def _step(session: Session, picked: Picked) -> None:
         applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
         if looks_twice:
             applied = of_best_side(session, kept, features[0], labels, class_ids, applied)
-    session.record(Kind.STEP, applied, options.adapter_lr)
     state.adapter.apply(step, applied, options.adapter_lr)
-
     progress.step += 1
     progress.forward_passes += len(wanted) * len(kept)
     session.count_step(loss, norm, time.monotonic() - started)
+    # Last, as what fails before it is done again; a crash in between goes back to a snapshot all the same.
+    session.record(Kind.STEP, applied, options.adapter_lr, step=step)
     session.check_band()
 
 

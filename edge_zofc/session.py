@@ -1,8 +1,8 @@
 """What the loop stands on: an opened run that saves itself, tells what happens and makes room when memory runs out.
 
-What may surprise: a step changes nothing before all of its features are there. A signal, a full memory or an
-unreadable picture in the middle of it is therefore answered by forgetting the step, and the state that is
-saved is always that of a step's end.
+What may surprise: a step changes nothing before all of its features are there. A signal or an unreadable picture in
+the middle of it is therefore answered by forgetting the step, and the state that is saved is always that of a
+step's end. An allocation can fail anywhere, so that ``with_room`` puts back the whole state before it tries again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
+from edge_zofc.cap import give_freed_memory_back
 from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError
 from edge_zofc.evaluate import PictureReader
 from edge_zofc.forward import LoadPicture, query_features
@@ -131,11 +132,14 @@ class Session:
         log.info(text)
         self.events.write("note", text=text)
 
-    def record(self, kind: Kind, applied: np.ndarray | None = None, rate: float = 0.0) -> None:
-        """Append a journal record; it is on the disk when this returns."""
+    def record(
+        self, kind: Kind, applied: np.ndarray | None = None, rate: float = 0.0, step: int | None = None
+    ) -> None:
+        """Append a journal record (of the present ``step`` unless told); it is on the disk when this returns."""
         values = () if applied is None else tuple(float(value) for value in applied)
-        task, step = len(self.state.progress.tasks) - 1, self.state.progress.step
-        self.journal.append(Record(kind, task, step, rate, values))
+        progress = self.state.progress
+        number = progress.step if step is None else step
+        self.journal.append(Record(kind, len(progress.tasks) - 1, number, rate, values))
 
     def count_step(self, loss: float, norm: float, seconds: float) -> None:
         """Add a step that was done to the task's numbers and to the event log."""
@@ -193,30 +197,45 @@ class Session:
             raise Stopped(self.stop_signal)
 
     def with_room(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do ``work``; when memory runs out, halve the micro-batch and do it again.
+        """Do ``work``; when memory runs out, put the state back, halve the micro-batch and do it again.
 
-        Raises DoesNotFitError, with the state saved, when there is nothing left to halve.
+        ``work`` must write its journal record last. Raises DoesNotFitError, with the state saved, when there is
+        nothing left to halve.
         """
         while True:
-            try:
-                return work(*arguments)
-            except MemoryError as error:
-                old = self.backbone.options
-                smaller = _smaller(old)
-                if smaller is None:
-                    self.save()
-                    raise DoesNotFitError(
-                        f"An allocation failed with one picture and one adapter at a time ({error}); the state is "
-                        "saved: give a larger --memory-budget, or export with a smaller precision or image size."
-                    ) from error
-                self.events.write(
-                    "micro_batch_halved",
-                    **{"from": old.micro_batch, "to": smaller.micro_batch},
-                    reason=str(error) or "out of memory",
-                )
-                log.warning("Memory ran out: going on with micro-batch %d.", smaller.micro_batch)
-                self.backbone.close()
-                self.backbone = Backbone(self.bundle, smaller)
+            before = self.state.to_snapshot()
+            reason = _out_of_memory(work, *arguments)
+            if reason is None:
+                return
+            self.backbone.close()
+            self.state.restore(before)
+            self._reopen_smaller(reason)
+
+    def _reopen_smaller(self, reason: str) -> None:
+        """Open the next thriftier session that there is memory for. Raises as ``with_room``."""
+        old, why = self.backbone.options, reason
+        while (smaller := _smaller(old)) is not None:
+            self.events.write(
+                "micro_batch_halved", **{"from": old.micro_batch, "to": smaller.micro_batch}, reason=why
+            )
+            log.warning(
+                "Memory ran out: going on with micro-batch %d, %d adapter(s) a run%s.",
+                *(smaller.micro_batch, smaller.parallel_adapters, "" if smaller.arena else ", arena off"),
+            )
+            if not smaller.arena:
+                give_freed_memory_back()
+            why_not = _out_of_memory(self._open, smaller)
+            if why_not is None:
+                return
+            old, why = smaller, why_not
+        self.save()
+        raise DoesNotFitError(
+            f"An allocation failed with one picture and one adapter at a time ({why}); the state is saved: give a "
+            "larger --memory-budget, or export with a smaller precision or image size."
+        )
+
+    def _open(self, options: BackboneOptions) -> None:
+        self.backbone = Backbone(self.bundle, options)
 
     # --- pictures ---------------------------------------------------------------------------------------
 
@@ -318,9 +337,23 @@ class _Unreadable(Exception):  # noqa: N818 - carries a picture, is no error of 
 
 
 def _smaller(options: BackboneOptions) -> BackboneOptions | None:
-    """Half the micro-batch; once that is 1, one adapter at a time; None when both are."""
+    """Half the micro-batch; once that is 1, one adapter at a time; then without the arena; None after that."""
     if options.micro_batch > 1:
         return replace(options, micro_batch=options.micro_batch // 2)
     if options.parallel_adapters > 1:
         return replace(options, parallel_adapters=1)
+    if options.arena:
+        return replace(options, arena=False)
+    return None
+
+
+def _out_of_memory(work: Callable[..., None], *arguments: object) -> str | None:
+    """Do ``work``; returns why memory ran out, or None.
+
+    The exception ends here: its traceback would keep alive what the failed work had allocated, the session too.
+    """
+    try:
+        work(*arguments)
+    except MemoryError as error:
+        return str(error) or "out of memory"
     return None

@@ -172,7 +172,7 @@ class RunState:
         return tasks if self.progress.phase == "idle" else tasks[:-1]
 
     def to_snapshot(self) -> Snapshot:
-        """Copies of everything, so that learning may go on while the snapshot is written."""
+        """Copies of everything that learning changes in place; ``Statistics`` are replaced, never changed."""
         arrays = {
             "theta": self.adapter.theta.copy(),
             **{name: array.copy() for name, array in self.adapter.moments().items()},
@@ -183,9 +183,9 @@ class RunState:
         }
         if self.statistics is not None and self.head.biases is not None:
             arrays["biases"] = self.head.biases.copy()
-            arrays["feature_sums"] = self.statistics.sums.copy()
-            arrays["feature_counts"] = self.statistics.counts.copy()
-            arrays["feature_scatter"] = self.statistics.scatter.copy()
+            arrays["feature_sums"] = self.statistics.sums
+            arrays["feature_counts"] = self.statistics.counts
+            arrays["feature_scatter"] = self.statistics.scatter
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -203,7 +203,9 @@ class RunState:
         _expect(arrays, "sigma", np.float32, (1,))
         _expect(arrays, "class_sums", np.float64, (count, feature_size))
         _expect(arrays, "class_counts", np.int64, (count,))
-        self.progress = progress
+        # In place: whoever holds the progress goes on with what was restored.
+        for name in type(progress).model_fields:
+            setattr(self.progress, name, getattr(progress, name))
         self.adapter.theta[:] = arrays["theta"]
         for name, array in self.adapter.moments().items():
             array[:] = arrays[name]
