@@ -167,7 +167,7 @@ def _attention_of_class_token(attention: Any, n: Tensor) -> Tensor:
     keys, values = functional.linear(n, weight[width:], below).chunk(2, dim=-1)
 
     def heads(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
 
     mixed = functional.scaled_dot_product_attention(
         heads(query), heads(keys), heads(values), scale=attention.scale
