@@ -11,6 +11,7 @@ NAMES = {
     "speed": "seconds a step against first order and SPSA in torch",
     "accuracy": "every method on a stream: accuracy, forgetting, cost",
     "questions": "the paper's own questions (a) to (g), each with a table and a sentence",
+    "soak": "thousands of steps, watched for what grows, leaks or drifts; replaying against training",
     "streams": "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream",
 }
 

@@ -166,8 +166,8 @@ def bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        choices=("memory", "speed", "accuracy", "questions", "streams"),
-        help="memory, speed, accuracy, questions or streams",
+        choices=("memory", "speed", "accuracy", "questions", "soak", "streams"),
+        help="memory, speed, accuracy, questions, soak or streams",
     )
     parser.add_argument(
         "rest", metavar="...", nargs=argparse.REMAINDER, help="see 'edge-zofc bench NAME --help'"
