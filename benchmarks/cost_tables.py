@@ -152,10 +152,10 @@ def draw_memory(data: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(row["peak_rss_mib"] for row in rows))
     axes.set_xlabel(
-        "peak resident memory of the whole process, MiB (in brackets: relative to ZO-FC in place)"
+        "peak resident memory of the whole process, MiB (in brackets: over that of ZO-FC in place, torch head)"
     )
     axes.set_title("What one step takes in memory", loc="left")
-    figure.legend(loc="outside lower right", fontsize=8)
+    axes.legend(loc="upper right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.01, -0.03, data["caption"], fontsize=7)
+    figure.supxlabel(data["caption"], x=0.01, ha="left", fontsize=7)
     figure.savefig(path, bbox_inches="tight")
