@@ -1,5 +1,8 @@
 """APER with AdaptFormer (arXiv 2303.07338): adapt once, on the first task, then only take class means.
 
+``AperLda`` puts the linear discriminant of ``edge_zofc.lda`` on the same features, as RanPAC (arXiv 2307.02251) does
+its ridge head: what a frozen first-task adapter adds to the head that the edge preset has.
+
 What may surprise: the classifier that trains the adapter is thrown away. Every class, also of the first task, is
 classified by the cosine to its mean of [frozen feature ; adapted feature], 2D numbers.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import torch
 from edge_zofc.benchmarks.common import Problem, TaskData
-from edge_zofc.benchmarks.heads import ClassMeans, Head, cosines
+from edge_zofc.benchmarks.heads import ClassMeans, Discriminant, Head, cosines
 from edge_zofc.benchmarks.training import Training, fit_with_head
 from edge_zofc.benchmarks.vit_parts import Adapters
 from torch import Tensor
@@ -29,8 +32,7 @@ class Aper:
         losses: list[float] = []
         if task.index == 0:
             losses = train_adapters(self.problem, task, self.how, self.adapters)
-        for images, labels in self.problem.plain_batches(task.train):
-            self.means.add(self._both(images), labels, task.classes_seen)
+        self._classify(task)
         return losses
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -41,10 +43,30 @@ class Aper:
         """1,189,632 on the first task of a ViT-B at rank 64, then none."""
         return sum(p.numel() for p in self.adapters.parameters()) if task.index == 0 else 0
 
+    def _classify(self, task: TaskData) -> None:
+        for images, labels in self.problem.plain_batches(task.train):
+            self.means.add(self._both(images), labels, task.classes_seen)
+
     @torch.no_grad()
     def _both(self, images: Tensor) -> Tensor:
         plain, adapted = self.problem.features(images), self.problem.features(images, self.adapters.parts())
         return torch.cat([plain, adapted], dim=-1)
+
+
+class AperLda(Aper):
+    """The same adapter, classified by a linear discriminant on [frozen feature ; adapted feature]."""
+
+    def __init__(self, problem: Problem, how: Training) -> None:
+        super().__init__(problem, how)
+        self.head = Discriminant(2 * problem.width)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[B, C] for pictures."""
+        return self.head.logits(self._both(inputs))
+
+    def _classify(self, task: TaskData) -> None:
+        batches = self.problem.plain_batches(task.train)
+        self.head.take(((self._both(x), y) for x, y in batches), task.classes_seen, keep=True)
 
 
 def train_adapters(problem: Problem, task: TaskData, how: Training, adapters: Adapters) -> list[float]:

@@ -1,4 +1,5 @@
-"""Classifiers that grow: cosine (ZO-FC, arXiv 2510.21019) and linear rows, and closed-form class means.
+"""Classifiers that grow: cosine (ZO-FC, arXiv 2510.21019) and linear rows; class means and the runtime's linear
+discriminant in closed form.
 
 What may surprise: the rows being trained are a separate parameter that ``begin`` makes and ``end`` writes back.
 Old rows are no parameters meanwhile, so that neither weight decay nor a random direction moves them, as none
@@ -7,11 +8,14 @@ of their gradient under the local loss would. ``also`` names old rows that a nai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edge_zofc.lda import Collector, Statistics, solve
 
 
 class Head:
@@ -99,3 +103,29 @@ class ClassMeans:
     def rows(self) -> Tensor:
         """Unit-length means [C, F]; zeros for a class without pictures."""
         return functional.normalize(self.sums / self.counts.clamp(min=1)[:, None], dim=-1)
+
+
+class Discriminant:
+    """The runtime's head in closed form (``edge_zofc.lda``) over features of width F: logits = f W + b.
+
+    ``weights`` [F, C], ``bias`` [C]; ``seen`` holds the statistics of the tasks that were kept.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.seen = Statistics.empty(0, width)
+        self.weights, self.bias = torch.zeros(width, 0), torch.zeros(0)
+
+    def take(self, found: Iterable[tuple[Tensor, Tensor]], classes_seen: int, keep: bool) -> None:
+        """Solve for what was kept and ``found``, batches of features [B, F] and class ids; ``keep`` it too or not."""
+        collector = Collector(classes_seen, self.weights.shape[0])
+        for features, labels in found:
+            collector.add(features.detach().numpy(), labels.numpy())
+        everything = self.seen.plus(collector.statistics())
+        if keep:
+            self.seen = everything
+        rows, biases = solve(everything)
+        self.weights, self.bias = torch.from_numpy(rows.T.copy()), torch.from_numpy(biases)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[B, C] of features [B, F]: log-likelihoods up to a constant."""
+        return features @ self.weights + self.bias

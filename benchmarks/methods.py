@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_zofc.benchmarks.aper import Aper
+from edge_zofc.benchmarks.aper import Aper, AperLda
 from edge_zofc.benchmarks.coda import CodaPrompt
 from edge_zofc.benchmarks.common import Method, Problem
 from edge_zofc.benchmarks.dualprompt import DualPrompt
 from edge_zofc.benchmarks.ease import Ease
+from edge_zofc.benchmarks.fo_lda import AdapterAndLda
 from edge_zofc.benchmarks.inflora import InfLora
 from edge_zofc.benchmarks.l2p import L2p
 from edge_zofc.benchmarks.lae import Lae
+from edge_zofc.benchmarks.names import EQUAL_FORWARDS
 from edge_zofc.benchmarks.training import Training
 from edge_zofc.benchmarks.training_free import Lda, Ridge, SimpleCil
 from edge_zofc.benchmarks.zofc import AdapterAndHead
@@ -49,6 +51,7 @@ _ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_sc
 # Values from each paper or its public code; lr for SGD with momentum 0.9 where no optimiser is named.
 HOW: dict[str, Training] = {
     "aper-adapter": Training(20, 48, lr=0.01, weight_decay=5e-4),  # 2303.07338
+    "aper-lda": Training(20, 48, lr=0.01, weight_decay=5e-4),  # as aper-adapter
     "ease": Training(20, 48, lr=0.025, weight_decay=5e-4),  # 2403.12030
     "inflora": replace(_ADAM, epochs=20, lr=5e-4, schedule="quarter-cosine", head_schedule="quarter-cosine"),
     "lae": replace(_ADAM, lr=2.8e-3),  # 2303.10070
@@ -78,6 +81,7 @@ HOW |= {
 
 BUILD: dict[str, Callable[[Problem, Training], Method]] = {
     "aper-adapter": Aper,
+    "aper-lda": AperLda,
     "aper-zo": Aper,
     "ease": Ease,
     "ease-zo": Ease,
@@ -101,6 +105,8 @@ def build(name: str, problem: Problem, settings: Settings) -> Method:
     if name in ("ridge", "ranpac"):
         return Ridge(problem, 0 if name == "ridge" else 1000)
     how = training(name, settings)
+    if name == "fo-fc-lda":
+        return AdapterAndLda(problem, how, settings.blocks, settings.rank, settings.scale)
     if name not in BUILD:
         return AdapterAndHead(
             problem,
@@ -124,7 +130,7 @@ def training(name: str, settings: Settings) -> Training:
             None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
         )
         how = replace(how, epochs=settings.epochs, head_epochs=share)
-    if name in ("head", "fo-fc"):
+    if name in EQUAL_FORWARDS:
         heads = None if how.head_epochs is None else how.head_epochs * settings.epoch_factor
         how = replace(how, epochs=how.epochs * settings.epoch_factor, head_epochs=heads)
     head_lr = None if how.head_lr is None else how.head_lr * settings.lr_factor
@@ -139,6 +145,7 @@ def _zofc(name: str, settings: Settings) -> Training:
         "zo-fc-up": ("zeroth", "first"),
         "head": ("first", "first"),
         "fo-fc": ("first", "first"),
+        "fo-fc-lda": ("first", "first"),
         "zo-all": ("zeroth", "zeroth"),
         "fo-adapter+zo-head": ("first", "zeroth"),
     }
@@ -148,7 +155,7 @@ def _zofc(name: str, settings: Settings) -> Training:
         settings.batch_size or options.batch_size,
         lr=options.adapter_lr if settings.adapter_lr is None else settings.adapter_lr,
         head_lr=options.head_lr,
-        head_epochs=options.head_epochs if name != "fo-fc" else None,
+        head_epochs=options.head_epochs if name not in ("fo-fc", "fo-fc-lda") else None,
         schedule="cosine" if part == "first" else "constant",
         head_schedule="cosine" if head == "first" else "constant",
         part_order="first" if part == "first" else "zeroth",

@@ -9,10 +9,12 @@ METHODS: dict[str, str] = {
     "lda": "linear discriminant analysis on frozen features, OAS shrinkage (arXiv 1909.01520, 0907.4698)",
     "head": "first-order cosine head, frozen backbone",
     "zo-fc": "zeroth-order adapter, first-order head, through the device runtime (arXiv 2510.21019)",
-    "fo-fc": "the same adapter and head, both first order",
-    "zo-all": "the same, both zeroth order",
-    "fo-adapter+zo-head": "the same, orders swapped",
+    "fo-fc": "the same adapter and cosine head, both first order",
+    "fo-fc-lda": "the edge preset's adapter and closed-form head, the adapter first order",
+    "zo-all": "the adapter and the cosine head, both zeroth order",
+    "fo-adapter+zo-head": "the adapter first order, the cosine head zeroth order",
     "aper-adapter": "APER with AdaptFormer (arXiv 2303.07338)",
+    "aper-lda": "APER's adapter under the closed-form head of the edge preset",
     "aper-zo": "APER, zeroth order",
     "ease": "EASE (arXiv 2403.12030)",
     "ease-zo": "EASE, zeroth order",
@@ -34,5 +36,5 @@ TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
 """What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all. Larger ones
 come first, because a short stream gives a method far fewer steps than its paper did."""
-EQUAL_FORWARDS = frozenset({"head", "fo-fc"})
+EQUAL_FORWARDS = frozenset({"head", "fo-fc", "fo-fc-lda"})
 """Methods whose epochs are multiplied under ``--equal forwards``: one forward pass a picture and epoch."""

@@ -139,10 +139,10 @@ def test_a_picture_takes_as_many_forwards_as_its_options_say(
 def test_equal_forwards_leave_head_and_fo_fc_one_pass_short_of_zo_fc(stream: Path) -> None:
     """zo-fc: E (Q + 1) passes of training, one for class means, one to solve its head again: 12 for E = 2, Q = 4."""
     factor = runtime.forwards_a_picture(runtime.own_options("edge", 2, []))
-    for method in ("head", "fo-fc"):
+    for method, passes in (("head", 11), ("fo-fc", 11), ("fo-fc-lda", 12)):
         found = cell.run_in_torch(request(stream, method, epoch_factor=factor))
         assert found["training"]["epochs"] == 10
-        assert found["forward_passes"] == 48 * 11
+        assert found["forward_passes"] == 48 * passes
 
 
 def test_an_option_that_learn_does_not_know_is_told_before_anything_runs(
