@@ -159,7 +159,8 @@ def learn(options: argparse.Namespace) -> int:
     """Learn the pending tasks of a stream."""
     from edge_zofc.progress import StepProgress
     from edge_zofc.report import summary
-    from edge_zofc.run import Request, learn_run
+    from edge_zofc.run import learn_run
+    from edge_zofc.settle import Request
     from edge_zofc.watch import watch_run
 
     request = Request(

@@ -23,9 +23,10 @@ from edge_zofc import snapshot
 from edge_zofc.bundle import read_bundle
 from edge_zofc.errors import InputError
 from edge_zofc.profiles import load_profile
-from edge_zofc.run import Request, learn_locked, run_folder
+from edge_zofc.run import learn_locked, run_folder
 from edge_zofc.run_folder import STATE
 from edge_zofc.session import Session, Stopped
+from edge_zofc.settle import Request
 from edge_zofc.state import progress_of
 from edge_zofc.stream import numbered_tasks, read_stream
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from edge_zofc import snapshot
 from edge_zofc.bundle import Bundle
-from edge_zofc.run import Request, learn_run
+from edge_zofc.run import learn_run
 from edge_zofc.session import Session
+from edge_zofc.settle import Request
 
 FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
 _VARYING = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib", "stopped"}

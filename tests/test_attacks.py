@@ -20,7 +20,8 @@ from small import write_small_stream
 
 from edge_zofc.bundle import FILES, Bundle, read_bundle
 from edge_zofc.errors import DamagedFileError
-from edge_zofc.run import Request, learn_run
+from edge_zofc.run import learn_run
+from edge_zofc.settle import Request
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",

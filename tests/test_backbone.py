@@ -1,5 +1,10 @@
 """The session: the same numbers as torch, padding that does not show, K at once as K in turn."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +87,18 @@ def test_the_cpu_runs_a_node_and_a_foreign_provider_is_dropped() -> None:
     assert ("CPUExecutionProvider", True, "ran a node") in probe_providers()
     chosen = choose_providers([("NoSuchExecutionProvider", {"a": "b"})])
     assert chosen == (("CPUExecutionProvider", {}),)
+
+
+def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path: Path) -> None:
+    """onnxruntime's own telemetry would be, without a word, when it is imported."""
+    code = (
+        "import sys; from pathlib import Path; from edge_zofc.bundle import read_bundle\n"
+        "from edge_zofc.backbone import Backbone, BackboneOptions\n"
+        "Backbone(read_bundle(Path(sys.argv[1])), BackboneOptions(1))"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ from small import picture, write_small_stream
 
 from edge_zofc.bundle import Bundle
 from edge_zofc.errors import InputError
-from edge_zofc.run import Request
 from edge_zofc.session import Session
+from edge_zofc.settle import Request
 from edge_zofc.watch import POLL_SECONDS, QUIET_SECONDS, READY, Clock, Watcher, watch_run
 
 
