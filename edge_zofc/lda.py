@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MATRICES = 5
-"""float64 [D, D] alive at most while a run is learning: its own scatter, a task's, their sum, and of that the shrunk
-covariance and the solver's copy."""
+MATRICES = 3
+"""float64 [D, D] alive beside a run of the graph: the run's own scatter, a task's, and a micro-batch's product.
+
+Solving takes five (their sum, its shrunk copy and the solver's), when what the graph took is free again.
+"""
 _RELATIVE_FLOOR = 1e-6
 """Of the mean variance: keeps the covariance invertible where a direction never varied (two pictures, say)."""
 

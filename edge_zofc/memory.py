@@ -53,9 +53,6 @@ _SESSION_BYTES = (3 * MIB, 13 * MIB)
 # Of the fixed and of the growing part of the manifest's activations (measured with arena and memory pattern on), what
 # is left with both off and a low mmap threshold. ViT-B w8, b 1: K 1 about 9 of 67 MiB, K 5 about 24 of 114.
 _ARENA_OFF_FIXED, _ARENA_OFF_GROWING = 0.1, 0.4
-# With the arena, runs of one adapter (class means, evaluation) leave blocks that runs of K cannot use. One case
-# measured: ViT-B w8, b 2, K 5 took about 28 MiB more than either shape alone, where one adapter takes 82.
-_ARENA_SECOND_SHAPE = 0.35
 # The arena asks for powers of two: the same run mapped 178 MiB beyond the 200 that it touched.
 _ARENA_RESERVED = 1.25
 # Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two
@@ -280,7 +277,7 @@ def _activations(manifest: Manifest, choice: _Choice) -> int:
     together = measured.predict(b, k)
     if not choice.arena:
         return int(measured.fixed * _ARENA_OFF_FIXED + (together - measured.fixed) * _ARENA_OFF_GROWING)
-    return together + (int(measured.predict(b, 1) * _ARENA_SECOND_SHAPE) if k > 1 else 0)
+    return together
 
 
 def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:

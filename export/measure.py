@@ -25,7 +25,9 @@ from edge_zofc.child import module_command
 from edge_zofc.errors import DoesNotFitError
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
-"""(images, adapters) of the runs, up to the largest product that a plan is likely to ask for."""
+"""(images, adapters) of the runs."""
+LARGE_POINT, LARGE_BYTES = (16, 5), 256 << 20
+"""One more where it takes little: small backbones are run at such sizes, and small runs cost more for each pair."""
 REPEATS = 2
 """Of each point the larger one: what 8-bit kernels take differs from process to process, by 40 MiB for a ViT-B."""
 _RUNS = 2  # from the second run of a shape on, onnxruntime allocates by the pattern of the first
@@ -41,11 +43,16 @@ def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
 
     Raises DoesNotFitError if a child process fails, with the last line that it wrote.
     """
-    points: list[Point] = []
-    for images, adapters in POINTS:
+
+    def measured(images: int, adapters: int) -> Point:
         found = [_measured_in_child(graph, images, adapters, threads) for _ in range(REPEATS)]
-        points.append((images, adapters, max(found)))
-    return fit(points)
+        return images, adapters, max(found)
+
+    points = [measured(*point) for point in POINTS]
+    fitted = fit(points)
+    if fitted.predict(*LARGE_POINT) > LARGE_BYTES:
+        return fitted
+    return fit([*points, measured(*LARGE_POINT)])
 
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:

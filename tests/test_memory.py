@@ -109,10 +109,15 @@ def test_torch_is_kept_wherever_it_fits() -> None:
 
 def test_activations_are_those_of_the_manifest() -> None:
     found = planned(100_000, micro_batch=2, parallel_queries=3)
-    together, one_adapter = 1 + 2 * (6 + 3 * 20), 1 + 2 * (6 + 20)
-    assert item(found, "activations").anonymous_bytes == int((together + 0.35 * one_adapter) * MIB)
+    assert item(found, "activations").anonymous_bytes == (1 + 2 * (6 + 3 * 20)) * MIB
     alone = planned(100_000, micro_batch=2, parallel_queries=1)
-    assert item(alone, "activations").anonymous_bytes == one_adapter * MIB
+    assert item(alone, "activations").anonymous_bytes == (1 + 2 * (6 + 20)) * MIB
+
+
+def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
+    found = planned(100_000, closed_form=True)
+    assert item(found, "covariance of the closed-form head").anonymous_bytes == 3 * 8 * 768**2
+    assert found.peak_bytes - planned(100_000).peak_bytes == 3 * 8 * 768**2
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:
