@@ -28,7 +28,7 @@ from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 from onnxruntime import InferenceSession
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.bundle import (
@@ -119,7 +119,8 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         del session, reference  # the measuring processes need the room
         activation = measure_activation_bytes(folder / GRAPH)
         tell(f"activations: {activation.predict(1, 1) / 2**20:.1f} MiB a picture")
-        save_file({"adapter": initial_adapter(layout, options.seed)}, folder / ADAPTER)
+        # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
+        (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(layout, options.seed)}))
         write_manifest(folder, _manifest(folder, loaded, layout, options.precision, fidelity, activation))
         read_bundle(folder)
         _publish(folder, options.out)
@@ -204,7 +205,7 @@ def _write_probe(
         )
     # safetensors stores the bytes of a strided array in the wrong order without a word.
     probe = {"images": images, "adapters": adapters, "features": found}
-    save_file({name: np.ascontiguousarray(values) for name, values in probe.items()}, folder / PROBE)
+    (folder / PROBE).write_bytes(save({name: np.ascontiguousarray(values) for name, values in probe.items()}))
     return error
 
 

@@ -10,7 +10,7 @@ import torch
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edge_zofc import bundle
 
@@ -50,10 +50,12 @@ def write_small_bundle(
     moved = np.stack([start, start + np.float32(2.0**-6)])
     with torch.inference_mode():
         features = model(torch.from_numpy(images), torch.from_numpy(moved)).numpy()
-    save_file({"adapter": start}, folder / bundle.ADAPTER)
+    (folder / bundle.ADAPTER).write_bytes(save({"adapter": start}))
     # safetensors stores the bytes of a strided array in the wrong order without a word.
     probe = {"images": images, "adapters": moved, "features": features}
-    save_file({name: np.ascontiguousarray(values) for name, values in probe.items()}, folder / bundle.PROBE)
+    (folder / bundle.PROBE).write_bytes(
+        save({name: np.ascontiguousarray(values) for name, values in probe.items()})
+    )
     files = {
         name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
         for name in bundle.FILES

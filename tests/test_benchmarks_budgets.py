@@ -90,6 +90,7 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
         }
         Path(call["--run"]).mkdir()
         (Path(call["--run"]) / "result.json").write_text(json.dumps(result))
+        (Path(call["--run"]) / "events.jsonl").write_text("")
         return result
 
     monkeypatch.setattr(runtime, "edge_zofc", learn)

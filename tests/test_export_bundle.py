@@ -55,6 +55,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "measure_activation_bytes", lambda _graph: numbers)
 
 
+def test_all_files_of_a_bundle_may_be_read_by_whoever_may_read_one(bundle: Bundle) -> None:
+    assert len({path.stat().st_mode & 0o777 for path in bundle.folder.iterdir()}) == 1
+
+
 def test_an_export_writes_a_bundle_that_the_reader_accepts_and_the_probe_is_computed_again(
     bundle: Bundle,
 ) -> None:
