@@ -223,7 +223,7 @@ def _stepper(setup: Setup, arm: Arm) -> Any:
         micro_batch=min(arm.micro_batch or setup.batch_size, setup.batch_size),
         parallel_adapters=arm.parallel,
         threads=setup.threads,
-        prepacking=False,
+        prepacking=arm.arena,  # as the plan does where there is room
         arena=arm.arena,
     )
     folder = setup.bundle(arm.precision, arm.blocks)

@@ -15,6 +15,8 @@ import numpy as np
 import onnxruntime as ort
 from edge_zofc.benchmarks.cost_setup import SEED, Setup
 
+from edge_zofc.backbone import BackboneOptions, session_options
+
 RUNS = 6
 PRODUCTS = ("Gemm", "MatMulNBits")
 SHAPES = ((1, 1), (8, 5))
@@ -45,11 +47,10 @@ def profile(setup: Setup, cases: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _kernel_microseconds(graph: Path, images: int, adapters: int, threads: int) -> Counter[str]:
     """Mean microseconds a run by kind of operator, the first run left out."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    has_room = adapters > 1
+    options = session_options(
+        BackboneOptions(images, adapters, threads=threads, prepacking=has_room, arena=has_room)
+    )
     options.enable_profiling = True
     options.profile_file_prefix = str(graph.parent / "profile")
     session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

@@ -3,10 +3,9 @@
 Every arm is a process that stays alive; a round asks each for one step, one after the other, and the medians over
 the rounds are compared. Whatever else the machine does in the meantime then strikes all arms alike.
 
-What may surprise: on a machine that is busy with other work, medians flatter ZO-FC. Two threads of torch wait for
-each other, spinning, where onnxruntime's sleep, so torch loses more. The fastest rounds are compared too: under load,
-believe those, or measure with ``--threads 1``. Torch runs a batch at once or in micro-batches of 8; the ratios are to
-the faster one of each.
+What may surprise: two threads of either library wait for each other, spinning, so on a machine that is busy with other
+work medians say little. The fastest rounds are compared too: under load, believe those, or measure with ``--threads
+1``. Torch runs a batch at once or in micro-batches; the ratios are to the faster one of each.
 """
 
 from __future__ import annotations

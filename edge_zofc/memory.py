@@ -37,11 +37,12 @@ LOOP_BYTES = 3 * MIB
 """Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
 
 # Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
-# prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous
-# and as fast as without; w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
+# prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous, the same
+# peak of the resident set, and 1.15 times as fast on an Intel Xeon (a ViT-Ti/16 at 96 px 1.05 to 1.26 times; as fast as
+# without on an AMD EPYC); w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
 # measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
 _PREPACKED: dict[Precision, tuple[float, float, bool]] = {
-    "fp32": (1.0, 0.05, False),
+    "fp32": (1.0, 0.05, True),
     "w8": (0.0, 1.0, False),
     "w4": (0.8, 0.25, True),
     "int8": (0.95, 0.1, True),
@@ -149,6 +150,7 @@ def plan(
     micro_batch: int | None = None,
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
+    prepacking: bool | None = None,
     picture_bytes: int | None = None,
     optimizer: Optimizer = "sgd",
     closed_form: bool = False,
@@ -156,10 +158,10 @@ def plan(
     """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
 
     ``classes`` C at the end of the stream; ``base`` from ``measure_base``; ``micro_batch``,
-    ``parallel_queries`` and ``head_backend`` are kept where given; ``picture_bytes`` for decoding the largest
-    picture; ``closed_form`` for a head that is solved, with its covariance. Torch is taken wherever it fits at
-    all, then speed before thrift. Raises DoesNotFitError with the shortfall and the nearest configuration that
-    fits, InputError for a number below 1.
+    ``parallel_queries``, ``head_backend`` and ``prepacking`` are kept where given; ``picture_bytes`` for
+    decoding the largest picture; ``closed_form`` for a head that is solved, with its covariance. Torch is taken
+    wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the shortfall and the nearest
+    configuration that fits, InputError for a number below 1.
     """
     asked = {
         "batch-size": batch_size, "queries": queries, "threads": threads, "the memory budget": budget_bytes,
@@ -185,7 +187,7 @@ def plan(
         optimizer,
         closed_form,
     )
-    choices = list(_choices(work, micro_batch, parallel_queries, head_backend))
+    choices = list(_choices(work, micro_batch, parallel_queries, head_backend, prepacking))
     for choice in choices:
         found = _planned(work, choice, budget_bytes)
         if found.peak_bytes <= budget_bytes:
@@ -195,7 +197,11 @@ def plan(
 
 
 def _choices(
-    work: _Work, micro_batch: int | None, parallel: int | None, head: HeadBackend | None
+    work: _Work,
+    micro_batch: int | None = None,
+    parallel: int | None = None,
+    head: HeadBackend | None = None,
+    prepacked: bool | None = None,
 ) -> Iterator[_Choice]:
     """Every configuration, the most wanted first, the thriftiest last."""
     most = min(work.batch_size, MAX_MICRO_BATCH)
@@ -208,7 +214,7 @@ def _choices(
     heads: list[HeadBackend] = ["numpy"] if work.base.torch is None else ["torch", "numpy"]
     packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
     for backend in heads if head is None else [head]:
-        for prepacking in packs:
+        for prepacking in packs if prepacked is None else [prepacked]:
             for arena in (True, False):
                 for count in adapters:
                     for size in batches:
@@ -318,9 +324,7 @@ def _does_not_fit(work: _Work, budget: int, forced: list[str], allowed: list[_Ch
         f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest}, which is "
         f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
     )
-    free = [
-        (_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work, None, None, None)
-    ]
+    free = [(_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work)]
     for peak, choice in free if forced else ():
         if peak <= budget:
             fits = f"{choice} fits with {format_bytes(peak)}"

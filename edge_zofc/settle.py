@@ -74,6 +74,7 @@ def make_plan(
     micro_batch: int | None = None,
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
+    prepacking: bool | None = None,
 ) -> memory.MemoryPlan:
     """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
     if options.head == "lda":
@@ -91,6 +92,7 @@ def make_plan(
         micro_batch=micro_batch,
         parallel_queries=parallel_queries,
         head_backend=head_backend,
+        prepacking=prepacking,
         base=measure_base(),
     )
 
@@ -173,6 +175,8 @@ def _plan_again(
             micro_batch=request.micro_batch or kept.micro_batch,
             parallel_queries=request.parallel_queries or kept.parallel_queries,
             head_backend=kept.head_backend,
+            # Products with packed weights round differently; how much memory is free today must not change a run.
+            prepacking=kept.prepacking,
         )
     except DoesNotFitError:
         log.warning(

@@ -126,11 +126,19 @@ def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:
     assert planned(100_000, query_form="two-sided").parallel_queries == 9
 
 
-def test_only_four_bit_weights_are_prepacked_when_there_is_room() -> None:
+def test_weights_are_prepacked_where_that_is_faster_and_there_is_room() -> None:
     assert planned(100_000, "w4", 54).prepacking
     assert item(planned(100_000, "w4", 54), "weights").anonymous_bytes == pytest.approx(0.8 * 54 * MIB, abs=1)
-    assert not planned(100_000, "fp32", 327).prepacking
+    assert planned(100_000, "fp32", 327).prepacking
     assert not planned(100_000, "w8", 89).prepacking
+
+
+def test_a_run_goes_on_with_its_weights_as_they_were_packed() -> None:
+    """Packed weights round differently: what fits today must not change the bits of a run."""
+    assert not planned(100_000, "fp32", 327, prepacking=False).prepacking
+    tight = planned(500, "fp32", 327, prepacking=True)
+    assert tight.prepacking
+    assert tight.peak_bytes <= 500 * MIB
 
 
 def test_what_is_asked_for_is_kept() -> None:

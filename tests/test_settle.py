@@ -1,0 +1,33 @@
+"""What a run began with stays: its options, and how its session runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import go
+
+from edge_zofc.bundle import Bundle
+from edge_zofc.profiles import load_profile
+from edge_zofc.run_folder import read_settings, write_settings
+from edge_zofc.settle import Request, settings_and_plan
+from edge_zofc.stream import read_stream
+
+
+@pytest.mark.parametrize("prepacking", [True, False])
+def test_a_run_goes_on_with_its_weights_as_they_were_packed(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, prepacking: bool
+) -> None:
+    """Packed weights round differently, so what memory is free today must not decide."""
+    run = tmp_path / "run"
+    go(small_bundle, small_stream, run, max_steps=1)
+    settings = read_settings(run)
+    assert settings.execution.prepacking  # fp32, with room
+    execution = settings.execution.model_copy(update={"prepacking": prepacking})
+    write_settings(run, settings.model_copy(update={"execution": execution}))
+
+    request = Request(small_bundle.folder, small_stream, run, profile="cpu-2gib")
+    _, plan = settings_and_plan(
+        request, small_bundle, load_profile("cpu-2gib"), read_stream(small_stream, only=None)
+    )
+    assert plan.prepacking == prepacking
