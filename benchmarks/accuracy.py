@@ -66,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=int, default=0, help="epochs a task for every method (default: each its own)"
     )
     parser.add_argument(
+        "--batch-size", type=int, default=0,
+        help="pictures a batch for every trained method (default: each its own, up to 128: on tasks of a few hundred "
+        "pictures hardly a step)",
+    )  # fmt: skip
+    parser.add_argument(
         "--equal", choices=("epochs", "forwards"), default="epochs",
         help="forwards: head and fo-fc get as many image-forwards as zo-fc, by more epochs",
     )  # fmt: skip
@@ -93,8 +98,8 @@ def main(arguments: argparse.Namespace) -> int:
     from edge_zofc.benchmarks.tables import markdown, terminal, write_tables
 
     names = chosen_methods(arguments.methods)
-    if arguments.seeds < 1 or arguments.epochs < 0 or arguments.threads < 1:
-        raise InputError("--seeds and --threads must be at least 1, and --epochs not negative.")
+    if arguments.seeds < 1 or arguments.threads < 1 or min(arguments.epochs, arguments.batch_size) < 0:
+        raise InputError("--seeds and --threads must be at least 1, --epochs and --batch-size not negative.")
     out = arguments.out.resolve()
     settings = _settings(arguments)
     claim(out, settings)
@@ -155,6 +160,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "img_size": arguments.img_size,
         "preset": arguments.preset,
         "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size or None,
         "epoch_factor": forwards_a_picture(options) if arguments.equal == "forwards" else 1,
         "search": arguments.search,
         "threads": arguments.threads,

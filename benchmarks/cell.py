@@ -25,7 +25,8 @@ from edge_zofc.stream import read_stream
 class Request(BaseModel):
     """What one cell is asked to do; paths are absolute. ``search`` counts the learning rates to try.
 
-    ``adapter_lr`` and ``batch_size`` None: the preset's. Both are for ZO-FC's relatives in torch.
+    ``batch_size`` None: each method's own. ``adapter_lr`` and ``clip_norm`` None: the preset's; both are for ZO-FC's
+    relatives in torch. ``lr_factor`` multiplies every rate of a method in torch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +47,8 @@ class Request(BaseModel):
     learn_options: tuple[str, ...] = ()
     adapter_lr: float | None = None
     batch_size: int | None = None
+    clip_norm: float | None = None
+    lr_factor: float = 1.0
 
 
 @dataclass
@@ -88,11 +91,11 @@ def run_in_torch(request: Request) -> dict[str, Any]:
             torch.manual_seed(request.seed)
             part = [validation_task(tasks[0])]
             trial = Problem(vit, spec, part, request.seed, *transform, task_count=len(tasks))
-            tried = build(request.method, trial, replace(settings, lr_factor=factor))
+            tried = build(request.method, trial, replace(settings, lr_factor=request.lr_factor * factor))
             counted, _, _ = learn_all(trial, tried)
             searched[str(factor)] = counted.correct[0][0] / max(1, counted.total[0])
             search_forwards += trial.cost.forwards
-        settings = replace(settings, lr_factor=best(searched))
+        settings = replace(settings, lr_factor=request.lr_factor * best(searched))
     torch.manual_seed(request.seed)
     problem = Problem(vit, spec, tasks, request.seed, *transform)
     method = build(request.method, problem, settings)
@@ -193,7 +196,8 @@ def settings_of(request: Request) -> Any:
     preset: Any = request.preset
     settings = Settings(
         epochs=request.epochs, preset=preset, epoch_factor=request.epoch_factor,
-        adapter_lr=request.adapter_lr, batch_size=request.batch_size,
+        adapter_lr=request.adapter_lr, batch_size=request.batch_size, clip_norm=request.clip_norm,
+        lr_factor=request.lr_factor,
     )  # fmt: skip
     if request.bundle is None:
         return settings

@@ -98,7 +98,7 @@ class CodaPrompt:
         return sum(components.new.numel() for components in self.components.values())
 
     def _represent(self, images: Tensor) -> tuple[Tensor, Tensor | float]:
-        query = self.problem.features(images)
+        query = self.problem.query(images)
         parts = Parts(prefixes={block: each.prefix(query) for block, each in self.components.items()})
         extra: Tensor | float = 0.0
         if self.penalty:

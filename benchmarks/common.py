@@ -65,6 +65,7 @@ class Problem:
     cost: Cost = field(default_factory=Cost)
     evaluating: bool = False
     task_count: int = 0
+    _asked: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.vit.eval().requires_grad_(False)
@@ -84,6 +85,14 @@ class Problem:
         """Features [B, D] with ``parts`` added; counted."""
         self._count(len(images))
         return vit_parts.features(self.vit, images, parts)
+
+    def query(self, images: Tensor) -> Tensor:
+        """Features [B, D] of the backbone alone, by which prompts are chosen: computed once for a batch, however often
+        a step (SPSA has 2 Q sides) asks with the same tensor.
+        """
+        if self._asked is None or self._asked[0] is not images:
+            self._asked = images, self.features(images)
+        return self._asked[1]
 
     def tokens(self, images: Tensor, parts: Parts = NOTHING) -> Tensor:
         """All output tokens [B, T, D]; counted."""

@@ -52,7 +52,7 @@ class DualPrompt:
         self.experts.append(expert)
 
         def represent(images: Tensor) -> tuple[Tensor, Tensor]:
-            near = cosines(self.problem.features(images), expert.key[None]).mean()
+            near = cosines(self.problem.query(images), expert.key[None]).mean()
             parts = self._parts(expert.prefixes[None])
             return self.problem.features(images, parts), self.pull * (1 - near)
 

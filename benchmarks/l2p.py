@@ -63,7 +63,7 @@ class L2p:
         return sum(p.numel() for p in self.pool.parameters())
 
     def _represent(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        query = self.problem.features(images)
+        query = self.problem.query(images)
         prompts, near = self.pool.choose(query)
         outputs = self.problem.tokens(images, Parts(prompts=prompts))
         return outputs[:, : prompts.shape[1]].mean(dim=1), -self.pull * near

@@ -32,8 +32,8 @@ class Settings:
 
     ``preset`` gives the values of ZO-FC and its relatives; ``epoch_factor`` multiplies the epochs of those
     that need one forward pass a picture (equal image-forwards); ``lr_factor`` is what the search varies;
-    ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for ZO-FC's relatives, and ``adapter_lr``
-    and ``batch_size`` (None: the preset's) are for these alone.
+    ``batch_size`` None: each method's own. ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for
+    ZO-FC's relatives, and ``adapter_lr`` and ``clip_norm`` (None: the preset's) are for these alone.
     """
 
     epochs: int = 0
@@ -45,6 +45,7 @@ class Settings:
     scale: float = 0.1
     adapter_lr: float | None = None
     batch_size: int | None = None
+    clip_norm: float | None = None
 
 
 _ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant")
@@ -134,7 +135,8 @@ def training(name: str, settings: Settings) -> Training:
         heads = None if how.head_epochs is None else how.head_epochs * settings.epoch_factor
         how = replace(how, epochs=how.epochs * settings.epoch_factor, head_epochs=heads)
     head_lr = None if how.head_lr is None else how.head_lr * settings.lr_factor
-    return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr)
+    batch_size = settings.batch_size or how.batch_size
+    return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr, batch_size=batch_size)
 
 
 def _zofc(name: str, settings: Settings) -> Training:
@@ -152,9 +154,10 @@ def _zofc(name: str, settings: Settings) -> Training:
     part, head = orders[name]
     return Training(
         options.epochs,
-        settings.batch_size or options.batch_size,
+        options.batch_size,
         lr=options.adapter_lr if settings.adapter_lr is None else settings.adapter_lr,
-        head_lr=options.head_lr,
+        # The naive way has one rate for everything.
+        head_lr=None if name == "zo-all" else options.head_lr,
         head_epochs=options.head_epochs if name not in ("fo-fc", "fo-fc-lda") else None,
         schedule="cosine" if part == "first" else "constant",
         head_schedule="cosine" if head == "first" else "constant",
@@ -163,5 +166,5 @@ def _zofc(name: str, settings: Settings) -> Training:
         queries=options.queries,
         two_sided=options.query_form == "two-sided",
         eps=options.eps,
-        clip_norm=options.clip_norm or float("inf"),
+        clip_norm=(options.clip_norm if settings.clip_norm is None else settings.clip_norm) or float("inf"),
     )

@@ -33,6 +33,12 @@ COLUMNS: Columns = {
 """``first_loss`` and ``last_loss`` are the means over the tasks of the training loss in their first and last epoch."""
 
 
+PAPER_STEP = 0.01
+"""How far a step of the paper goes in L2: on a ViT-B the clip at 1.0 nearly always acts, and the rate is 0.01."""
+ALWAYS_CLIPS = 1e-3
+"""A clip below every estimate's norm here (0.01 and more, LOG.md)."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """One row of a table. ``learn`` holds options of ``learn`` that come after those all arms of zo-fc share,
@@ -48,7 +54,11 @@ class Arm:
     cell: str = ""
     """The name of an arm with the same settings, whose cell this one shows too."""
     is_plain: bool = False
-    """The method's own rates and batch size, as its paper or the preset has them, instead of those shared here."""
+    """The method's own rates, as its paper or the preset has them, instead of the adapter rate shared here."""
+    is_normalised: bool = False
+    """Every step of the zeroth-order parameters ``PAPER_STEP`` long, whatever the estimate's norm (in torch alone)."""
+    lr_factor: float = 1.0
+    """What multiplies every rate of a method in torch."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +145,17 @@ class Bench:
             "--adapter-lr",
             str(self.adapter_lr),
         ]
-        in_torch = not arm.is_plain and arm.method != "zo-fc"
+        rate = None if arm.is_plain or arm.method == "zo-fc" else self.adapter_lr
+        if arm.is_normalised:
+            rate = PAPER_STEP / ALWAYS_CLIPS
         return {
             "method": arm.method, "seed": seed, "stream": str(self.stream), "bundle": str(self.bundle(arm.export)),
             "backbone": None, "checkpoint": None, "img_size": None, "preset": arm.preset,
             "epochs": arm.epochs or self.epochs, "epoch_factor": 1, "search": 1, "threads": 1, "work": str(work),
             # A budget without room for torch: its import would be a good part of so short a run.
-            "learn_options": ["--memory-budget", "400MiB", *([] if arm.is_plain else shared), *arm.learn],
-            "adapter_lr": self.adapter_lr if in_torch else None, "batch_size": self.batch_size if in_torch else None,
+            "learn_options": ["--memory-budget", "400MiB", *shared, *arm.learn],
+            "adapter_lr": rate, "batch_size": None if arm.method == "zo-fc" else self.batch_size,
+            "clip_norm": ALWAYS_CLIPS if arm.is_normalised else None, "lr_factor": arm.lr_factor,
         }  # fmt: skip
 
 

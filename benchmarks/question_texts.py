@@ -102,7 +102,13 @@ def naive(rows: list[Row]) -> str:
     """Question g."""
     by = {row["arm"]: row for row in rows}
     parts = []
-    for name, twin in (("zo-all", "zo-fc"), ("l2p-zo", "l2p"), ("coda-prompt-zo", "coda-prompt")):
+    long = ", steps as long as the paper's"
+    for name, twin in (
+        ("zo-all", "zo-fc"),
+        (f"zo-all{long}", f"zo-fc (in torch){long}"),
+        ("l2p-zo", "l2p"),
+        ("coda-prompt-zo", "coda-prompt"),
+    ):
         row = by[name]
         way = "rises" if row["last_loss"] > row["first_loss"] else "falls"
         parts.append(

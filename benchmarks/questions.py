@@ -44,7 +44,10 @@ QUERIES = (1, 2, 4, 8, 16, 32)
 EPSILONS = ("1e-4", "1e-3", "1e-2", "1e-1")
 EQUAL_FORWARDS = 66
 """Image-forwards a picture and task in the second half of question d: two epochs of Q = 32."""
-PROMPT_EPOCHS = 8
+PROMPT_EPOCHS = 30
+PAPER_EPOCHS = 60
+"""Some 200 to 300 steps a task at the default scale: steps of the paper's length then move an entry of this smaller
+adapter about as far as the paper's 1,040 steps move one of its own."""
 MEMORY_ARMS = "inference,zo-fc-in-place,zo-fc-in-place-numpy,fo-batch,fo-checkpoint,fo-micro"
 
 REST = Arm("adapter at rest", learn=("--adapter-lr", "0", "--queries", "1"))
@@ -181,9 +184,16 @@ def f_adapter(bench: Bench) -> Answer:
 
 def g_naive(bench: Bench) -> Answer:
     """ZO on everything, and on prompts, beside their first-order twins."""
-    prompts = [
-        Arm(name, name, epochs=PROMPT_EPOCHS, is_plain=True)
-        for name in ("l2p", "l2p-zo", "coda-prompt", "coda-prompt-zo")
+    names = ("l2p", "l2p-zo", "coda-prompt", "coda-prompt-zo")
+    prompts = [Arm(name, name, epochs=PROMPT_EPOCHS) for name in names]
+    prompts += [
+        Arm(f"{name}, 10 x the rate", name, epochs=PROMPT_EPOCHS, lr_factor=10.0)
+        for name in names
+        if name.endswith("-zo")
+    ]
+    long = [
+        Arm(f"{name}, steps as long as the paper's", method, epochs=PAPER_EPOCHS, is_normalised=True)
+        for name, method in (("zo-fc (in torch)", "zo-fc-torch"), ("zo-all", "zo-all"))
     ]
     rows = bench.rows(
         [
@@ -192,6 +202,8 @@ def g_naive(bench: Bench) -> Answer:
             FULL,
             Arm("zo-all", "zo-all"),
             Arm("zo-all, the paper's rate", "zo-all", is_plain=True),
+            Arm("head alone, as many epochs as the next two", "head", epochs=PAPER_EPOCHS),
+            *long,
             *prompts,
         ]
     )

@@ -110,6 +110,8 @@ def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, An
     words += ["--preset", request.preset, "--seed", request.seed]
     if request.epochs:
         words += ["--epochs", request.epochs]
+    if request.batch_size:
+        words += ["--batch-size", request.batch_size]
     words += request.learn_options
     if factor != 1.0:
         # After the user's own, so that these are what counts.

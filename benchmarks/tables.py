@@ -85,8 +85,8 @@ def markdown(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     names = ["Method", *ACCURACIES.values(), *COSTS.values()]
     said = ", ".join(
         f"{key.replace('_', ' ')} {settings[key]}"
-        for key in ("preset", "class_order", "search", "threads")
-        if key in settings
+        for key in ("preset", "class_order", "batch_size", "search", "threads")
+        if settings.get(key) is not None
     )
     budget = "equal image-forwards for head and fo-fc" if settings["epoch_factor"] > 1 else "epochs as listed"
     lines = [
