@@ -1,4 +1,4 @@
-"""Run folders as `learn` would leave them, made up from a seed; read by the report's tests through runpy."""
+"""Run folders as `learn` would leave them, made up from a seed; for the tests of what reads one back."""
 
 from __future__ import annotations
 
@@ -123,3 +123,8 @@ def make_run(folder: Path, tasks: int = 5, **changes: Any) -> dict[str, Any]:
     lines = [json.dumps(event) + "\n" for event in make_events(result)]
     (folder / "events.jsonl").write_text("".join(lines), encoding="utf-8")
     return result
+
+
+def write_events(folder: Path, *events: dict[str, object] | bytes) -> None:
+    lines = (event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n" for event in events)
+    (folder / "events.jsonl").write_bytes(b"".join(lines))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import runpy
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from made_runs import make_run
 from PIL import Image
 
 from edge_zofc.report import write_report
 
 pytestmark = pytest.mark.browser
-made_runs = runpy.run_path(str(Path(__file__).with_name("made_runs.py")))
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -70,7 +69,7 @@ def test_the_console_check_would_see_a_broken_page(chromium, tmp_path):
 def test_a_browser_shows_every_picture_and_complains_about_nothing(
     chromium, tmp_path, tasks, tested, pictures
 ):
-    made_runs["make_run"](tmp_path, tasks, tested=tested)
+    make_run(tmp_path, tasks, tested=tested)
     page = write_report(tmp_path)
     load(chromium, page, tmp_path / "profile", "--dump-dom")
     # The page's own policy forbids scripts, so the one that measures goes into a copy without it.
@@ -89,7 +88,7 @@ def test_a_browser_shows_every_picture_and_complains_about_nothing(
 
 @pytest.mark.parametrize("scheme", [0, 1])  # dark, light
 def test_the_drawn_page_has_the_series_colours_of_its_scheme(chromium, tmp_path, scheme):
-    made_runs["make_run"](tmp_path, 5)
+    make_run(tmp_path, 5)
     picture = tmp_path / "page.png"
     options = (f"--screenshot={picture}", f"--blink-settings=preferredColorScheme={scheme}")
     load(chromium, write_report(tmp_path), tmp_path / "profile", *options)
