@@ -33,7 +33,8 @@ REFERENCE = "zo-fc-in-place"
 class Arm:
     """One way to use or train the backbone. ``micro_batch`` 0: the whole batch at once.
 
-    ``parallel`` adapters a run of the graph; ``arena``, ``head`` are the runtime's; ``checkpoint`` is torch's.
+    ``parallel`` adapters a run of the graph; ``arena``, ``prepacking``, ``head`` are the runtime's; ``checkpoint`` is
+    torch's. Packed weights are as much memory in all, but none that the kernel may drop and read again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Arm:
     micro_batch: int = 1
     parallel: int = 1
     arena: bool = False
+    prepacking: bool = False
     head: Literal["torch", "numpy"] = "numpy"
     checkpoint: bool = False
 
@@ -71,6 +73,7 @@ def memory_arms(precisions: list[str], queries: int, micro_batch: int = 8) -> li
                 micro_batch=micro_batch,
                 parallel=queries + 1,
                 arena=True,
+                prepacking=True,
                 head="torch",
             ),
             make("head-only", "head only, on frozen features (numpy)", "head"),
@@ -105,12 +108,16 @@ def _maker(end: str, precision: str) -> Any:
 
 
 class Child:
-    """A running arm; a context manager. Raises DoesNotFitError, with its last line, if the process ends."""
+    """A running arm; a context manager. Raises DoesNotFitError, with its last line, if the process ends.
 
-    def __init__(self, setup: Setup, arm: Arm) -> None:
+    ``sampled``: it watches its memory all the time. Where many arms wait for their turn that would take a good part of
+    a core, so ``bench speed`` goes without.
+    """
+
+    def __init__(self, setup: Setup, arm: Arm, sampled: bool = True) -> None:
         self.arm = arm
         request = Path(setup.folder) / f"{arm.name}.request.json"
-        request.write_text(json.dumps(as_request(setup, arm)))
+        request.write_text(json.dumps({**as_request(setup, arm), "sampled": sampled}))
         self._errors = (Path(setup.folder) / f"{arm.name}.stderr").open("w+")
         # This very package, in this very interpreter.
         self._process = subprocess.Popen(  # noqa: S603
@@ -164,9 +171,10 @@ class Child:
 
 def main(arguments: list[str]) -> None:
     """The child process."""
-    with PeakSampler() as sampler:
-        request = json.loads(Path(arguments[0]).read_text())
-        setup, arm = Setup(**request["setup"]), Arm(**request["arm"])
+    request = json.loads(Path(arguments[0]).read_text())
+    setup, arm = Setup(**request["setup"]), Arm(**request["arm"])
+    sampler = PeakSampler()
+    with sampler if request["sampled"] else contextlib.nullcontext():
         _import(setup, arm)
         base = usage()
         stepper = _stepper(setup, arm)
@@ -223,7 +231,7 @@ def _stepper(setup: Setup, arm: Arm) -> Any:
         micro_batch=min(arm.micro_batch or setup.batch_size, setup.batch_size),
         parallel_adapters=arm.parallel,
         threads=setup.threads,
-        prepacking=arm.arena,  # as the plan does where there is room
+        prepacking=arm.prepacking,
         arena=arm.arena,
     )
     folder = setup.bundle(arm.precision, arm.blocks)

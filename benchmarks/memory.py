@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", metavar="N", type=int, default=2, help="steps an arm (default: 2)")
     parser.add_argument("--arms", metavar="LIST", help="names of arms (default: all)")
     parser.add_argument("--limits", action="store_true", help="lowest cgroup limits of learn; needs --bundle")
-    parser.add_argument("--limit", metavar="SIZE", help="with --limits: try this one, as budget and as limit")
+    parser.add_argument(
+        "--limit", metavar="SIZE", help="with --limits: try this one alone, as limit and as budget"
+    )
     parser.add_argument("--heads", metavar="LIST", default="torch,numpy", help="with --limits")
     parser.add_argument("--plan-accuracy", action="store_true", help="predicted against measured peak")
     parser.add_argument("--flat", action="store_true", help="the peak over batch, queries, tasks, pictures")
@@ -128,12 +130,11 @@ def _limits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     heads: Any = chosen(options.heads, ("torch", "numpy"), "heads")
     machine, rows = machine_state(), []
     for index, bundle in enumerate(options.bundle):
-        place = folder / str(index)
+        place, asked = folder / str(index), (options.batch_size, options.queries)
         if options.limit:
             limit = parse_bytes(options.limit)
-            rows.append(measure_one_limit(bundle, limit, options.batch_size, options.queries, place))
+            rows += [measure_one_limit(bundle, limit, head, *asked, place / head) for head in heads]
             continue
-        asked = options.batch_size, options.queries
         rows += [measure_limits(bundle, head, *asked, place / head, tell) for head in heads]
     return _data("memory-limits", rows, machine, options)
 

@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
         arms = speed_arms(precisions, blocks, forms, options.queries, options.fast_micro_batch)
         write_bundles(setup, {(arm.precision, arm.blocks) for arm in arms if not arm.in_torch})
         with ExitStack() as stack:
-            children = [stack.enter_context(Child(setup, arm)) for arm in arms]
+            children = [stack.enter_context(Child(setup, arm, sampled=False)) for arm in arms]
             rounds = measure_rounds(children, options.rounds)
     data = {
         "benchmark": "speed",
@@ -136,6 +136,7 @@ def _zo_arms(
                         size,
                         parallel,
                         arena=size > 1,
+                        prepacking=True,
                     )
                 )
     return arms
