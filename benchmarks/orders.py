@@ -13,7 +13,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edge_zofc.stream import PARTS, list_samples, read_stream, split_image_folder
+from edge_zofc.folders import PARTS
+from edge_zofc.split import split_image_folder
+from edge_zofc.stream import list_samples, read_stream
 
 
 def has_other_orders(stream_root: Path) -> bool:

@@ -18,7 +18,8 @@ from edge_zofc.benchmarks.accuracy import run_request
 from edge_zofc.benchmarks.cost_tables import Columns
 
 from edge_zofc.errors import InputError
-from edge_zofc.stream import PARTS, list_samples, read_stream
+from edge_zofc.folders import PARTS
+from edge_zofc.stream import list_samples, read_stream
 
 COLUMNS: Columns = {
     "arm": ("arm", ""),

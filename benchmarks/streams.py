@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from edge_zofc.errors import EdgeZofcError, InputError
-from edge_zofc.stream import split_image_folder
+from edge_zofc.split import split_image_folder
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 IMAGENET_R_TEST_EVERY = 5

@@ -110,7 +110,7 @@ def export(options: argparse.Namespace) -> int:
 
 def split(options: argparse.Namespace) -> int:
     """Turn an ImageFolder into a stream."""
-    from edge_zofc.stream import split_image_folder
+    from edge_zofc.split import split_image_folder
 
     found = split_image_folder(
         options.source, options.out, arguments.classes_per_task(options.classes_per_task), options.seed

@@ -7,35 +7,24 @@
 first appearance (tasks in order, classes by name) after those already known. Whatever is left out (an empty
 class folder, a foreign file, a folder of another name) stands in ``Stream.notes``.
 
-What may surprise: links are followed wherever they lead, because ``split_image_folder`` makes streams of
-links; but only what ends in a regular file counts as a picture, so a device or pipe is never opened.
-Names that are not UTF-8 are shown with backslashes, in class names too.
+What may surprise: a class's name is what its folder's looks like when shown, so that of one that is not UTF-8 has
+backslashes; ``folders.py`` says what counts as a picture.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from edge_zofc.errors import InputError, shown
-
-Part = Literal["train", "test"]
-PARTS: tuple[Part, Part] = ("train", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-CLASS_ORDER_FILE = "class_order.json"
-BARE_TEST_EVERY = 4
-"""Of a class folder without train and test, every 4th picture by name becomes a test picture."""
+from edge_zofc.folders import PARTS, SUFFIXES, LeftOut, Part, is_picture, loose_files, scan, subfolders
 
 _TASK_NAME = re.compile(r"([0-9]+)_.+", re.DOTALL)
 _LAYOUT = "NNN_name/train/<class>/*.jpg (and NNN_name/test/<class>/*.jpg)"
@@ -69,17 +58,6 @@ class Stream:
     class_names: tuple[str, ...]
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """What ``split_image_folder`` wrote: counts, and a sentence for each thing that it left out."""
-
-    tasks: int
-    classes: int
-    train_images: int
-    test_images: int
-    notes: tuple[str, ...] = ()
 
 
 def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[str] | None = None) -> Stream:
@@ -117,7 +95,7 @@ def numbered_tasks(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    return {shown(folder.name): folder for folder in _numbered(_subfolders(root))}
+    return {shown(folder.name): folder for folder in _numbered(subfolders(root))}
 
 
 def _numbered(folders: list[Path]) -> list[Path]:
@@ -133,9 +111,9 @@ def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
     ids = {name: number for number, name in enumerate(stream.class_names)}
     return [
         Sample(folder / name, ids[shown(folder.name)])
-        for folder in _subfolders(task.folder / part)
+        for folder in subfolders(task.folder / part)
         if shown(folder.name) in ids
-        for name in sorted(entry.name for entry in _scan(folder) if _is_picture(entry))
+        for name in sorted(entry.name for entry in scan(folder) if is_picture(entry))
     ]
 
 
@@ -173,69 +151,16 @@ def fingerprint(stream: Stream, task: Task) -> str:
     return digest.hexdigest()
 
 
-def split_image_folder(
-    source: Path, out: Path, classes_per_task: int | Sequence[int], seed: int = 1993
-) -> SplitSummary:
-    """Make a class-incremental stream of relative links from {train,test}/<class>/ (or from bare <class>/).
-
-    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of
-    the PILOT benchmarks, which numpy keeps frozen; the order stands in ``out/class_order.json``. With one
-    number the last task takes what remains; a list must cover all classes. ``out`` appears complete or not at
-    all and must not exist before. Classes without a train picture are left out and noted.
-    Raises InputError.
-    """
-    if os.path.lexists(out):
-        raise InputError(f"{shown(out)} exists already; name a new folder or take it away.")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"The seed is {seed}; it must lie in 0 to {2**32 - 1}.")
-    notes: list[str] = []
-    pictures = _pictures_by_class(source, notes)
-    names = sorted(pictures)
-    sizes = _task_sizes(len(names), classes_per_task)
-    order = [names[number] for number in np.random.RandomState(seed).permutation(len(names))]
-    record = {
-        "classes": [shown(name) for name in order],
-        "classes_per_task": sizes,
-        "seed": seed,
-        "shuffle": "numpy.random.RandomState(seed).permutation over the classes sorted by name",
-    }
-    try:
-        _write_split(out, order, sizes, pictures, json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise InputError(
-            f"{shown(out)} cannot be written ({error.strerror}); choose a place that you may write to, on a "
-            "file system with symbolic links."
-        ) from error
-    train, test = (sum(len(parts[k]) for parts in pictures.values()) for k in (0, 1))
-    return SplitSummary(len(sizes), len(names), train, test, tuple(notes))
-
-
-class _LeftOut:
-    """Counts names and keeps the first few, so that a note on 100,000 files stays a sentence."""
-
-    def __init__(self, why: str) -> None:
-        self.why, self.count, self.first = why, 0, list[str]()
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if len(self.first) < 3:
-            self.first.append(shown(name))
-
-    def note(self) -> list[str]:
-        more = f" and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        return [f"{self.why}: {', '.join(self.first)}{more}."] if self.count else []
-
-
 def _task_folders(root: Path, notes: list[str]) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    folders = _subfolders(root)
+    folders = subfolders(root)
     matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
     numbered = _numbered(folders)
     bare = not numbered and any(folder.name == "train" for folder in folders)
     if not numbered and not bare:
         raise InputError(f"There is no task in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    others = _LeftOut("Not used, for the name is not NNN_name")
+    others = LeftOut("Not used, for the name is not NNN_name")
     for match, folder in matches:
         # Of a bare tree, "val" is noted with the task itself.
         if not match and not (bare and folder.name in (*PARTS, "val")):
@@ -247,19 +172,19 @@ def _task_folders(root: Path, notes: list[str]) -> list[Path]:
 def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[int, int]]:
     """Name -> (train, test) pictures of the classes of a task that have any; what is left out is noted."""
     found: dict[str, list[int]] = {}
-    foreign = _LeftOut(f"{where}: not used, for it is no {', '.join(SUFFIXES)} file in a class folder")
+    foreign = LeftOut(f"{where}: not used, for it is no {', '.join(SUFFIXES)} file in a class folder")
     for column, part in enumerate(PARTS):
-        for name in _loose_files(folder / part):
+        for name in loose_files(folder / part):
             foreign.add(f"{part}/{name}")
-        for class_folder in _subfolders(folder / part):
+        for class_folder in subfolders(folder / part):
             counts = found.setdefault(shown(class_folder.name), [0, 0])
-            for entry in _scan(class_folder):
-                if _is_picture(entry):
+            for entry in scan(class_folder):
+                if is_picture(entry):
                     counts[column] += 1
                 else:
                     foreign.add(f"{part}/{class_folder.name}/{entry.name}")
-    empty = _LeftOut(f"{where}: not used, for the class folder holds no picture")
-    untaught = _LeftOut(f"{where}: class with test pictures only")
+    empty = LeftOut(f"{where}: not used, for the class folder holds no picture")
+    untaught = LeftOut(f"{where}: class with test pictures only")
     for name, (train, test) in sorted(found.items()):
         if not train:
             (untaught if test else empty).add(name)
@@ -267,112 +192,3 @@ def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[i
         notes.append(f"{where}: not used, for only train and test are: val.")
     notes += foreign.note() + empty.note() + untaught.note()
     return {name: (train, test) for name, (train, test) in found.items() if train or test}
-
-
-def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[Path], list[Path]]]:
-    """Class folder name -> its train and its test pictures, as real paths but for the last name."""
-    if not source.is_dir():
-        raise InputError(f"There is no folder {shown(source)}; name one of {{train,test}}/<class>/*.jpg.")
-    found: dict[str, tuple[list[Path], list[Path]]] = {}
-    has_parts = (source / "train").is_dir()
-    for column, base in enumerate([source / part for part in PARTS] if has_parts else [source]):
-        for folder in _subfolders(base):
-            names = sorted(entry.name for entry in _scan(folder) if _is_picture(entry))
-            real = Path(os.path.realpath(folder))
-            paths = [real / name for name in names]
-            both = found.setdefault(folder.name, ([], []))
-            if has_parts:
-                both[column].extend(paths)
-            else:
-                both[1].extend(paths[BARE_TEST_EVERY - 1 :: BARE_TEST_EVERY])
-                both[0].extend(path for i, path in enumerate(paths) if (i + 1) % BARE_TEST_EVERY)
-    untaught = _LeftOut("Not used, for the class has no train picture")
-    for name in sorted(found):
-        if not found[name][0]:
-            untaught.add(name)
-    notes += untaught.note()
-    if has_parts and (source / "val").is_dir():
-        notes.append("Not used, for only train and test are: val.")
-    taught = {name: both for name, both in found.items() if both[0]}
-    if not taught:
-        raise InputError(
-            f"There is no picture ({', '.join(SUFFIXES)}) in {shown(source)}; it must hold train/<class>/ "
-            "and test/<class>/, or class folders."
-        )
-    return taught
-
-
-def _task_sizes(classes: int, per_task: int | Sequence[int]) -> list[int]:
-    if isinstance(per_task, int):
-        if per_task < 1:
-            raise InputError(f"{per_task} classes per task is too few; give at least 1.")
-        return [min(per_task, classes - start) for start in range(0, classes, per_task)]
-    if min(per_task, default=0) < 1 or sum(per_task) != classes:
-        raise InputError(
-            f"The classes per task {list(per_task)} add up to {sum(per_task)} and there are {classes} classes; "
-            "give counts of at least 1 that cover them all."
-        )
-    return list(per_task)
-
-
-def _write_split(
-    out: Path,
-    order: list[str],
-    sizes: list[int],
-    pictures: dict[str, tuple[list[Path], list[Path]]],
-    record: str,
-) -> None:
-    # Links are relative to where they will lie after the rename, with every link on the way resolved.
-    final = Path(os.path.realpath(out.parent)) / out.name
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", dir=out.parent))
-    try:
-        start, digits = 0, max(3, len(str(len(sizes))))
-        for number, size in enumerate(sizes, start=1):
-            for name in order[start : start + size]:
-                for part, paths in zip(PARTS, pictures[name], strict=True):
-                    if paths:
-                        inner = Path(f"{number:0{digits}d}_task", part, name)
-                        _link(work / "stream" / inner, final / inner, paths)
-            start += size
-        (work / "stream" / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
-        (work / "stream").rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _link(folder: Path, final: Path, paths: list[Path]) -> None:
-    folder.mkdir(parents=True)
-    back = os.path.relpath(paths[0].parent, final)
-    for path in paths:
-        (folder / path.name).symlink_to(Path(back, path.name))
-
-
-def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The visible entries of a folder, none if it does not exist. Raises InputError if it cannot be listed."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be listed ({error.strerror}).") from error
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(folder / entry.name for entry in _scan(folder) if _leads_to(entry, "folder"))
-
-
-def _loose_files(folder: Path) -> Iterator[str]:
-    return (entry.name for entry in _scan(folder) if not _leads_to(entry, "folder"))
-
-
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(SUFFIXES) and _leads_to(entry, "file")
-
-
-def _leads_to(entry: os.DirEntry[str], kind: Literal["file", "folder"]) -> bool:
-    """Whether an entry is, or is a link to, a regular file or a folder; a link that leads nowhere is neither."""
-    try:
-        return entry.is_file() if kind == "file" else entry.is_dir()
-    except OSError:
-        return False

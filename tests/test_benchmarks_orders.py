@@ -10,7 +10,8 @@ from benchmark_problem import COLOURS, write_stream
 from edge_zofc.benchmarks import accuracy, orders
 
 from edge_zofc.errors import InputError
-from edge_zofc.stream import list_samples, read_stream, split_image_folder
+from edge_zofc.split import split_image_folder
+from edge_zofc.stream import list_samples, read_stream
 
 
 def names_by_task(root: Path) -> list[list[str]]:

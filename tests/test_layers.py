@@ -10,9 +10,9 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 ROWS = (
     {"__init__", "errors", "child"},
-    {"durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard"},
+    {"durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard", "folders"},
     {"bundle"},
-    {"profiles", "stream", "images", "adapter", "journal", "snapshot", "base_cost"},
+    {"profiles", "stream", "split", "images", "adapter", "journal", "snapshot", "base_cost"},
     {"spsa", "backbone", "head", "memory"},
     {"presets", "forward", "cap"},
     {"run_folder", "state"},
