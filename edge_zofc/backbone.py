@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from edge_zofc.bundle import Bundle
-from edge_zofc.errors import DamagedFileError
+from edge_zofc.errors import DamagedFileError, Stopped
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
 CPU: Providers = (("CPUExecutionProvider", {}),)
@@ -89,8 +89,14 @@ class Backbone:
                 f"onnxruntime {ort.__version__} cannot open {bundle.graph_path}: {_first_line(error)}; "
                 "export the bundle again."
             ) from error
+        self._run = ort.RunOptions()
+        self._run.log_severity_level = 4  # what fails is raised; to be asked to stop is nothing to print
         side = bundle.manifest.image.size
         self._images = np.zeros((options.micro_batch, 3, side, side), np.float32)
+
+    def interrupt(self) -> None:
+        """End the present run of the graph, after the node that it is at, and every later one; from any thread."""
+        self._run.terminate = True
 
     def close(self) -> None:
         """Give the session's memory back; the object is of no use afterwards."""
@@ -105,12 +111,16 @@ class Backbone:
         """Features float32 [K, count, D] of the first ``count`` pictures in ``image_buffer``.
 
         ``adapters`` is float32 [K, P] with K at most ``parallel_adapters``, read where it lies. Raises
-        MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says.
+        MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says, Stopped
+        after ``interrupt``.
         """
         self._images[count:] = 0.0
+        feed = {"images": self._images, "adapters": adapters}
         try:
-            (result,) = self._session.run(["features"], {"images": self._images, "adapters": adapters})
+            (result,) = self._session.run(["features"], feed, self._run)
         except _RUNTIME_ERRORS as error:
+            if self._run.terminate:
+                raise Stopped("a run of the graph was interrupted") from error
             _raise_if_out_of_memory(error)
             raise DamagedFileError(
                 f"onnxruntime {ort.__version__} cannot run {self._graph}: {_first_line(error)} "

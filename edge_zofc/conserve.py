@@ -4,21 +4,17 @@ Two more forward passes a picture, at theta - lr g and theta + lr g (ZO-bench, a
 2501.01045), each the very bits that the step would leave. The pictures are decoded a second time, so that memory
 still does not depend on the batch.
 
-What may surprise: by now the head has made its step, the one thing that a step changes before it is done. If a
-signal or a full memory ends the second look, the head is put back, so that the step is forgotten as a whole.
+What may surprise: by now the head has made its step. If a signal or a full memory ends the second look, the session
+puts the head back with the rest of the state, so that the step is forgotten as a whole.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
 from edge_zofc.errors import ImageError
 from edge_zofc.forward import readable_features
 from edge_zofc.session import Picked, Session
-from edge_zofc.state import RunState
 
 
 def of_best_side(
@@ -53,24 +49,3 @@ def of_best_side(
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     # Not a product: zero times a negative number would journal a sign.
     return (np.zeros_like(applied), applied, -applied)[best]
-
-
-@contextmanager
-def head_put_back_on_failure(state: RunState) -> Iterator[None]:
-    """Whatever is raised inside, the trained rows, sigma and their velocities are what they were before."""
-    optimiser = state.optimiser
-    if optimiser is None:
-        yield
-        return
-    head, ids = optimiser.head, optimiser.class_ids
-    rows = head.rows[ids]
-    others = [
-        (array, array.copy()) for array in (head.sigma, optimiser.row_velocity, optimiser.sigma_velocity)
-    ]
-    try:
-        yield
-    except BaseException:
-        head.rows[ids] = rows
-        for array, before in others:
-            array[:] = before
-        raise

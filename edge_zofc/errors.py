@@ -8,6 +8,8 @@
     ├── DivergedError       4   the loss left its band or is not a number
     └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
 
+and beside the tree ``Stopped``, which is no error: a signal, or ``--max-steps``, asked a run to stop.
+
 A message is one sentence that names the value, the limit and the way out; it is one printable line of bounded
 length whatever the names and values in it are. Anything else that escapes (a plain ``ValueError``, say) is a
 defect of edge-zofc itself and keeps its traceback.
@@ -63,6 +65,10 @@ class DamagedFileError(EdgeZofcError):
     """A bundle, journal, snapshot or adapter file fails its size, hash, checksum or schema."""
 
     exit_code = 5
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: nothing is wrong, and the command line never sees it
+    """The run was asked to stop; whoever catches it saves the state."""
 
 
 def shown(path: Path | str) -> str:

@@ -38,7 +38,7 @@ class PictureReader:
     spec: ImageSpec
     normalise: bool
     skipped: Skipped
-    between_runs: Checkpoint
+    checkpoint: Checkpoint
 
 
 @dataclass
@@ -90,7 +90,7 @@ def feature_statistics(
         unreadable.append(index)
         reader.skipped(samples[index].path, error)
 
-    parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.between_runs)
+    parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.checkpoint)
     for indices, features in parts:
         labels = np.array([samples[index].class_id for index in indices])
         for collector, rows in zip(collectors, features, strict=True):
@@ -125,7 +125,7 @@ def evaluate_task(
         reader.skipped(samples[index].path, error)
 
     def count_and_give_frozen_rows() -> Iterator[bytes]:
-        parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.between_runs)
+        parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.checkpoint)
         for indices, features in parts:
             labels = np.array([samples[index].class_id for index in indices])
             tally.total += np.bincount(labels, minlength=classes)

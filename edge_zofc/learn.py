@@ -16,19 +16,18 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.conserve import head_put_back_on_failure, of_best_side
-from edge_zofc.errors import DivergedError
+from edge_zofc.conserve import of_best_side
+from edge_zofc.errors import DivergedError, Stopped
 from edge_zofc.evaluate import Tally, evaluate_task, feature_statistics, floor_head, mean_rows
 from edge_zofc.head import cosine_rate
 from edge_zofc.journal import Kind
 from edge_zofc.lda import Statistics, solve
 from edge_zofc.run_folder import FROZEN
-from edge_zofc.session import Picked, Session, Stopped
+from edge_zofc.session import Picked, Session
 from edge_zofc.spsa import BASE, clip, coefficients, queries
 from edge_zofc.state import TaskProgress
 from edge_zofc.stream import Task, batches, fingerprint, list_samples
@@ -45,7 +44,7 @@ def learn(session: Session) -> None:
             _learn_task(session, task)
     except Stopped as stop:
         session.save()
-        session.events.write("stopped", signal=str(stop))
+        session.events.write("stopped", signal=session.stop_signal or str(stop))
         raise
 
 
@@ -164,17 +163,16 @@ def _step(session: Session, picked: Picked) -> None:
     # The cosine head's loss is over the task's classes, as in the paper; the solved head's over all seen.
     class_ids = np.arange(len(state.head.rows)) if optimiser is None else optimiser.class_ids
     labels = np.searchsorted(class_ids, [sample.class_id for _, sample in kept])
-    with head_put_back_on_failure(state) if looks_twice else nullcontext():
-        if optimiser is not None and trains_head:
-            rate = cosine_rate(options.head_lr, progress.epoch, options.head_epochs)
-            optimiser.step(features[0], labels, rate)
-        losses = state.head.losses(features, labels, class_ids)
-        loss = float(losses[0] if base else losses.mean())
-        _check_finite(session, losses)
-        raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, state.adapter.eps)
-        applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
-        if looks_twice:
-            applied = of_best_side(session, kept, features[0], labels, class_ids, applied)
+    if optimiser is not None and trains_head:
+        rate = cosine_rate(options.head_lr, progress.epoch, options.head_epochs)
+        optimiser.step(features[0], labels, rate)
+    losses = state.head.losses(features, labels, class_ids)
+    loss = float(losses[0] if base else losses.mean())
+    _check_finite(session, losses)
+    raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, state.adapter.eps)
+    applied, norm = clip(state.adapter, step, raw, options.clip_norm or None)
+    if looks_twice:
+        applied = of_best_side(session, kept, features[0], labels, class_ids, applied)
     state.adapter.apply(step, applied, options.adapter_lr)
     progress.step += 1
     progress.forward_passes += len(wanted) * len(kept)

@@ -17,9 +17,10 @@ from typing import Any
 
 from edge_zofc import cap, journal, memory, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
+from edge_zofc.bell import SignalBell
 from edge_zofc.bundle import Bundle, read_bundle
 from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, check_folder, make_folder, sweep
-from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.head import set_torch_threads
 from edge_zofc.learn import learn
 from edge_zofc.presets import Options
@@ -35,7 +36,7 @@ from edge_zofc.run_folder import (
     is_run,
     write_result,
 )
-from edge_zofc.session import Session, Stopped
+from edge_zofc.session import Session
 from edge_zofc.settle import Request, check_trainable, settings_and_plan, threads_of
 from edge_zofc.state import RunState
 from edge_zofc.stream import Stream, fingerprint, read_stream
@@ -81,7 +82,7 @@ def learn_locked(
     with ExitStack() as stack:
         settings, plan = settings_and_plan(request, bundle, profile, stream)
         check_trainable(bundle, settings.run_options())
-        usage = stack.enter_context(PeakSampler())
+        usage, bell = stack.enter_context(PeakSampler()), stack.enter_context(SignalBell())
         # A CUDA process reserves more address space than any cap on it could allow.
         providers = choose_providers(profile.session_providers())
         cap.enforce(plan, accelerator=providers[0][0] != "CPUExecutionProvider")
@@ -94,6 +95,7 @@ def learn_locked(
 
         session.on_task_end = write
         _tell_start(session, plan, settings)
+        bell.answer = lambda: session.backbone.interrupt()  # another backbone, once memory ran out
         with _stop_on_signals(session):
             try:
                 learn(session)
@@ -268,7 +270,7 @@ def _result(session: Session, settings: Settings, where: _Where) -> dict[str, An
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the loop to stop at the next run of the graph; a second one does not wait."""
+    """SIGINT and SIGTERM ask the loop to stop at the next picture or run of the graph; a second one does not wait."""
 
     def ask(number: int, frame: object) -> None:
         if session.stop_signal is not None:

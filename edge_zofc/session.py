@@ -1,8 +1,8 @@
 """What the loop stands on: an opened run that saves itself, tells what happens and makes room when memory runs out.
 
-What may surprise: a step changes nothing before all of its features are there. A signal or an unreadable picture in
-the middle of it is therefore answered by forgetting the step, and the state that is saved is always that of a
-step's end. An allocation can fail anywhere, so that ``with_room`` puts back the whole state before it tries again.
+What may surprise: a step, and a task's beginning and end, happen as a whole or not at all. When an allocation fails or
+a signal comes in the middle, ``with_room`` puts the whole state back, so that what is saved then is what was there
+before, and the counters that go into the result count nothing twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
 from edge_zofc.cap import give_freed_memory_back
-from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError
+from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError, Stopped
 from edge_zofc.evaluate import PictureReader
 from edge_zofc.forward import LoadPicture, query_features
 from edge_zofc.guard import WINDOW, out_of_band
@@ -41,10 +41,6 @@ MAX_TOLD_SKIPPED = 1000
 
 Picked = list[tuple[int, Sample]]
 """Pictures of a batch with their positions in the task's training list."""
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and has saved its state
-    """Raised between two runs of the graph when a signal or ``max_steps`` asks the run to stop."""
 
 
 @dataclass
@@ -200,11 +196,15 @@ class Session:
         """Do ``work``; when memory runs out, put the state back, halve the micro-batch and do it again.
 
         ``work`` must write its journal record last. Raises DoesNotFitError, with the state saved, when there is
-        nothing left to halve.
+        nothing left to halve; Stopped, with the state put back, when a signal comes.
         """
         while True:
             before = self.state.to_snapshot()
-            reason = _out_of_memory(work, *arguments)
+            try:
+                reason = _out_of_memory(work, *arguments)
+            except Stopped:
+                self.state.restore(before)
+                raise
             if reason is None:
                 return
             self.backbone.close()

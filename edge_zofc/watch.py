@@ -21,11 +21,11 @@ from typing import Any
 
 from edge_zofc import snapshot
 from edge_zofc.bundle import read_bundle
-from edge_zofc.errors import InputError
+from edge_zofc.errors import InputError, Stopped
 from edge_zofc.profiles import load_profile
 from edge_zofc.run import learn_locked, run_folder
 from edge_zofc.run_folder import STATE
-from edge_zofc.session import Session, Stopped
+from edge_zofc.session import Session
 from edge_zofc.settle import Request
 from edge_zofc.state import progress_of
 from edge_zofc.stream import numbered_tasks, read_stream
@@ -81,29 +81,27 @@ def watch_run(
     clock = clock or Clock()
     watcher, refused = Watcher(request.stream, clock), dict[str, str]()
     result: dict[str, Any] = {}
-    with _raising_on_signals() as asked:
-        try:
-            with run_folder(request):
+    with _raising_on_signals() as asked, suppress(Stopped), run_folder(request):
+        finished, unfinished = _tasks_of(request.run)
+        log.info("Waiting for task folders in %s.", request.stream)
+        # Not "while True": what is raised inside of a destructor, say, Python prints and forgets.
+        while not asked:
+            found = watcher.complete(finished)
+            new = {n for n, look in found.items() if refused.get(n) != look and _is_task(request, n)}
+            refused |= {name: look for name, look in found.items() if name not in new}
+            # A half learnt task goes first, and one whose folder is gone is an error that learn tells.
+            gone = unfinished - set(numbered_tasks(request.stream))
+            if (new or gone) and unfinished <= new | gone:
+                names = frozenset(new | {name for name in finished if _is_task(request, name)})
+                stream = read_stream(request.stream, only=names)
+                chosen = replace(request, tasks=names, resume=False)
+                result = learn_locked(chosen, bundle, profile, stream, on_step)
+                if "stopped" in result:
+                    return result
                 finished, unfinished = _tasks_of(request.run)
                 log.info("Waiting for task folders in %s.", request.stream)
-                while True:
-                    found = watcher.complete(finished)
-                    new = {n for n, look in found.items() if refused.get(n) != look and _is_task(request, n)}
-                    refused |= {name: look for name, look in found.items() if name not in new}
-                    # A half learnt task goes first, and one whose folder is gone is an error that learn tells.
-                    gone = unfinished - set(numbered_tasks(request.stream))
-                    if (new or gone) and unfinished <= new | gone:
-                        names = frozenset(new | {name for name in finished if _is_task(request, name)})
-                        stream = read_stream(request.stream, only=names)
-                        chosen = replace(request, tasks=names, resume=False)
-                        result = learn_locked(chosen, bundle, profile, stream, on_step)
-                        if "stopped" in result:
-                            return result
-                        finished, unfinished = _tasks_of(request.run)
-                        log.info("Waiting for task folders in %s.", request.stream)
-                    clock.sleep(POLL_SECONDS)
-        except Stopped:
-            return {**result, "stopped": asked[0]}
+            clock.sleep(POLL_SECONDS)
+    return {**result, "stopped": asked[0]}
 
 
 def _tasks_of(run: Path) -> tuple[frozenset[str], frozenset[str]]:
@@ -157,7 +155,8 @@ def _raising_on_signals() -> Iterator[list[str]]:
 
     def stop(number: int, frame: object) -> None:
         asked.append(signal.Signals(number).name)
-        raise Stopped(asked[0])
+        if len(asked) == 1:  # a second one, of an impatient hand, finds the process on its way out
+            raise Stopped(asked[0])
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])  # type: ignore[union-attr, index]
 
 ROWS = (
-    {"__init__", "errors", "child"},
+    {"__init__", "errors", "child", "bell"},
     {"durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard", "folders"},
     {"bundle"},
     {"profiles", "stream", "split", "images", "adapter", "journal", "snapshot", "base_cost"},
