@@ -185,6 +185,7 @@ def _step(session: Session, picked: Picked) -> None:
 def _finish(session: Session, task: Task) -> None:
     """Refresh a closed-form head, evaluate all tasks learnt so far, close the task, save."""
     state, progress = session.state, session.state.progress
+    session.check_still_there(len(list_samples(session.stream, task, "train")))
     statistics = _refreshed(session, task)
     by_task = _evaluate(session)
     measured = [tally for tally in by_task if tally is not None]
@@ -196,6 +197,8 @@ def _finish(session: Session, task: Task) -> None:
     state.optimiser, state.statistics = None, statistics
     session.record(Kind.TASK_END)
     number = len(progress.tasks) - 1
+    if fingerprint(session.stream, task) != state.current_task.fingerprint:
+        session.note(f"task {task.name} changed while it was being learnt.")
     session.events.write("evaluated", task=number, correct=progress.learner.correct[-1], total=progress.total)
     session.save(task_end=number)
     session.on_task_end(session)
@@ -209,6 +212,7 @@ def _refreshed(session: Session, task: Task) -> Statistics | None:
     samples, known = list_samples(session.stream, task, "train"), len(state.progress.class_names)
     theta, reader = state.adapter.theta, session.reader(task.name, len(samples), quiet=True)
     (found,), _ = feature_statistics(session.backbone, [theta], samples, known, reader, scatter=True)
+    session.check_still_there(int(found.counts.sum()))
     state.progress.forward_passes += len(samples)
     statistics = state.statistics.plus(found)
     state.head.rows, state.head.biases = solve(statistics)

@@ -317,6 +317,20 @@ class Session:
 
         return PictureReader(self.bundle.manifest.image, self.options.normalise, skipped, self.checkpoint)
 
+    def check_still_there(self, count: int) -> None:
+        """Raise InputError if more than a tenth of the pictures that the current task began with are gone.
+
+        ``count``: how many are there now. It is the disk that the stream lies on, most likely, and to end the task
+        without its pictures would be to forget it.
+        """
+        task = self.state.current_task
+        lost = task.train_images - count
+        if lost > MAX_SKIPPED_FRACTION * task.train_images:
+            raise InputError(
+                f"{lost} of the {task.train_images} pictures that task {task.name} began with are gone or cannot be "
+                f"read any more; put them back (is the disk of {self.stream.root} mounted?), then go on with --resume."
+            )
+
     def check_skipped(self, name: str, skipped: int, count: int) -> None:
         """Raise InputError if more than a tenth of a task's pictures cannot be read."""
         if skipped > MAX_SKIPPED_FRACTION * count:

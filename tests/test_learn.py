@@ -340,3 +340,40 @@ def test_a_changed_task_is_told_and_not_learnt_again(small_bundle: Bundle, tmp_p
     second = go(small_bundle, stream, tmp_path / "run")
     assert second["steps"] == first["steps"]
     assert "changed after it was learnt" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize("head", ["lda", "cosine"])
+def test_a_stream_that_is_unplugged_before_a_task_ends_leaves_the_task_unfinished(
+    small_bundle: Bundle, tmp_path: Path, head: str
+) -> None:
+    """To end a task without its pictures would be to forget it: the solved head's sums are those of the pictures."""
+    stream, away, changes = (
+        write_small_stream(tmp_path / "stream", tasks=2),
+        tmp_path / "away",
+        {**FAST, "head": head},
+    )
+
+    def unplug(session: Session, loss: float) -> None:
+        if session.state.progress.step == 8:  # the last of the second task
+            stream.rename(away)
+
+    with pytest.raises(
+        InputError, match=r"16 of the 16 pictures .* 001_task began with are gone .* mounted\?\)"
+    ):
+        go(small_bundle, stream, tmp_path / "run", unplug, changes=changes)
+    away.rename(stream)
+    resumed = go(small_bundle, stream, tmp_path / "run", changes=changes)
+    whole = go(small_bundle, stream, tmp_path / "whole", changes=changes)
+    assert without_times(resumed) == without_times(whole)
+    assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
+
+
+def test_pictures_that_come_while_their_task_is_learnt_are_told(small_bundle: Bundle, tmp_path: Path) -> None:
+    stream = write_small_stream(tmp_path / "stream", tasks=1)
+
+    def add(session: Session, loss: float) -> None:
+        picture(1, 99).save(stream / "000_task/train/class01/late.png")
+
+    result = go(small_bundle, stream, tmp_path / "run", add)
+    assert result["completed"]
+    assert "task 000_task changed while it was being learnt" in (tmp_path / "run/events.jsonl").read_text()
