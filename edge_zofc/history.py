@@ -37,7 +37,7 @@ def read_history(run: Path) -> dict[str, Any]:
             "seconds": round(task.seconds, 1),
             "stage_accuracy": stages[index] if index < len(stages) else None,
             "finished": task in state.finished_tasks,
-            "can_roll_back": index in ends,
+            "can_roll_back": index in ends and task in state.finished_tasks,
         }
         for index, task in enumerate(progress.tasks)
     ]
@@ -81,6 +81,9 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
     """Return head, adapter and progress to the end of task ``to_task``; one journal record, nothing deleted.
 
     Raises InputError if the task was not finished, RunLockedError while another process learns.
+
+    A crash while a task ends may leave its ``state/task-NNN`` without the snapshot that knows of it, or newer than the
+    end that the journal has. Journal and state would part for good if that file were believed.
     """
     read_settings(run)
     check_folder(run / STATE)
@@ -91,6 +94,11 @@ def roll_back(run: Path, to_task: int) -> dict[str, Any]:
         kept = progress_of(found.snapshot).journal_records
         state = _state(run, to_task)
         with journal.Journal.open_for_append(run / JOURNAL, keep_records=kept) as log:
+            if log.records_at_end(to_task) != state.progress.journal_records:
+                raise InputError(
+                    f"The run in {run} was cut off while task {to_task} ended, so it cannot go back there yet; "
+                    "go on with 'edge-zofc learn --resume' first."
+                )
             log.append(journal.Record(journal.Kind.ROLLBACK, to_task, state.progress.step))
             state.progress.journal_records = log.records
         snapshot.save(run / STATE, state.to_snapshot())

@@ -147,6 +147,11 @@ class Journal:
         """The number of the next step."""
         return self._order.next_step
 
+    def records_at_end(self, task: int) -> int | None:
+        """How many records there were at the latest end of task number ``task``; None if none is in the journal."""
+        _, span = self._order.ends.get(task, (0, None))
+        return None if span is None else span.stop
+
     def append(self, record: Record) -> None:
         """Add one record; it is on the disk when this returns. After a failure the journal is closed.
 
