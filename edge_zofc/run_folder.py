@@ -14,6 +14,7 @@ What may surprise: events are written but not fsynced. They tell a story; nothin
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -118,16 +119,26 @@ class EventLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
+        self._open()
+
+    def _open(self) -> None:
         rotate(self._path, EVENTS_LIMIT_BYTES)
         self._file = open_log(self._path)
+        self._bytes = os.fstat(self._file.fileno()).st_size
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the present time. Raises as ``durable.explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
             rest = memoryview(line.encode() + b"\n")
+            self._bytes += len(rest)
             while rest:
                 rest = rest[self._file.write(rest) :]
+        # Here too, not only when a run is opened: one process may learn for months.
+        if self._bytes > EVENTS_LIMIT_BYTES:
+            full = self._file
+            self._open()
+            full.close()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
