@@ -14,7 +14,8 @@ from typing import Any
 
 FORKS = """
 import json, os, resource, signal, sys
-from edge_zofc import cli, history, learned, profiles, progress, report, run, watch
+from edge_zofc import cli, history, learned, profiles, progress, report, run, session, watch
+session.SNAPSHOT_SECONDS = float(sys.argv[1])
 # Imports the rest that another user might not be allowed to read: root's own interpreter.
 profiles.load_profile("cpu-2gib")
 for line in sys.stdin:
@@ -56,12 +57,18 @@ class Ended:
 
 
 class Forks:
-    """Runs commands one after the other; close it at the end."""
+    """Runs commands one after the other; close it at the end.
 
-    def __init__(self, folder: Path) -> None:
+    ``snapshot_seconds``: how old a snapshot gets before the next; a small run would else end before its second.
+    """
+
+    def __init__(self, folder: Path, snapshot_seconds: float = 30.0) -> None:
         self._texts = [str(folder / "stdout"), str(folder / "stderr")]
         self.parent = subprocess.Popen(
-            [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", FORKS, str(snapshot_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def start(self, arguments: list[str], seconds: int = 0, data_bytes: int = 0, user: int = 0) -> int:

@@ -5,9 +5,11 @@ the log on a model disk that keeps only what was fsynced, plus any part of what 
 
     data     since the last fsync of a file: any number of its writes and truncations, in order; the first one
              lost may be torn at any byte, or have its length on the disk but zeros for its bytes
-    names    since the last fsync of a folder: any number of its creations, renames and removals, in order
+    names    since the last fsync of a folder: any number of its creations, renames and removals, in order; and
+             what lies in a folder is lost with the folder's own name
 
-What may surprise: a ``kill -9`` is one of these outcomes (everything that was written is there).
+A folder stands in a ``Disk`` as its name and a slash. What may surprise: a ``kill -9`` is one of these outcomes
+(everything that was written is there).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from pathlib import Path
 from edge_zofc.durable import Files
 
 Disk = dict[str, bytes]
+FOLDER = 0
+"""In a file number's place."""
 
 
 class RecordingFiles(Files):
@@ -73,6 +77,10 @@ class RecordingFiles(Files):
         self.numbers.pop(self._name(path))
         self._note("unlink", self._name(path))
 
+    def make_folder(self, path):
+        super().make_folder(path)
+        self._note("make_folder", self._name(path) + "/")
+
     def fsync_folder(self, path):
         super().fsync_folder(path)
         if path.is_relative_to(self.root):
@@ -114,7 +122,7 @@ def disks_after_cut(log: list[tuple]) -> Iterator[tuple[int, Disk]]:
         if call == "create":
             files[arguments[1]] = _File()
             pending_names.append((call, *arguments))
-        elif call in ("rename", "unlink"):
+        elif call in ("rename", "unlink", "make_folder"):
             pending_names.append((call, *arguments))
         elif call == "fsync_folder":
             inside = [op for op in pending_names if Path(op[1]).parent.as_posix() == arguments[0]]
@@ -133,6 +141,8 @@ def disks_after_cut(log: list[tuple]) -> Iterator[tuple[int, Disk]]:
 def _apply(names: dict[str, int], op: tuple) -> None:
     if op[0] == "create":
         names[op[1]] = op[2]
+    elif op[0] == "make_folder":
+        names[op[1]] = FOLDER
     elif op[0] == "rename":
         names[op[2]] = names.pop(op[1])
     else:
@@ -145,15 +155,25 @@ def _outcomes(files: dict[int, _File], safe_names: dict[str, int], pending: list
         if op is not None:
             _apply(names, op)
         choices = [
-            [(name, content) for content in files[number].contents()] for name, number in names.items()
+            [(name, content) for content in (files[number].contents() if number else [b""])]
+            for name, number in names.items()
+            if _is_reached(name, names)
         ]
         yield from (dict(choice) for choice in itertools.product(*choices))
+
+
+def _is_reached(name: str, names: dict[str, int]) -> bool:
+    """Whether all folders above are there: those that were made while recording, so that they can be lost."""
+    above = [f"{folder.as_posix()}/" for folder in Path(name).parents][:-1]
+    return all(folder in names for folder in above)
 
 
 def lay_out(disk: Disk, folder: Path) -> Path:
     """Write a model disk as real files below a new ``folder``."""
     for name, content in disk.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        place = folder / name
+        (place if name.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            place.write_bytes(content)
     folder.mkdir(exist_ok=True)
     return folder

@@ -203,6 +203,20 @@ def test_folders_are_made_from_the_top_and_each_is_synced(tmp_path):
     durable.make_folder(tmp_path / "run" / "state")
 
 
+def test_a_folder_that_was_not_synced_takes_what_lies_in_it_along(tmp_path):
+    """Of the model disk, which a missing fsync of the folder above would otherwise get past."""
+    for folder, make in (
+        ("lost", lambda files: files.make_folder),
+        ("kept", lambda files: durable.make_folder),
+    ):
+        files = RecordingFiles(tmp_path)
+        make(files)(tmp_path / folder, *([files] if folder == "kept" else []))
+        durable.write_atomic(tmp_path / folder / "a", b"one", files)
+        ends = [disk for done, disk in disks_after_cut(files.log) if done == len(files.log)]
+        assert ({} in ends) == (folder == "lost")
+        assert {f"{folder}/": b"", f"{folder}/a": b"one"} in ends
+
+
 def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
     (tmp_path / "run").write_bytes(b"")
     with pytest.raises(InputError, match="could not be made"):
