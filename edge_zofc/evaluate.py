@@ -5,7 +5,8 @@ It is what a learner has to beat, so it is measured on the same pictures in the 
 
 What may surprise: the frozen features of test pictures are kept on disk (``R/frozen/``), because they are the
 same at every stage; the second evaluation of a task costs the floor no forward pass. A cache file that is missing,
-or whose last four bytes are not the CRC-32 of the others, is computed again.
+or whose last four bytes are not the CRC-32 of the others, is computed again. It is read, not memory-mapped: a mapped
+file on a disk that fails ends the process without a word.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import ImageSpec
-from edge_zofc.durable import make_folder, open_plain, write_atomic
-from edge_zofc.errors import EdgeZofcError, ImageError
+from edge_zofc.durable import explained, make_folder, open_plain, write_atomic
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, ImageError
 from edge_zofc.forward import Checkpoint, readable_features
 from edge_zofc.head import Head, unit
 from edge_zofc.images import load_test
@@ -29,6 +30,9 @@ from edge_zofc.lda import Collector, Statistics
 from edge_zofc.stream import Sample
 
 Skipped = Callable[[Path, ImageError], None]
+
+_CRC_BYTES = 4
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def evaluate_task(
     """
     classes = len(head.rows)
     tally = Tally.empty(classes)
-    cached = _read_cache(cache, backbone.feature_size)
+    cached = _rows_in_cache(cache, backbone.feature_size)
     same = bool(np.array_equal(theta, frozen_theta))
     adapters = [theta] if same or cached is not None else [theta, frozen_theta]
 
@@ -136,15 +140,14 @@ def evaluate_task(
     if cached is None:
         make_folder(cache.parent)
         write_atomic(cache, _with_crc(count_and_give_frozen_rows()))
-        cached = _read_cache(cache, backbone.feature_size)
+        cached = _rows_in_cache(cache, backbone.feature_size)
         tally.floor_forward_passes += 0 if same else tally.forward_passes
     else:
         for _ in count_and_give_frozen_rows():
             pass
     if cached is None:  # no picture of this task could be read
         return tally
-    for start in range(0, len(cached), 1024):
-        rows = np.asarray(cached[start : start + 1024])
+    for rows in _cached_rows(cache, cached, backbone.feature_size):
         tally.floor_correct += _right(floor, rows[:, :-1], rows[:, -1].astype(np.int64), classes)
     return tally
 
@@ -170,25 +173,42 @@ def _with_crc(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         crc = zlib.crc32(piece, crc)
         yield piece
-    yield crc.to_bytes(4, "little")
+    yield crc.to_bytes(_CRC_BYTES, "little")
 
 
-def _read_cache(path: Path, feature_size: int) -> np.ndarray | None:
-    """Rows float32 [n, D + 1], memory-mapped: the frozen features and, exact below 2^24, the class id."""
-    row_bytes = 4 * (feature_size + 1)
+def _rows_in_cache(path: Path, feature_size: int) -> int | None:
+    """How many rows a cache holds; None if it is missing, empty or not whole."""
     if not os.path.lexists(path):
         return None
     try:
         with open_plain(path) as file:
-            count, rest = divmod(os.fstat(file.fileno()).st_size - 4, row_bytes)
+            size_bytes = os.fstat(file.fileno()).st_size
+            count, rest = divmod(size_bytes - _CRC_BYTES, _row_bytes(feature_size))
             if count < 1 or rest:
                 return None
-            rows = np.memmap(file, np.float32, "r", shape=(count, feature_size + 1))
-            file.seek(-4, os.SEEK_END)
-            expected = int.from_bytes(file.read(4), "little")
+            crc = 0
+            for rows in _cached_rows(path, count, feature_size):
+                crc = zlib.crc32(rows.data.cast("B"), crc)
+            file.seek(-_CRC_BYTES, os.SEEK_END)
+            return count if file.read(_CRC_BYTES) == crc.to_bytes(_CRC_BYTES, "little") else None
     except (EdgeZofcError, OSError):
         return None
-    crc = 0
-    for start in range(0, count, 1024):
-        crc = zlib.crc32(rows[start : start + 1024].tobytes(), crc)
-    return rows if crc == expected else None
+
+
+def _cached_rows(path: Path, count: int, feature_size: int) -> Iterator[np.ndarray]:
+    """float32 [n, D + 1], some at a time: the frozen features and, exact below 2^24, the class id.
+
+    Raises DamagedFileError if the file cannot be read, or no longer has ``count`` rows.
+    """
+    with open_plain(path) as file:
+        for start in range(0, count, _ROWS_AT_ONCE):
+            due = min(_ROWS_AT_ONCE, count - start) * _row_bytes(feature_size)
+            with explained(path, "read"):
+                raw = file.read(due)
+            if len(raw) != due:
+                raise DamagedFileError(f"{path} became shorter while it was read; remove it and try again.")
+            yield np.frombuffer(raw, np.float32).reshape(-1, feature_size + 1)
+
+
+def _row_bytes(feature_size: int) -> int:
+    return 4 * (feature_size + 1)
