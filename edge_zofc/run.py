@@ -37,7 +37,7 @@ from edge_zofc.run_folder import (
     write_result,
 )
 from edge_zofc.session import Session
-from edge_zofc.settle import Request, check_trainable, settings_and_plan, threads_of
+from edge_zofc.settle import Request, check_trainable, settings_and_plan
 from edge_zofc.state import RunState
 from edge_zofc.stream import Stream, fingerprint, read_stream
 from edge_zofc.usage import PeakSampler
@@ -158,10 +158,11 @@ def _open(
     stack.callback(written.close)
     stream = read_stream(request.stream, state.progress.class_names, request.tasks)
     backbone = Backbone(
-        bundle, _backbone_options(plan, profile, choose_providers(profile.session_providers()))
+        bundle,
+        _backbone_options(plan, settings.execution.threads, choose_providers(profile.session_providers())),
     )
     if state.progress.head_backend == "torch":
-        set_torch_threads(threads_of(profile))
+        set_torch_threads(settings.execution.threads)
     session = Session(
         bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
     )
@@ -208,13 +209,11 @@ def _open_journal(
     return journal.Journal.open_for_append(path, keep_records=kept)
 
 
-def _backbone_options(
-    plan: memory.MemoryPlan, profile: DeviceProfile, providers: Providers
-) -> BackboneOptions:
+def _backbone_options(plan: memory.MemoryPlan, threads: int, providers: Providers) -> BackboneOptions:
     return BackboneOptions(
         micro_batch=plan.micro_batch,
         parallel_adapters=plan.parallel_queries,
-        threads=threads_of(profile),
+        threads=threads,
         providers=providers,
         prepacking=plan.prepacking,
         arena=plan.arena,

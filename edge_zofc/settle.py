@@ -75,6 +75,7 @@ def make_plan(
     parallel_queries: int | None = None,
     head_backend: HeadBackend | None = None,
     prepacking: bool | None = None,
+    threads: int | None = None,
 ) -> memory.MemoryPlan:
     """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
     if options.head == "lda":
@@ -88,7 +89,7 @@ def make_plan(
         optimizer=options.optimizer,
         closed_form=options.head == "lda",
         classes=classes,
-        threads=threads_of(profile),
+        threads=threads or threads_of(profile),
         micro_batch=micro_batch,
         parallel_queries=parallel_queries,
         head_backend=head_backend,
@@ -166,6 +167,8 @@ def _plan_again(
 ) -> memory.MemoryPlan:
     """The plan with the shapes the run began with, so that its bits go on; with new ones if they do not fit."""
     kept, options = settings.execution, settings.run_options()
+    if kept.threads != threads_of(profile):
+        log.info("%d thread(s), as the run began with: its features must go on rounding alike.", kept.threads)
     try:
         return make_plan(
             bundle,
@@ -177,12 +180,13 @@ def _plan_again(
             head_backend=kept.head_backend,
             # Products with packed weights round differently; how much memory is free today must not change a run.
             prepacking=kept.prepacking,
+            threads=kept.threads,
         )
     except DoesNotFitError:
         log.warning(
             "The shapes the run began with no longer fit; from here on its features round differently."
         )
-        return make_plan(bundle, profile, options, request.budget_bytes)
+        return make_plan(bundle, profile, options, request.budget_bytes, threads=kept.threads)
 
 
 def check_trainable(bundle: Bundle, options: Options) -> None:

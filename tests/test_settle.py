@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from runs import go
 
+from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
 from edge_zofc.profiles import load_profile
 from edge_zofc.run_folder import read_settings, write_settings
@@ -31,3 +32,23 @@ def test_a_run_goes_on_with_its_weights_as_they_were_packed(
         request, small_bundle, load_profile("cpu-2gib"), read_stream(small_stream, only=None)
     )
     assert plan.prepacking == prepacking
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many there are decides how a product is cut up; a profile or the processors given today must not."""
+    run, opened = tmp_path / "run", []
+    go(small_bundle, small_stream, run, max_steps=1)
+    settings = read_settings(run)
+    execution = settings.execution.model_copy(update={"threads": 3})
+    write_settings(run, settings.model_copy(update={"execution": execution}))
+    real = Backbone.__init__
+
+    def look(self: Backbone, bundle: Bundle, options: BackboneOptions) -> None:
+        opened.append(options.threads)
+        real(self, bundle, options)
+
+    monkeypatch.setattr(Backbone, "__init__", look)
+    go(small_bundle, small_stream, run, max_steps=2)
+    assert opened == [3]
