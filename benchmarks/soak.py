@@ -133,6 +133,7 @@ def soak(
     result = learn_run(Request(bundle.folder, stream, run, changes=changes), watch.step)
     learnt = time.process_time() - began - watch.all_replays_seconds
     watch.compare(run, watch.theta)
+    had_torch = "torch" in sys.modules  # before the machine's state is told, which names its version
     kept = watch.samples[int(watch.taken * WARM_FRACTION) : watch.taken]
     seconds, rss, handles, task = kept.T
     slope = float(np.polyfit(seconds / 3600, rss / MIB, 1)[0])
@@ -144,7 +145,7 @@ def soak(
         "queries": queries,
         "steps": result["steps"],
         "hours": round(float(seconds[-1]) / 3600, 4),
-        "torch_is_loaded": "torch" in sys.modules,
+        "torch_was_loaded": had_torch,
         "rss_mib_first_and_last": [round(float(rss[at]) / MIB, 2) for at in (0, -1)],
         "rss_mib_an_hour": round(slope, 3),
         "rss_mib_an_hour_within_tasks": round(_slope_within(task, seconds / 3600, rss / MIB), 3),
