@@ -26,6 +26,7 @@ from edge_zofc.evaluate import Tally, evaluate_task, feature_statistics, floor_h
 from edge_zofc.head import cosine_rate
 from edge_zofc.journal import Kind
 from edge_zofc.lda import Statistics, solve
+from edge_zofc.room import with_room
 from edge_zofc.run_folder import FROZEN
 from edge_zofc.session import Picked, Session
 from edge_zofc.spsa import BASE, clip, coefficients, queries
@@ -52,10 +53,10 @@ def _learn_task(session: Session, task: Task) -> None:
     before = len(session.state.finished_tasks) - 1
     try:
         if session.state.progress.phase == "idle":
-            session.with_room(_begin, session, task)
+            with_room(session, _begin, task)
         if session.state.progress.phase == "training":
             _train(session, task)
-        session.with_room(_finish, session, task)
+        with_room(session, _finish, task)
     except DivergedError as error:
         session.undo_task(before)
         session.events.write("diverged", task=before + 1, name=task.name, reason=str(error))
@@ -137,7 +138,7 @@ def _train(session: Session, task: Task) -> None:
                 raise Stopped(f"max-steps {session.max_steps} reached")
             picked = session.picked(samples, order[progress.batch])
             if picked:
-                session.with_room(_step, session, picked)
+                with_room(session, _step, picked)
             progress.batch += 1
             session.save_when_due()
         progress.epoch, progress.batch = progress.epoch + 1, 0

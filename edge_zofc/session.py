@@ -1,8 +1,7 @@
-"""What the loop stands on: an opened run that saves itself, tells what happens and makes room when memory runs out.
+"""What the loop stands on: an opened run that saves itself, tells what happens and loads its pictures.
 
-What may surprise: a step, and a task's beginning and end, happen as a whole or not at all. When an allocation fails or
-a signal comes in the middle, ``with_room`` puts the whole state back, so that what is saved then is what was there
-before, and the counters that go into the result count nothing twice.
+What may surprise: a picture that could be read when its task began may be gone later. Its batch goes on without it;
+only where more than a tenth are gone is it the disk, and the run stops as it was.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_zofc import snapshot
-from edge_zofc.backbone import Backbone, BackboneOptions
+from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import Bundle
-from edge_zofc.cap import give_freed_memory_back
-from edge_zofc.errors import DivergedError, DoesNotFitError, ImageError, InputError, Stopped
+from edge_zofc.errors import DivergedError, ImageError, InputError, Stopped
 from edge_zofc.evaluate import PictureReader
 from edge_zofc.forward import LoadPicture, query_features
 from edge_zofc.guard import WINDOW, out_of_band
@@ -185,57 +183,10 @@ class Session:
         self.journal.append(Record(Kind.ROLLBACK, before, self.state.progress.step))
         self.save()
 
-    # --- stopping and making room -----------------------------------------------------------------------
-
     def checkpoint(self) -> None:
         """Raise Stopped if a signal came."""
         if self.stop_signal is not None:
             raise Stopped(self.stop_signal)
-
-    def with_room(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do ``work``; when memory runs out, put the state back, halve the micro-batch and do it again.
-
-        ``work`` must write its journal record last. Raises DoesNotFitError, with the state saved, when there is
-        nothing left to halve; Stopped, with the state put back, when a signal comes.
-        """
-        while True:
-            before = self.state.to_snapshot()
-            try:
-                reason = _out_of_memory(work, *arguments)
-            except Stopped:
-                self.state.restore(before)
-                raise
-            if reason is None:
-                return
-            self.backbone.close()
-            self.state.restore(before)
-            self._reopen_smaller(reason)
-
-    def _reopen_smaller(self, reason: str) -> None:
-        """Open the next thriftier session that there is memory for. Raises as ``with_room``."""
-        old, why = self.backbone.options, reason
-        while (smaller := _smaller(old)) is not None:
-            self.events.write(
-                "micro_batch_halved", **{"from": old.micro_batch, "to": smaller.micro_batch}, reason=why
-            )
-            log.warning(
-                "Memory ran out: going on with micro-batch %d, %d adapter(s) a run%s.",
-                *(smaller.micro_batch, smaller.parallel_adapters, "" if smaller.arena else ", arena off"),
-            )
-            if not smaller.arena:
-                give_freed_memory_back()
-            why_not = _out_of_memory(self._open, smaller)
-            if why_not is None:
-                return
-            old, why = smaller, why_not
-        self.save()
-        raise DoesNotFitError(
-            f"An allocation failed with one picture and one adapter at a time ({why}); the state is saved: give a "
-            "larger --memory-budget, or export with a smaller precision or image size."
-        )
-
-    def _open(self, options: BackboneOptions) -> None:
-        self.backbone = Backbone(self.bundle, options)
 
     # --- pictures ---------------------------------------------------------------------------------------
 
@@ -348,26 +299,3 @@ class _Unreadable(Exception):  # noqa: N818 - carries a picture, is no error of 
     def __init__(self, position: int, sample: Sample, error: ImageError) -> None:
         super().__init__(str(error))
         self.position, self.sample, self.error = position, sample, error
-
-
-def _smaller(options: BackboneOptions) -> BackboneOptions | None:
-    """Half the micro-batch; once that is 1, one adapter at a time; then without the arena; None after that."""
-    if options.micro_batch > 1:
-        return replace(options, micro_batch=options.micro_batch // 2)
-    if options.parallel_adapters > 1:
-        return replace(options, parallel_adapters=1)
-    if options.arena:
-        return replace(options, arena=False)
-    return None
-
-
-def _out_of_memory(work: Callable[..., None], *arguments: object) -> str | None:
-    """Do ``work``; returns why memory ran out, or None.
-
-    The exception ends here: its traceback would keep alive what the failed work had allocated, the session too.
-    """
-    try:
-        work(*arguments)
-    except MemoryError as error:
-        return str(error) or "out of memory"
-    return None

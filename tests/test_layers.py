@@ -18,7 +18,7 @@ ROWS = (
     {"run_folder", "state"},
     {"evaluate", "learned", "result", "disk"},
     {"session", "replay", "history"},
-    {"conserve"},
+    {"conserve", "room"},
     {"learn", "progress", "settle"},
     {"run", "records"},
     {"charts", "watch", "words"},

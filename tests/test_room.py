@@ -15,7 +15,8 @@ from edge_zofc.adapter import Adapter
 from edge_zofc.backbone import Backbone, BackboneOptions
 from edge_zofc.bundle import Bundle
 from edge_zofc.head import Head
-from edge_zofc.session import Session, _smaller
+from edge_zofc.room import _smaller
+from edge_zofc.session import Session
 from edge_zofc.state import RunState
 
 
