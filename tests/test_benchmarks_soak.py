@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edge_zofc.benchmarks import run
-from edge_zofc.benchmarks.soak import SAMPLE_STEPS, _slope_within, soak
+from edge_zofc.benchmarks.soak import SAMPLE_STEPS, _noise_stream, _slope_within, soak
 
 from edge_zofc.bundle import Bundle
 
@@ -21,6 +21,7 @@ def test_a_short_soak_compares_counts_and_measures(
     assert found["steps"] == 600
     assert found["journal_bytes"] == 108 + 28 * (600 + 2 * 3)
     assert found["replays_to_the_same_bits"] and found["compared_with_replay"] == 1
+    assert found["adapter_moved_by"] > 0
     assert found["handles_grew_by"] == 0
     assert found["learning_over_replay"] > 1
     assert found["steps"] // SAMPLE_STEPS == 12
@@ -49,3 +50,9 @@ def test_the_slope_within_tasks_leaves_out_what_each_task_adds() -> None:
     task, hours = np.array([0.0, 0, 0, 1, 1, 1]), np.arange(6.0)
     assert _slope_within(task, hours, 2 * hours + 100 * task) == pytest.approx(2)
     assert _slope_within(task, hours, 100 * task) == 0
+
+
+def test_the_default_stream_is_hard_enough_to_move_an_adapter(small_bundle: Bundle, tmp_path: Path) -> None:
+    stream = _noise_stream(tmp_path / "stream", small_bundle.manifest.image.size)
+    found = soak(small_bundle, stream, tmp_path / "run", steps=500, batch_size=8, queries=1)
+    assert found["adapter_moved_by"] > 0.001
