@@ -19,7 +19,7 @@ import pytest
 from forks import Forks
 from kill_points import CALLS, Killed, KillPoints
 from power_cut import Disk, RecordingFiles, disks_after_cut, lay_out
-from runs import end_state, go
+from runs import end_state, final_bits, go
 from small import write_small_stream
 
 from edge_zofc.bundle import Bundle
@@ -57,6 +57,8 @@ def whole(small_bundle: Bundle, stream: Path, tmp_path_factory: pytest.TempPathF
             run = tmp_path_factory.mktemp("whole") / head
             learn(small_bundle, stream, run, head)
         found[head] = end_state(run)
+        # Were the loss 0, the adapter would stay where it was and nothing could be lost.
+        assert final_bits(run)[0] != small_bundle.initial_adapter().tobytes()
         found[head + " touches"] = points.count
     return found
 
@@ -237,6 +239,7 @@ def check_kills(
     """
     forks.start(words(bundle, stream, tmp_path / "whole", *more))
     assert forks.end() == 0
+    assert final_bits(tmp_path / "whole")[0] != bundle.initial_adapter().tobytes()
     expected, chance, kills = end_state(tmp_path / "whole"), random.Random(5), 0
     for number in itertools.count():
         if kills >= least:
