@@ -36,8 +36,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
-from edge_zofc.durable import explained, is_there, open_plain, read_bounded
+from edge_zofc.disk_errors import explained
 from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.plain import is_there, open_plain, read_bounded
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"

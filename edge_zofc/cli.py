@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_zofc import __version__, arguments
-from edge_zofc.durable import explanation
+from edge_zofc.disk_errors import explanation
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError, shown
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ Two ways to write, no third:
     AppendFile     a file that grows: every ``append`` is on the disk when it returns, and a failed one is
                    cut off again, so at most the very last piece can be torn.
 
-plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_plain``, ``open_log`` and ``read_bounded`` (which
-never follow a link, wait on a FIFO or read past a stated limit), ``rotate`` and ``RunLock``. Every system call
-that changes the disk goes through a ``Files``; tests pass one that records and replay each prefix of what
-it saw (``tests/power_cut.py``).
+plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_log`` and ``rotate``. Every system call that changes
+the disk goes through a ``Files``; tests pass one that records and replay each prefix of what it saw
+(``tests/power_cut.py``).
 
 What may surprise: a rename is not on the disk before its *folder* is fsynced, and after a failed fsync the
 kernel forgets which pages were dirty, so a second fsync would wrongly succeed. A failed AppendFile is
@@ -21,23 +20,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from edge_zofc.errors import DamagedFileError, DoesNotFitError, EdgeZofcError, InputError, RunLockedError
+from edge_zofc.disk_errors import explained
+from edge_zofc.errors import DamagedFileError
+from edge_zofc.plain import not_plain
 
 TEMPORARY_PREFIX = ".tmp-"
-LOCK_FILE = "lock"
 
 Data = bytes | bytearray | memoryview
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_GONE = {errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ENOTDIR}
 
 
 class Files:
@@ -100,26 +96,6 @@ class Files:
 
 DISK = Files()
 """The real thing, the default everywhere."""
-
-
-@contextlib.contextmanager
-def explained(path: Path, doing: str, size_bytes: int = 0) -> Iterator[None]:
-    """Turn an OSError inside the ``with`` into one sentence about ``path``.
-
-    ``doing`` completes "could not be ..." (``"written"``, ``"read"``); ``size_bytes`` is what was to be
-    written. Raises DoesNotFitError for a full disk or quota, DamagedFileError for an I/O error of the device,
-    InputError for everything else (permission, read-only, vanished).
-    """
-    try:
-        yield
-    except OSError as error:
-        raise _sentence(error, path, doing, size_bytes) from error
-
-
-def explanation(error: OSError) -> EdgeZofcError:
-    """The sentence for an OSError that nobody explained, from the file name that it carries."""
-    name = error.filename if isinstance(error.filename, str) else "A file"
-    return _sentence(error, Path(name), "used", 0)
 
 
 def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
@@ -203,65 +179,6 @@ def rotate(path: Path, limit_bytes: int, files: Files = DISK) -> bool:
     return True
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """Open a plain file for reading: links are not followed, FIFOs and devices not waited for.
-
-    Raises InputError if it is missing or cannot be opened, DamagedFileError if it is not a plain file.
-    """
-    with explained(path, "read"):
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            # ELOOP: a symbolic link under O_NOFOLLOW. ENXIO: a socket, or a device without a driver.
-            if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise _not_plain(path) from error
-            raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise _not_plain(path)
-    return os.fdopen(handle, "rb")
-
-
-def is_there(path: Path) -> bool:
-    """Whether anything has this name, be it a link to nowhere. Raises as ``explained`` where one may not look."""
-    try:
-        with explained(path, "looked at"):
-            try:
-                path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-    except ValueError:  # a zero byte in the name
-        return False
-    return True
-
-
-def check_folder(path: Path) -> None:
-    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
-    with explained(path, "read"):
-        try:
-            mode = path.lstat().st_mode
-        except FileNotFoundError:
-            return
-    if not stat.S_ISDIR(mode):
-        raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
-
-
-def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """The content of a plain file of at most ``limit_bytes``; the size is looked at before anything is read.
-
-    Raises as ``open_plain``, and DamagedFileError if the file is larger.
-    """
-    with open_plain(path) as file, explained(path, "read"):
-        size_bytes = os.fstat(file.fileno()).st_size
-        if size_bytes > limit_bytes:
-            raise DamagedFileError(
-                f"{path} has {size_bytes} bytes where at most {limit_bytes} are possible; "
-                "put back a good copy or remove it."
-            )
-        # Not read(limit_bytes): that reserves as much at once, more than a process with a small budget may.
-        return file.read(size_bytes)
-
-
 def open_log(path: Path) -> BinaryIO:
     """Open a log for appending, unbuffered, made if need be; a torn last line is ended.
 
@@ -274,13 +191,13 @@ def open_log(path: Path) -> BinaryIO:
             handle = os.open(path, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-                raise _not_plain(path) from error
+                raise not_plain(path) from error
             raise
         file = os.fdopen(handle, "r+b", buffering=0)
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise _not_plain(path)
+                raise not_plain(path)
             # After a power cut the last line may lack its end; the next one must not be glued to it.
             if found.st_size and os.pread(handle, 1, found.st_size - 1) != b"\n":
                 os.write(handle, b"\n")
@@ -351,91 +268,5 @@ class AppendFile:
         self.close()
 
 
-class RunLock:
-    """One process a run folder: ``flock`` on ``folder/lock`` until ``release`` or the process ends.
-
-    The kernel gives the lock back however its holder dies, so nothing is left behind; the file itself stays
-    (removing it would let two processes lock two files of one name). A process forked while the lock is held
-    keeps it too. Raises RunLockedError naming the holder's process number, or as ``explained``.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / LOCK_FILE
-        with explained(path, "locked"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._handle: int | None = os.open(path, flags, 0o666)
-            try:
-                self._take(path, self._handle)
-            except BaseException:
-                self.release()
-                raise
-
-    def _take(self, path: Path, handle: int) -> None:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise _not_plain(path)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 20, 0).strip()
-            who = f"process {holder.decode()}" if holder.isdigit() else "another process"
-            raise RunLockedError(
-                f"{path.parent} is in use by {who}; wait until it ends or stop it, then try again."
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Give the lock back; releasing twice is nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
-
-    def __enter__(self) -> RunLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-
 def _is_folder(path: Path) -> bool:
     return stat.S_ISDIR(path.lstat().st_mode)
-
-
-def _not_plain(path: Path) -> DamagedFileError:
-    return DamagedFileError(
-        f"{path} is a link, folder, pipe or device, not a plain file; put back a good copy."
-    )
-
-
-def _sentence(error: OSError, path: Path, doing: str, size_bytes: int) -> EdgeZofcError:
-    """What went wrong, with which file, and the way out."""
-    reason = (error.strerror or str(error)).lower()
-    if error.errno in _NO_ROOM:
-        return DoesNotFitError(
-            f"The disk is full: {path} could not be {doing} ({reason}, {_free_kib(path)} KiB are free); "
-            f"free at least {-(-max(size_bytes, 1) // 1024) + 1024} KiB and go on with --resume."
-        )
-    if error.errno == errno.EIO:
-        return DamagedFileError(
-            f"{path} could not be {doing} because the disk reports an I/O error; check the disk, "
-            "then go on with --resume or from a copy."
-        )
-    if error.errno == errno.EROFS:
-        way_out = "mount its file system writable"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        way_out = "give this user the permission or choose another folder"
-    elif error.errno in _GONE:
-        way_out = "check that its folder exists and its disk is mounted"
-    else:
-        way_out = "put that right or choose another folder"
-    return InputError(f"{path} could not be {doing} ({reason}); {way_out}, then try again.")
-
-
-def _free_kib(path: Path) -> int:
-    try:
-        space = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return space.f_bavail * space.f_frsize // 1024

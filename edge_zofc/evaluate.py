@@ -21,12 +21,14 @@ import numpy as np
 
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import ImageSpec
-from edge_zofc.durable import explained, make_folder, open_plain, write_atomic
+from edge_zofc.disk_errors import explained
+from edge_zofc.durable import make_folder, write_atomic
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, ImageError
 from edge_zofc.forward import Checkpoint, readable_features
 from edge_zofc.head import Head, unit
 from edge_zofc.images import load_test
 from edge_zofc.lda import Collector, Statistics
+from edge_zofc.plain import open_plain
 from edge_zofc.stream import Sample
 
 Skipped = Callable[[Path, ImageError], None]

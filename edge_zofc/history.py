@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc import journal, snapshot
-from edge_zofc.durable import RunLock, check_folder
 from edge_zofc.errors import InputError
 from edge_zofc.learned import run_bundle
+from edge_zofc.lock import RunLock
 from edge_zofc.metrics import summarise
+from edge_zofc.plain import check_folder
 from edge_zofc.run_folder import FROZEN, JOURNAL, RESULT, STATE, EventLog, read_settings
 from edge_zofc.state import RunState, progress_of
 

@@ -27,7 +27,8 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from edge_zofc.durable import DISK, AppendFile, Files, explained, open_plain, write_atomic
+from edge_zofc.disk_errors import explained
+from edge_zofc.durable import DISK, AppendFile, Files, write_atomic
 from edge_zofc.errors import DamagedFileError, DivergedError, InputError
 from edge_zofc.journal_format import (
     HEADER_BYTES,
@@ -44,6 +45,7 @@ from edge_zofc.journal_format import (
     record_bytes,
     record_fault,
 )
+from edge_zofc.plain import open_plain
 
 __all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "record_bytes", "replay"]
 

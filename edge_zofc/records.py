@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from edge_zofc.durable import open_plain, read_bounded
 from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.plain import open_plain, read_bounded
 
 CURVE_POINTS = 2000
 LISTED_LINES = 50  # skipped pictures and notes that are kept word for word; the rest is counted

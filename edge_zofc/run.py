@@ -19,10 +19,12 @@ from edge_zofc import cap, journal, memory, snapshot
 from edge_zofc.backbone import Backbone, BackboneOptions, Providers, choose_providers
 from edge_zofc.bell import SignalBell
 from edge_zofc.bundle import Bundle, read_bundle
-from edge_zofc.durable import LOCK_FILE, TEMPORARY_PREFIX, RunLock, check_folder, make_folder, sweep
+from edge_zofc.durable import TEMPORARY_PREFIX, make_folder, sweep
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.head import set_torch_threads
 from edge_zofc.learn import learn
+from edge_zofc.lock import LOCK_FILE, RunLock
+from edge_zofc.plain import check_folder
 from edge_zofc.presets import Options
 from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.result import Circumstances, result_of

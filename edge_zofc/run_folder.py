@@ -6,7 +6,7 @@
     frozen/         frozen features of test pictures, a cache (``evaluate.py``)
     events.jsonl    what happened, one JSON object a line
     result.json     the numbers, rewritten after each task
-    lock            held by the process that learns (``durable.py``)
+    lock            held by the process that learns (``lock.py``)
 
 What may surprise: events are written but not fsynced. They tell a story; nothing is recovered from them.
 """
@@ -23,8 +23,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_zofc.bundle import Bundle
-from edge_zofc.durable import explained, is_there, open_log, read_bounded, rotate, write_atomic
+from edge_zofc.disk_errors import explained
+from edge_zofc.durable import open_log, rotate, write_atomic
 from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.plain import is_there, read_bounded
 from edge_zofc.presets import Options, options_from_json
 
 SETTINGS = "settings.json"
@@ -127,7 +129,7 @@ class EventLog:
         self._bytes = os.fstat(self._file.fileno()).st_size
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event with the present time. Raises as ``durable.explained`` if the disk refuses."""
+        """Append one event with the present time. Raises as ``disk_errors.explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
             rest = memoryview(line.encode() + b"\n")

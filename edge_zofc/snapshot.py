@@ -32,8 +32,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
-from edge_zofc.durable import DISK, Files, explained, read_bounded, write_atomic
+from edge_zofc.disk_errors import explained
+from edge_zofc.durable import DISK, Files, write_atomic
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, InputError
+from edge_zofc.plain import read_bounded
 
 FORMAT = "edge-zofc snapshot 1"
 KEEP = 3

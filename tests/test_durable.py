@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import stat
 import subprocess
-import sys
-import tracemalloc
 from pathlib import Path
 
 import pytest
 from power_cut import RecordingFiles, disks_after_cut
 
 from edge_zofc import durable
-from edge_zofc.durable import AppendFile, Files, RunLock
+from edge_zofc.durable import AppendFile, Files
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError, RunLockedError
+from edge_zofc.lock import RunLock
+from edge_zofc.plain import open_plain
 
 
 def names(folder: Path) -> list[str]:
@@ -245,42 +244,6 @@ def test_a_log_is_rotated_past_its_limit_and_takes_at_most_two_files(tmp_path):
     assert (tmp_path / "events.jsonl.1").read_bytes() == b"new!"
 
 
-# --- reading --------------------------------------------------------------------------------------------
-
-
-def test_reading_a_small_file_reserves_its_size_and_not_the_limit(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"1234")
-    tracemalloc.start()
-    try:
-        durable.read_bounded(tmp_path / "a", 1 << 28)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak_bytes < 1 << 20
-
-
-def test_a_file_at_the_limit_is_read_and_one_byte_more_is_refused(tmp_path):
-    (tmp_path / "a").write_bytes(b"1234")
-    assert durable.read_bounded(tmp_path / "a", 4) == b"1234"
-    with pytest.raises(DamagedFileError, match="has 4 bytes where at most 3"):
-        durable.read_bounded(tmp_path / "a", 3)
-
-
-def test_links_pipes_folders_and_devices_are_refused_at_once(tmp_path):
-    (tmp_path / "a").write_bytes(b"1234")
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "link", tmp_path / "pipe", tmp_path / "folder", Path("/dev/zero")):
-        with pytest.raises(DamagedFileError, match="not a plain file"):
-            durable.read_bounded(path, 10)
-
-
-def test_a_missing_file_is_bad_input(tmp_path):
-    with pytest.raises(InputError, match="check that its folder exists"):
-        durable.open_plain(tmp_path / "a")
-
-
 # --- AppendFile -----------------------------------------------------------------------------------------
 
 
@@ -356,62 +319,10 @@ def test_no_file_handle_is_left_open(tmp_path):
     with pytest.raises(DamagedFileError):
         AppendFile(tmp_path / "a", 9)
     with pytest.raises(DamagedFileError):
-        durable.open_plain(tmp_path)
+        open_plain(tmp_path)
     with RunLock(tmp_path), pytest.raises(RunLockedError):
         RunLock(tmp_path)
     assert len(names(Path("/proc/self/fd"))) == before
-
-
-# --- RunLock --------------------------------------------------------------------------------------------
-
-HOLD = """
-import sys, time, pathlib
-from edge_zofc.durable import RunLock
-with RunLock(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_the_second_lock_is_refused_and_the_first_ones_release_frees_it(tmp_path):
-    with RunLock(tmp_path), pytest.raises(RunLockedError, match=f"in use by process {os.getpid()};"):
-        RunLock(tmp_path)
-    with RunLock(tmp_path):
-        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
-
-
-def test_kill_9_of_the_holder_frees_the_lock(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(RunLockedError, match=f"in use by process {holder.pid}; wait until it ends"):
-            RunLock(tmp_path)
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with RunLock(tmp_path) as lock:
-        lock.release()
-        lock.release()
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"-3", b"9" * 500, b"1; rm -rf"])
-def test_whatever_the_lock_file_says_the_refusal_is_one_sentence(tmp_path, content):
-    with RunLock(tmp_path):
-        (tmp_path / "lock").write_bytes(content)
-        with pytest.raises(RunLockedError, match=r"in use by (another process|process \d{1,20}); ") as caught:
-            RunLock(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_lock_that_is_a_pipe_or_a_link_is_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    os.mkfifo(tmp_path / "a" / "lock")
-    with pytest.raises(DamagedFileError, match="not a plain file"):
-        RunLock(tmp_path / "a")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError):
-        RunLock(tmp_path / "b")
-    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_new_files_follow_the_umask(tmp_path):

@@ -10,7 +10,10 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 ROWS = (
     {"__init__", "errors", "child", "bell"},
-    {"durable", "machine", "directions", "metrics", "journal_format", "lda", "usage", "guard", "folders"},
+    {"disk_errors"},
+    {"plain"},
+    {"durable", "lock"},
+    {"machine", "directions", "metrics", "journal_format", "lda", "usage", "guard", "folders"},
     {"bundle"},
     {"profiles", "stream", "split", "images", "adapter", "journal", "snapshot", "base_cost"},
     {"spsa", "backbone", "head", "memory"},
