@@ -3,6 +3,7 @@
     EdgeZofcError
     ├── InputError          2   an option, a path or a file's content that the user can put right
     │   ├── ImageError      2   one picture that cannot be used (learn skips it and counts it)
+    │   ├── TaskRefusedError 2  one task whose pictures cannot be used (learn --watch leaves it alone)
     │   └── RunLockedError  2   another process works on the same run folder
     ├── DoesNotFitError     3   memory or disk is too small for what was asked
     ├── DivergedError       4   the loss left its band or is not a number
@@ -43,6 +44,14 @@ class InputError(EdgeZofcError):
 
 class ImageError(InputError):
     """One picture cannot be decoded or is outside the limits."""
+
+
+class TaskRefusedError(InputError):
+    """Too many pictures of the task named ``task`` cannot be read."""
+
+    def __init__(self, sentence: str, task: str) -> None:
+        super().__init__(sentence)
+        self.task = task
 
 
 class RunLockedError(InputError):

@@ -17,7 +17,7 @@ import numpy as np
 from edge_zofc import snapshot
 from edge_zofc.backbone import Backbone
 from edge_zofc.bundle import Bundle
-from edge_zofc.errors import DivergedError, ImageError, InputError, Stopped
+from edge_zofc.errors import DivergedError, ImageError, InputError, Stopped, TaskRefusedError
 from edge_zofc.evaluate import PictureReader
 from edge_zofc.forward import LoadPicture, query_features
 from edge_zofc.guard import WINDOW, out_of_band
@@ -283,11 +283,12 @@ class Session:
             )
 
     def check_skipped(self, name: str, skipped: int, count: int) -> None:
-        """Raise InputError if more than a tenth of a task's pictures cannot be read."""
+        """Raise TaskRefusedError if more than a tenth of a task's pictures cannot be read."""
         if skipped > MAX_SKIPPED_FRACTION * count:
-            raise InputError(
+            raise TaskRefusedError(
                 f"{skipped} of {count} pictures of task {name} cannot be read, more than "
-                f"{MAX_SKIPPED_FRACTION:.0%}; see {self.folder / 'events.jsonl'} for each, repair or remove them."
+                f"{MAX_SKIPPED_FRACTION:.0%}; see {self.folder / 'events.jsonl'} for each, repair or remove them.",
+                name,
             )
 
     def _tell_skipped(self, path: Path, error: ImageError) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc import snapshot
-from edge_zofc.bundle import read_bundle
-from edge_zofc.errors import InputError, Stopped
-from edge_zofc.profiles import load_profile
+from edge_zofc.bundle import Bundle, read_bundle
+from edge_zofc.errors import InputError, Stopped, TaskRefusedError
+from edge_zofc.profiles import DeviceProfile, load_profile
 from edge_zofc.run import learn_locked, run_folder
 from edge_zofc.run_folder import STATE
 from edge_zofc.session import Session
@@ -74,8 +74,9 @@ def watch_run(
 ) -> dict[str, Any]:
     """Learn each task of ``request.stream`` once it is complete, until a signal comes; then as ``learn_run``.
 
-    A folder that is complete but no task (no train picture, say) is told and left alone until it changes. The run
-    is locked all the time. Raises what ``learn_run`` raises.
+    A folder that is complete but no task (no train picture, say, or most of them damaged) is told and left alone until
+    it changes: the device is alone, and the next task must not wait for a hand. The run is locked all the time. Raises
+    what ``learn_run`` raises.
     """
     bundle, profile = read_bundle(request.bundle), load_profile(request.profile)
     clock = clock or Clock()
@@ -93,15 +94,31 @@ def watch_run(
             gone = unfinished - set(numbered_tasks(request.stream))
             if (new or gone) and unfinished <= new | gone:
                 names = frozenset(new | {name for name in finished if _is_task(request, name)})
-                stream = read_stream(request.stream, only=names)
-                chosen = replace(request, tasks=names, resume=False)
-                result = learn_locked(chosen, bundle, profile, stream, on_step)
+                learnt = _learn(replace(request, tasks=names, resume=False), bundle, profile, on_step)
+                if isinstance(learnt, TaskRefusedError):
+                    log.warning("%s", learnt)
+                    refused[learnt.task] = found[learnt.task]
+                else:
+                    result = learnt
                 if "stopped" in result:
                     return result
                 finished, unfinished = _tasks_of(request.run)
                 log.info("Waiting for task folders in %s.", request.stream)
             clock.sleep(POLL_SECONDS)
     return {**result, "stopped": asked[0]}
+
+
+def _learn(
+    request: Request, bundle: Bundle, profile: DeviceProfile, on_step: Callable[[Session, float], None]
+) -> dict[str, Any] | TaskRefusedError:
+    """The result, or why a task was not even begun. One that had begun is half learnt, and its error goes on."""
+    try:
+        stream = read_stream(request.stream, only=request.tasks)
+        return learn_locked(request, bundle, profile, stream, on_step)
+    except TaskRefusedError as error:
+        if _tasks_of(request.run)[1]:
+            raise
+        return error
 
 
 def _tasks_of(run: Path) -> tuple[frozenset[str], frozenset[str]]:

@@ -146,6 +146,26 @@ def test_a_folder_that_is_no_task_is_told_once_and_learnt_when_it_is_one(
     assert sum("has no picture" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_folder_of_damaged_pictures_does_not_keep_the_next_from_being_learnt(
+    small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = parts[0]
+
+    def damage() -> None:
+        bring(parts, "000_task")()
+        for path in (stream / "000_task/train").rglob("*.png"):
+            path.write_bytes(b"")
+        bring(parts, "001_task")()
+
+    def repair() -> None:
+        shutil.copytree(parts[1] / "000_task", stream / "000_task", dirs_exist_ok=True)
+
+    hands = Hands(damage, lambda: None, lambda: None, repair)
+    result = watch(small_bundle, stream, tmp_path / "run", hands)
+    assert [task["name"] for task in result["tasks"]] == ["001_task", "000_task"]
+    assert sum("of task 000_task cannot be read" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_a_half_learnt_task_that_changed_is_begun_again(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = write_small_stream(tmp_path / "stream")
     go(small_bundle, stream, tmp_path / "run", max_steps=6)
