@@ -28,8 +28,11 @@ def replay_run(
 ) -> Replayed:
     """Write the adapter that the journal ends in (or passed through) to ``out`` as safetensors, atomically.
 
-    Raises InputError if the journal belongs to another bundle or ends earlier, DamagedFileError if one is damaged.
+    Raises InputError if the journal belongs to another bundle, ends earlier or would be overwritten by ``out``;
+    DamagedFileError if one is damaged.
     """
+    if out.resolve() == journal_path.resolve():
+        raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
     bundle = read_bundle(bundle_folder)
     header, _ = journal.read(journal_path)
     if header.bundle_identity != bundle.identity:

@@ -42,6 +42,7 @@ KEEP = 3
 MAX_SNAPSHOT_BYTES = 1 << 28
 """Bounds what is read. 10,000 classes of 768 features take 92 MB: rows in float32, sums in float64."""
 
+_MAX_DIGITS = 18
 _START = b'{"__metadata__":{"sha256":"'
 _DIGEST = slice(8 + len(_START), 8 + len(_START) + 64)
 _BLANK = b"0" * 64
@@ -75,11 +76,17 @@ def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK
 
     On the disk when this returns; needs room for one more file than are kept. The folder is not made here, so
     that nothing is written beside a mount that has vanished. Raises DivergedError for values that are not
-    finite, else as ``durable.write_atomic``.
+    finite, DamagedFileError if a forged name leaves no next number, else as ``durable.write_atomic``.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}, at least one snapshot must stay.")
     serials = _numbers(folder, "snapshot")
+    if serials and serials[-1] + 1 >= 10**_MAX_DIGITS:
+        # The next name would have a digit more than are read, so that the run would go back to this one for ever.
+        path = _snapshot_path(folder, serials[-1])
+        raise DamagedFileError(
+            f"{path} has a number that no run reaches; remove it, then go on with --resume."
+        )
     path = _snapshot_path(folder, serials[-1] + 1 if serials else 0)
     write_atomic(path, _encode(snapshot, path), files)
     # Only now: the new name is on the disk, whatever happens to the old ones.
@@ -166,7 +173,7 @@ def _task_path(folder: Path, task: int) -> Path:
 def _numbers(folder: Path, stem: str) -> list[int]:
     """The numbers in the names of this kind, in order. A missing folder has none."""
     width = {"snapshot": 8, "task": 3}[stem]
-    pattern = re.compile(rf"{stem}-(0*[0-9]{{1,18}})\.safetensors")
+    pattern = re.compile(rf"{stem}-(0*[0-9]{{1,{_MAX_DIGITS}}})\.safetensors")
     with explained(folder, "read"):
         try:
             with os.scandir(folder) as entries:

@@ -160,6 +160,16 @@ def the_newest_snapshot_is_a_link_outside(world: Path) -> None:
     _in_place_of(newest, "link")
 
 
+@named("learn", 5)
+def a_snapshot_whose_number_leaves_no_next(world: Path) -> None:
+    (world / f"run/state/snapshot-{10**18 - 1}.safetensors").write_bytes(b"")
+
+
+@named("learn", 0)
+def a_snapshot_whose_number_is_too_long_to_be_one(world: Path) -> None:
+    (world / f"run/state/snapshot-{10**18}.safetensors").write_bytes(b"")
+
+
 @named("learn", 0)
 def leftovers_are_links_outside(world: Path) -> None:
     for place in ("run", "run/state", "run/frozen"):
