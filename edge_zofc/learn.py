@@ -142,6 +142,7 @@ def _train(session: Session, task: Task) -> None:
             progress.batch += 1
             session.save_when_due()
         progress.epoch, progress.batch = progress.epoch + 1, 0
+    session.check_band(at_end=True)
     progress.phase = "trained"
     session.save()
 

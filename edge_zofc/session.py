@@ -162,10 +162,10 @@ class Session:
 
     # --- diverging --------------------------------------------------------------------------------------
 
-    def check_band(self) -> None:
+    def check_band(self, at_end: bool = False) -> None:
         """Raise DivergedError if the current task's loss is far above its start."""
         task = self.state.current_task
-        reason = out_of_band(task.first_losses, task.recent_losses)
+        reason = out_of_band(task.first_losses, task.recent_losses, self.options.batch_size, at_end)
         if reason is not None:
             raise DivergedError(f"Step {self.state.progress.step - 1}: {reason}.")
 

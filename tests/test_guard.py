@@ -30,16 +30,38 @@ LONG = {**FAST, "epochs": 30, "queries": 1}
 def test_the_band_ends_at_three_times_the_first_median_and_one() -> None:
     first = [2.0] * WINDOW
     assert FACTOR * 2.0 + SLACK == 7.0
-    assert out_of_band(first, [7.0] * WINDOW) is None
-    assert out_of_band(first, [7.01] * WINDOW) == (
+    assert out_of_band(first, [7.0] * WINDOW, 8) is None
+    assert out_of_band(first, [7.01] * WINDOW, 8) == (
         "the median loss of the last 20 batches is 7.01, more than 3 times that of the first 20 (2) + 1"
     )
 
 
 def test_a_few_bad_batches_and_a_short_task_are_no_divergence() -> None:
-    assert out_of_band([0.1] * WINDOW, [0.1] * 11 + [1e9] * 9) is None
-    assert out_of_band([0.1] * WINDOW, [1e9] * (WINDOW - 1)) is None
-    assert out_of_band([], []) is None
+    assert out_of_band([0.1] * WINDOW, [0.1] * 11 + [1e9] * 9, 48) is None
+    assert out_of_band([0.1] * WINDOW, [1e9] * (WINDOW - 1), 48) is None
+    assert out_of_band([], [], 48, at_end=True) is None
+
+
+def test_a_task_that_is_spoilt_from_its_second_batch_on_is_held_to_its_first() -> None:
+    """3 x 0.25 + 1 x (1 + 8/8) = 2.75; of a single picture 3 x 0.25 + 9 = 9.75."""
+    spoilt = [0.25, *[8.0] * (WINDOW - 1)]
+    assert out_of_band(spoilt, [2.75] * WINDOW, 8) is None
+    assert out_of_band(spoilt, [2.76] * WINDOW, 8) == (
+        "the median loss of the last 20 batches is 2.76, more than 3 times that of the first (0.25) + 2"
+    )
+    assert out_of_band(spoilt, [9.7] * WINDOW, 1) is None
+
+
+def test_a_short_task_is_judged_at_its_end_by_its_last_half() -> None:
+    assert out_of_band([0.25, 9, 9, 9], [], 8, at_end=True) is None
+    assert out_of_band([0.25, 9, 9, 9, 9], [], 8) is None
+    assert out_of_band([0.25, 9, 9, 9, 1], [], 8, at_end=True) == (
+        "the median loss of the last 3 batches is 9, more than 3 times that of the first (0.25) + 2"
+    )
+    assert out_of_band([0.25, 9, 9, 1, 1], [], 8, at_end=True) is None
+    assert "the last 15 batches" in str(out_of_band([0.25] * WINDOW, [9] * 10, 8, at_end=True)).replace(
+        "0.25", ""
+    )
 
 
 class Worse:
@@ -89,6 +111,26 @@ def test_a_task_whose_loss_leaves_its_band_is_undone_and_learnt_again_later(
     whole = go(small_bundle, stream, tmp_path / "whole", changes=changes)
     assert without_times(again) == without_times(whole)
     assert final_bits(run) == final_bits(tmp_path / "whole")
+
+
+def test_a_task_that_a_wild_rate_spoils_at_once_is_undone_and_the_knowledge_before_it_stays(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Six steps, as many as a task of 300 pictures has in one epoch; from the second on the loss is 100 higher."""
+    stream, run, changes = (
+        write_small_stream(tmp_path / "stream", tasks=2),
+        tmp_path / "run",
+        {**FAST, "epochs": 3},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        worse = Worse(patch, at=6 + 1, more=100.0)
+        with pytest.raises(DivergedError, match=r"001_task diverged.* last 3 batches is 100"):
+            go(small_bundle, stream, run, changes=changes, on_step=worse.follow)
+    assert [task["name"] for task in read_history(run)["tasks"]] == ["000_task"]
+    again = go(small_bundle, stream, run, changes=changes)
+    assert without_times(again) == without_times(
+        go(small_bundle, stream, tmp_path / "whole", changes=changes)
+    )
 
 
 def overflow(patch: pytest.MonkeyPatch) -> None:
