@@ -39,7 +39,9 @@ def learn(bundle: Bundle, stream: Path, run: Path, on_step: Callable[..., None] 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(tmp_path_factory.mktemp("disk") / "stream", tasks=2, train=4, test=2)
+    return write_small_stream(
+        tmp_path_factory.mktemp("disk") / "stream", tasks=2, train=4, test=2, alike=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +170,7 @@ def test_on_a_small_tmpfs_a_run_goes_on_each_time_that_it_gets_a_little_more_roo
 def test_a_read_only_disk_is_a_sentence_and_leaves_the_run_alone(
     small_bundle: Bundle, stream: Path, whole: Path, place: Path
 ) -> None:
-    later = write_small_stream(place.parent / "later", tasks=3, train=4, test=2)
+    later = write_small_stream(place.parent / "later", tasks=3, train=4, test=2, alike=True)
     shutil.copytree(whole, place.parent / "disk/run")
     mount("--bind", place.parent / "disk", place)
     mount("-o", "remount,ro,bind", place)

@@ -37,7 +37,7 @@ def test_an_end_that_the_journal_does_not_have_is_no_way_back(
     small_bundle: Bundle, tmp_path: Path, is_second_time: bool
 ) -> None:
     """The second time there is an older end of the task in the journal, with as many steps: only its bits differ."""
-    stream, run = write_small_stream(tmp_path / "stream", tasks=2), tmp_path / "run"
+    stream, run = write_small_stream(tmp_path / "stream", tasks=2, alike=True), tmp_path / "run"
     later = (stream / "001_task").rename(tmp_path / "later")
     go(small_bundle, stream, run)
     later.rename(stream / "001_task")
@@ -81,7 +81,7 @@ def test_the_journal_knows_how_long_it_was_at_a_tasks_latest_end(tmp_path: Path)
 
 
 def test_going_back_and_forth_loses_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
-    stream, run = write_small_stream(tmp_path / "stream", tasks=3), tmp_path / "run"
+    stream, run = write_small_stream(tmp_path / "stream", tasks=3, alike=True), tmp_path / "run"
     go(small_bundle, stream, run, changes=FAST)
     ends = []
     for task in (0, 1, 2):
@@ -99,7 +99,7 @@ def test_going_back_and_forth_loses_nothing(small_bundle: Bundle, tmp_path: Path
 def test_a_rollback_that_cannot_be_ends_in_a_sentence_on_the_command_line(
     small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream, run = write_small_stream(tmp_path / "stream", tasks=1), tmp_path / "run"
+    stream, run = write_small_stream(tmp_path / "stream", tasks=1, alike=True), tmp_path / "run"
     cut_while_a_task_ends(small_bundle, stream, run)
     assert main(["rollback", str(run), "--to-task", "0"]) == 2
     assert capsys.readouterr().err.strip().endswith("go on with 'edge-zofc learn --resume' first.")

@@ -34,7 +34,9 @@ SNAPSHOT_SECONDS = {"lda": 30.0, "cosine": -1.0}
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(tmp_path_factory.mktemp("kill") / "stream", tasks=2, train=4, test=2)
+    return write_small_stream(
+        tmp_path_factory.mktemp("kill") / "stream", tasks=2, train=4, test=2, alike=True
+    )
 
 
 Record = Callable[[str, object], None]

@@ -154,6 +154,15 @@ def test_the_floor_is_simplecil_computed_by_hand(
     )
 
 
+@pytest.mark.parametrize("head", ["lda", "cosine"])
+def test_the_stream_that_most_tests_learn_moves_the_adapter(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, head: str
+) -> None:
+    """Else what they say of its bits would be true of any run."""
+    go(small_bundle, small_stream, tmp_path / "run", changes={**FAST, "head": head})
+    assert final_bits(tmp_path / "run")[0] != small_bundle.initial_adapter().tobytes()
+
+
 # --- stopping and going on -------------------------------------------------------------------------------
 
 

@@ -40,7 +40,9 @@ def deaf() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(tmp_path_factory.mktemp("stop") / "stream", tasks=2, train=4, test=2)
+    return write_small_stream(
+        tmp_path_factory.mktemp("stop") / "stream", tasks=2, train=4, test=2, alike=True
+    )
 
 
 class StopPoints:
