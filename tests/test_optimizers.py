@@ -245,8 +245,7 @@ def test_a_run_stopped_in_a_task_goes_on_to_the_same_bits_and_replays(
     replay_run(small_bundle.folder, tmp_path / "run/journal.bin", tmp_path / "a.safetensors", None, None)
     theta = load_file(tmp_path / "a.safetensors")["adapter"]
     assert theta.tobytes() == final_bits(tmp_path / "run")[0]
-    # A head solved on these few pictures has no loss left that either side could lower.
-    assert np.array_equal(theta, small_bundle.initial_adapter()) == ((optimizer, head) == ("conserve", "lda"))
+    assert not np.array_equal(theta, small_bundle.initial_adapter())
     assert read_history(tmp_path / "run")["optimizer"] == optimizer
 
 
@@ -293,7 +292,7 @@ def journalled(run: Path) -> list[tuple[float, ...]]:
 def test_conserve_looks_at_two_more_points_and_stays_where_both_are_worse(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path
 ) -> None:
-    wanted = {**changes("conserve", "lda"), "adapter_lr": 0.05}
+    wanted = {**changes("conserve", "lda"), "adapter_lr": 5.0}
     found = go(small_bundle, small_stream, tmp_path / "run", changes=wanted)
     # As sgd (tests/test_learn.py), and two more passes of each picture a step.
     assert found["forward_passes"] == 2 * 3 * 16 + 12 * (3 + 2) * 8
