@@ -1,5 +1,7 @@
 """The cap: limits this very process to what its memory plan allows.
 
+Of a GPU the session's arena is limited by its profile's ``gpu_mem_limit``; torch's head runs on the CPU and takes none.
+
 What may surprise: RLIMIT_DATA sees neither file-backed memory nor what is really touched: it counts private
 *writable mappings*, thread stacks and onnxruntime's mapping of the weights included. Those reservations are added to
 the limit, so the cap is looser than the budget by what ``MemoryPlan.reserved_bytes`` says.
@@ -34,7 +36,9 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
     if not plan.arena:
         give_freed_memory_back()
     # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: now, then.
-    _ = np.ones((8, 8)) @ np.ones((8, 8))
+    # Its kernels for small matrices (up to a million multiplications with AVX-512) take none, so a large one.
+    large = np.ones((256, 256))
+    _ = large @ large
     mapped, here = data_bytes(), usage()
     if accelerator or mapped is None or here.anonymous_bytes is None:
         why = "an accelerator's driver reserves address space" if accelerator else "this is not Linux"

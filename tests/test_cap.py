@@ -89,6 +89,22 @@ def test_freed_blocks_go_back_at_once_where_malloc_is_glibcs() -> None:
 
 
 @linux
+def test_after_the_cap_a_product_of_large_matrices_reserves_no_more_than_its_arrays() -> None:
+    code = """
+        import numpy as np
+        from edge_zofc import cap, memory
+        from edge_zofc.usage import data_bytes, usage
+        budget = usage().rss_bytes + (200 << 20)
+        cap.enforce(memory.MemoryPlan((), 1, 1, False, True, "numpy", 0, budget, 0, ""))
+        before = data_bytes()
+        matrix = np.ones((512, 512))
+        product = matrix @ matrix
+        print((data_bytes() - before) >> 20)
+    """
+    assert int(run_child(code).stdout) < 8  # two arrays of 2 MiB; OpenBLAS's buffer would be 32 more
+
+
+@linux
 def test_a_cgroups_limit_is_seen_by_a_process_inside_and_ends_one_that_goes_beyond() -> None:
     see = "from edge_zofc.machine import cgroup_limit_bytes\nprint(cgroup_limit_bytes())\n"
     with memory_cgroup(96 * MIB) as group:

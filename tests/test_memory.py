@@ -295,6 +295,18 @@ def test_the_base_is_measured_in_a_child_and_kept(tmp_path: Path, monkeypatch: p
 
 
 @linux
+def test_of_two_measurements_of_torch_the_smaller_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter(
+        [Cost(1, 2, 3), Cost(10, 400, 30), Cost(11, 250, 31)]
+    )  # without torch, then with it twice
+    monkeypatch.setattr(base_cost, "torch_estimate", lambda: Cost(9, 9, 9))
+    monkeypatch.setattr(base_cost, "_in_child", lambda *_: next(measured))
+    assert base_cost.measure_base(("numpy",), tmp_path).torch == Cost(10, 248, 28)
+
+
+@linux
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff\0", b"[]", b"5", b'{"process": [1, 2]}', b'{"process": [1, 2, -3], "torch": null}'],
