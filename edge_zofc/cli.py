@@ -351,12 +351,13 @@ def _plan_table(found: MemoryPlan) -> str:
     rows.append(
         ("predicted peak", found.anonymous_bytes, found.file_bytes, f"{_mib(found.peak_bytes)} MiB together")
     )
-    lines = [f"{'MiB':28} {'anonymous':>10} {'file-backed':>12}"]
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{'MiB':{width}} {'anonymous':>10} {'file-backed':>12}"]
     lines += [
-        f"{name:28} {_mib(anonymous):>10} {_mib(mapped):>12}  {note}"
+        f"{name:{width}} {_mib(anonymous):>10} {_mib(mapped):>12}  {note}"
         for name, anonymous, mapped, note in rows
     ]
-    lines.append(f"{'budget':28} {_mib(found.budget_bytes):>10}")
+    lines.append(f"{'budget':{width}} {_mib(found.budget_bytes):>10}")
     return "\n".join([*lines, "", found.reason])
 
 
