@@ -10,6 +10,7 @@ import pytest
 from cgroup import memory_cgroup
 
 from edge_zofc import cap
+from edge_zofc.bundle import Bundle
 from edge_zofc.memory import MemoryPlan
 
 MIB = 1 << 20
@@ -114,3 +115,37 @@ def test_a_cgroups_limit_is_seen_by_a_process_inside_and_ends_one_that_goes_beyo
         assert beyond.returncode == -9
         assert "alive" not in beyond.stdout
         assert group.peak_bytes() <= 96 * MIB
+
+
+_LEARN = """
+    import sys
+    from edge_zofc.cli import main
+    sys.exit(main(["learn", "--json", "--bundle", {bundle!r}, "--stream", {stream!r}, "--run", {run!r}]))
+"""
+
+
+@linux
+def test_learn_plans_for_the_cgroup_it_finds_itself_in_and_stays_inside(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    code = _LEARN.format(bundle=str(small_bundle.folder), stream=str(small_stream), run=str(tmp_path / "run"))
+    with memory_cgroup(160 * MIB) as group:
+        done = run_child(code, preexec_fn=group.enter)
+        assert done.returncode == 0, done.stderr
+        assert group.peak_bytes() <= 160 * MIB
+    result = json.loads(done.stdout)
+    assert result["completed"]
+    assert result["memory_budget_mib"] == pytest.approx(0.9 * 160, abs=1)
+    assert result["peak_rss_mib"] <= result["memory_budget_mib"]
+
+
+@linux
+def test_in_a_cgroup_that_is_too_small_learn_says_so_instead_of_being_killed(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    code = _LEARN.format(bundle=str(small_bundle.folder), stream=str(small_stream), run=str(tmp_path / "run"))
+    with memory_cgroup(72 * MIB) as group:
+        done = run_child(code, preexec_fn=group.enter)
+    assert done.returncode == 3, done.stderr
+    assert "the nearest that fits is a budget of" in json.loads(done.stdout)["error"]
+    assert not (tmp_path / "run" / "journal.bin").exists()
