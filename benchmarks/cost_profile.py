@@ -47,7 +47,10 @@ def profile(setup: Setup, cases: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _kernel_microseconds(graph: Path, images: int, adapters: int, threads: int) -> Counter[str]:
     """Mean microseconds a run by kind of operator, the first run left out."""
-    options = session_options(BackboneOptions(images, adapters, threads=threads, arena=adapters > 1))
+    has_room = adapters > 1
+    options = session_options(
+        BackboneOptions(images, adapters, threads=threads, prepacking=has_room, arena=has_room)
+    )
     options.enable_profiling = True
     options.profile_file_prefix = str(graph.parent / "profile")
     session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

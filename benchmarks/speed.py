@@ -5,7 +5,8 @@ the rounds are compared. Whatever else the machine does in the meantime then str
 
 What may surprise: two threads of either library wait for each other, spinning, so on a machine that is busy with other
 work medians say little. The fastest rounds are compared too: under load, believe those, or measure with ``--threads
-1``. Torch runs a batch at once or in micro-batches; the ratios are to the faster one of each.
+1``. Torch runs a batch at once or in micro-batches; the ratios are to the faster one of each. "In place" runs as under
+the thriftiest plan, with neither packed weights nor the arena; the other arms of ZO-FC as under one with room.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _zo_arms(
                         size,
                         parallel,
                         arena=size > 1,
-                        prepacking=True,
+                        prepacking=size > 1,
                     )
                 )
     return arms
