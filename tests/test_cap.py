@@ -117,22 +117,31 @@ def test_a_cgroups_limit_is_seen_by_a_process_inside_and_ends_one_that_goes_beyo
         assert group.peak_bytes() <= 96 * MIB
 
 
-_LEARN = """
-    import sys
-    from edge_zofc.cli import main
-    sys.exit(main(["learn", "--json", "--bundle", {bundle!r}, "--stream", {stream!r}, "--run", {run!r}]))
-"""
+def learn_in_cgroup(
+    limit_mib: int, bundle: Bundle, stream: Path, run: Path
+) -> "subprocess.CompletedProcess[str]":
+    """A whole `learn` process under a limit without swap; skips where none can be made."""
+    arguments = [
+        "learn",
+        "--json",
+        "--bundle",
+        str(bundle.folder),
+        "--stream",
+        str(stream),
+        "--run",
+        str(run),
+    ]
+    code = f"from edge_zofc.cli import main\nsys.exit(main({arguments!r}))"
+    with memory_cgroup(limit_mib * MIB) as group:
+        return run_child(code, preexec_fn=group.enter)
 
 
 @linux
 def test_learn_plans_for_the_cgroup_it_finds_itself_in_and_stays_inside(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path
 ) -> None:
-    code = _LEARN.format(bundle=str(small_bundle.folder), stream=str(small_stream), run=str(tmp_path / "run"))
-    with memory_cgroup(160 * MIB) as group:
-        done = run_child(code, preexec_fn=group.enter)
-        assert done.returncode == 0, done.stderr
-        assert group.peak_bytes() <= 160 * MIB
+    done = learn_in_cgroup(160, small_bundle, small_stream, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["completed"]
     assert result["memory_budget_mib"] == pytest.approx(0.9 * 160, abs=1)
@@ -143,9 +152,7 @@ def test_learn_plans_for_the_cgroup_it_finds_itself_in_and_stays_inside(
 def test_in_a_cgroup_that_is_too_small_learn_says_so_instead_of_being_killed(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path
 ) -> None:
-    code = _LEARN.format(bundle=str(small_bundle.folder), stream=str(small_stream), run=str(tmp_path / "run"))
-    with memory_cgroup(72 * MIB) as group:
-        done = run_child(code, preexec_fn=group.enter)
+    done = learn_in_cgroup(72, small_bundle, small_stream, tmp_path / "run")
     assert done.returncode == 3, done.stderr
     assert "the nearest that fits is a budget of" in json.loads(done.stdout)["error"]
     assert not (tmp_path / "run" / "journal.bin").exists()
