@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Learn, watch, print; returns 1 if the adapter drifted from its journal (or never moved), or handles were left."""
-    if options.steps < 10 * SAMPLE_STEPS:
-        raise InputError(f"--steps is {options.steps}, it must be at least {10 * SAMPLE_STEPS}.")
+    if options.steps < 4 * SAMPLE_STEPS:
+        raise InputError(f"--steps is {options.steps}, it must be at least {4 * SAMPLE_STEPS}.")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         bundle = read_bundle(options.bundle or _small_bundle(place / "bundle"))
@@ -96,12 +96,16 @@ class Watch:
     replay_seconds: float = 0.0
     all_replays_seconds: float = 0.0
     theta: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def step(self, session: Session, loss: float) -> None:
         """Called after each step."""
         done = session.state.progress.step
+        # A step is told before it is journalled, so that the journal ends with the step before.
         if done % COMPARE_STEPS == 0:
-            self.compare(session.folder, session.state.adapter.theta)
+            self.before = session.state.adapter.theta.copy()
+        elif done % COMPARE_STEPS == 1 and done > 1:
+            self.compare(session.folder, self.before)
         if done % SAMPLE_STEPS == 0 and self.taken < len(self.samples):
             handles = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0  # noqa: PTH208
             task, seconds = len(session.state.progress.tasks) - 1, time.monotonic() - self.started

@@ -54,5 +54,6 @@ def test_the_slope_within_tasks_leaves_out_what_each_task_adds() -> None:
 
 def test_the_default_stream_is_hard_enough_to_move_an_adapter(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = _noise_stream(tmp_path / "stream", small_bundle.manifest.image.size)
-    found = soak(small_bundle, stream, tmp_path / "run", steps=500, batch_size=8, queries=1)
+    found = soak(small_bundle, stream, tmp_path / "run", steps=1100, batch_size=8, queries=1)
     assert found["adapter_moved_by"] > 0.001
+    assert found["compared_with_replay"] == 2 and found["replays_to_the_same_bits"]
