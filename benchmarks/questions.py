@@ -44,7 +44,7 @@ QUERIES = (1, 2, 4, 8, 16, 32)
 EPSILONS = ("1e-4", "1e-3", "1e-2", "1e-1")
 EQUAL_FORWARDS = 66
 """Image-forwards a picture and task in the second half of question d: two epochs of Q = 32."""
-PROMPT_EPOCHS = 30
+PROMPT_EPOCHS = 12
 PAPER_EPOCHS = 60
 """Some 200 to 300 steps a task at the default scale: steps of the paper's length then move an entry of this smaller
 adapter about as far as the paper's 1,040 steps move one of its own."""
