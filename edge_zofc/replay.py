@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def replay_run(
     Raises InputError if the journal belongs to another bundle, ends earlier or would be overwritten by ``out``;
     DamagedFileError if one is damaged.
     """
-    if out.resolve() == journal_path.resolve():
+    # realpath, as Path.resolve raises on a link that leads to itself.
+    if os.path.realpath(out) == os.path.realpath(journal_path):
         raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
     bundle = read_bundle(bundle_folder)
     header, _ = journal.read(journal_path)
