@@ -12,7 +12,7 @@ from small import write_small_stream
 from edge_zofc import journal, snapshot
 from edge_zofc.bundle import Bundle
 from edge_zofc.cli import main
-from edge_zofc.errors import InputError
+from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.history import read_history, roll_back
 from edge_zofc.journal import Header, Journal, Kind, Record
 from edge_zofc.replay import replay_run
@@ -116,3 +116,10 @@ def test_a_replay_does_not_overwrite_its_journal(
         with pytest.raises(InputError, match="is the journal itself"):
             replay_run(small_bundle.folder, journal_path, out, None, None)
     assert journal_path.read_bytes() == before
+
+
+def test_a_journal_that_is_a_link_to_itself_is_a_sentence(small_bundle: Bundle, tmp_path: Path) -> None:
+    journal_path = tmp_path / "journal.bin"
+    journal_path.symlink_to("journal.bin")
+    with pytest.raises(DamagedFileError):
+        replay_run(small_bundle.folder, journal_path, tmp_path / "adapter.safetensors", None, None)
