@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_zofc.benchmarks.cost_learn import MIB, Learnt, learn, write_stream
 
-from edge_zofc.bundle import read_bundle
+from edge_zofc.bundle import Manifest, read_bundle
 from edge_zofc.errors import DoesNotFitError
 from edge_zofc.head import HeadBackend
 from edge_zofc.presets import make_options
@@ -41,15 +41,23 @@ def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any])
     return (high + 1) * MIB  # learn makes room for the stream's own classes too
 
 
+def _question(
+    bundle: Path, head: HeadBackend, batch_size: int, queries: int, folder: Path
+) -> tuple[Manifest, Path, list[str], Callable[[], int]]:
+    """The bundle's manifest, a stream one batch long, ``learn``'s options, and what finds the least budget for them."""
+    spec = read_bundle(bundle).manifest
+    stream = write_stream(folder / "stream", batch_size, spec.image.size + 32)
+    options = ["--batch-size", str(batch_size), "--queries", str(queries), "--head", "cosine"]
+    changes: dict[str, Any] = {"batch_size": batch_size, "queries": queries, "head": "cosine"}
+    return spec, stream, options, lambda: least_budget_bytes(bundle, head, changes)
+
+
 def measure_limits(
     bundle: Path, head: HeadBackend, batch_size: int, queries: int, folder: Path, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Search by halving, to 16 MiB: one row of the table."""
-    spec = read_bundle(bundle).manifest
-    stream = write_stream(folder / "stream", batch_size, spec.image.size + 32)
-    changes: dict[str, Any] = {"batch_size": batch_size, "queries": queries, "head": "cosine"}
-    budget = least_budget_bytes(bundle, head, changes)
-    options = ["--batch-size", str(batch_size), "--queries", str(queries), "--head", "cosine"]
+    spec, stream, options, least = _question(bundle, head, batch_size, queries, folder)
+    budget = least()
     free = learn(bundle, stream, budget, options)
     tell(f"{bundle.name}, {head} head, no limit: {free.ending} in {free.seconds:.1f} s")
     if not free.completed:
@@ -75,11 +83,8 @@ def measure_one_limit(
     Torch's libraries count in the plan but hardly in the cgroup (see above): where the plan would leave torch out, the
     budget is the least for which it would not.
     """
-    spec = read_bundle(bundle).manifest
-    stream = write_stream(folder / "stream", batch_size, spec.image.size + 32)
-    changes: dict[str, Any] = {"batch_size": batch_size, "queries": queries, "head": "cosine"}
-    options = ["--batch-size", str(batch_size), "--queries", str(queries), "--head", "cosine"]
-    budget = max(limit_bytes, least_budget_bytes(bundle, head, changes)) if head == "torch" else limit_bytes
+    spec, stream, options, least = _question(bundle, head, batch_size, queries, folder)
+    budget = max(limit_bytes, least()) if head == "torch" else limit_bytes
     found = learn(bundle, stream, budget, options, limit_bytes)
     ran = str(found.result.get("head_backend"))
     return _row(bundle.name, spec.precision, ran, limit_bytes // MIB, found, None)
