@@ -17,13 +17,13 @@ from typing import Any, Literal
 import timm
 import timm.layers
 import torch
-from edge_zofc.export.vit import SUPPORTED, check_supported
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from edge_zofc.bundle import BackboneInfo, ImageSpec
 from edge_zofc.errors import InputError
+from edge_zofc.export.vit import SUPPORTED, check_supported
+from edge_zofc.storage.bundle import BackboneInfo, ImageSpec
 
 PACKAGE_NAME = "vit_tiny_patch16_96"
 _PACKAGE_ARCHITECTURE = "vit_tiny_patch16_224"

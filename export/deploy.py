@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from edge_zofc.export.fidelity import open_session, run
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_zofc.bundle import WEIGHTS, Bundle
+from edge_zofc.algorithm.heads import Head, unit
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.head import Head, unit
+from edge_zofc.export.fidelity import open_session, run
+from edge_zofc.storage.bundle import WEIGHTS, Bundle
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the deployed file and the bundle's own graph with the head."""

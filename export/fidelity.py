@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
-from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
 from torch.nn import functional
 
-from edge_zofc.bundle import LATTICE_STEP, Fidelity
-from edge_zofc.directions import direction
+from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.algorithm.directions import direction
+from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
+from edge_zofc.storage.bundle import Fidelity
 
 EPS = round(1e-3 / LATTICE_STEP) * LATTICE_STEP
 """1e-3, the paper's eps, on the lattice."""

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edge_zofc.bundle import ActivationBytes
-from edge_zofc.child import module_command
 from edge_zofc.errors import DoesNotFitError
+from edge_zofc.storage.bundle import ActivationBytes
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
 """(images, adapters) of the runs."""
@@ -59,7 +58,7 @@ def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) ->
     arguments = [str(graph), str(images), str(adapters), str(threads)]
     try:
         done = subprocess.run(  # noqa: S603 - this very module in this very interpreter
-            module_command("edge_zofc.export.measure", *arguments),
+            [sys.executable, "-m", "edge_zofc.export.measure", *arguments],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_SECONDS,

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from edge_zofc.export.vit import AdapterViT
 
-from edge_zofc.bundle import Precision
+from edge_zofc.export.vit import AdapterViT
+from edge_zofc.storage.bundle import Precision
 
 BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 BLOCK_SIZE = {"w8": 64, "w4": 32}

@@ -16,9 +16,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from edge_zofc.bundle import ImageSpec
 from edge_zofc.errors import ImageError, InputError
-from edge_zofc.images import load_test, load_train
+from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.storage.bundle import ImageSpec
 
 _KEY = 0x50524F42
 _PHOTOGRAPHS = ("sample_data/grace_hopper.jpg", "sample_data/Minduka_Present_Blue_Pack.png")

@@ -19,8 +19,9 @@ from timm.models import vision_transformer as timm_vit
 from torch import nn
 from torch.nn import functional
 
-from edge_zofc.bundle import LATTICE_STEP, AdapterLayout, AdapterPiece
+from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
+from edge_zofc.storage.bundle import AdapterLayout, AdapterPiece
 
 SUPPORTED = (
     "timm VisionTransformer models (ViT, DeiT, AugReg, DINO, DINOv2) with plain pre-norm blocks, LayerNorm, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest
 from hypothesis import settings
-
-# Helpers beside the tests (small.py, power_cut.py, ...) are imported by name.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from small import write_small_bundle, write_small_stream
 
-from edge_zofc.bundle import Bundle
+from edge_zofc.storage.bundle import Bundle
 
 # A shared machine may be slow at any moment; what a test proves does not depend on its pace.
 settings.register_profile("steady", deadline=None)

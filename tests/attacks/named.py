@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from changes import as_json
 from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import save
+from victims import rewrite_manifest, seal_journal, seal_snapshot, seal_state
 
-from attacks.changes import as_json
-from attacks.victims import rewrite_manifest, seal_journal, seal_snapshot, seal_state
-from edge_zofc import bundle
+from edge_zofc.storage import bundle
 
 Spoil = Callable[[Path], None]
 

@@ -17,16 +17,18 @@ from made_runs import make_events, make_result
 from PIL import Image
 from safetensors.numpy import save
 
-from edge_zofc import bundle, evaluate, journal, snapshot
-from edge_zofc.bundle import ImageSpec, read_bundle
-from edge_zofc.images import load_test, load_train
-from edge_zofc.journal import Header, Journal, Kind, Record
-from edge_zofc.presets import make_options
-from edge_zofc.profiles import load_profile
-from edge_zofc.records import check_result, read_log, read_result
-from edge_zofc.report import summary
-from edge_zofc.run_folder import Execution, make_settings, read_settings, write_settings
-from edge_zofc.state import RunState, TaskProgress
+from edge_zofc.algorithm.options import make_options
+from edge_zofc.device.profiles import load_profile
+from edge_zofc.engine import evaluation
+from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.report.curves import read_log
+from edge_zofc.report.summary import summary
+from edge_zofc.storage import bundle, checkpoint, journal
+from edge_zofc.storage.bundle import ImageSpec, read_bundle
+from edge_zofc.storage.journal import Header, Journal, Kind, Record
+from edge_zofc.storage.result import check_result, read_result
+from edge_zofc.storage.run_folder import Execution, make_settings, read_settings, write_settings
 
 P, D, SIDE = 12, 4, 8
 SPEC = ImageSpec(size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
@@ -220,11 +222,11 @@ def snapshot_victims(folder: Path) -> Iterator[Victim]:
     """The file itself, and the JSON state in it with the file's hash made right."""
     tiny = tiny_bundle(folder / "bundle")
     state = small_state(tiny)
-    path = snapshot.save(folder, state.to_snapshot())
+    path = checkpoint.save(folder, state.to_snapshot())
     good = path.read_bytes()
 
     def read() -> object:
-        found = snapshot.load(path)
+        found = checkpoint.load(path)
         RunState.of(tiny, make_options("paper", {"epochs": 2})).restore(found)
         return found
 
@@ -273,13 +275,13 @@ def run_victims(folder: Path) -> Iterator[Victim]:
 
     rows = np.arange(2 * (D + 1), dtype=np.float32).reshape(2, D + 1)
     cache = folder / "frozen.f32"
-    cache.write_bytes(b"".join(evaluate._with_crc(iter([rows.tobytes()]))))
+    cache.write_bytes(b"".join(evaluation._with_crc(iter([rows.tobytes()]))))
     good = rows.tobytes()
 
     def read_cache() -> object:
-        count = evaluate._rows_in_cache(cache, D)
+        count = evaluation._rows_in_cache(cache, D)
         if count is not None:
-            found = b"".join(rows.tobytes() for rows in evaluate._cached_rows(cache, count, D))
+            found = b"".join(rows.tobytes() for rows in evaluation._cached_rows(cache, count, D))
             assert found == good, "a damaged cache passes for good"
         return count
 

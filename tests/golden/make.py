@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from edge_zofc import bundle
-from edge_zofc.journal import Header, Journal, Kind, Record
+from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.storage import bundle
+from edge_zofc.storage.journal import Header, Journal, Kind, Record
 
 HERE = Path(__file__).parent
 P, QUERIES, SEED, EPS, MOMENTUM = 1000, 4, 1993, 4194 * 2.0**-22, 0.9
@@ -35,7 +36,7 @@ def write_bundle(folder: Path) -> bundle.Bundle:
     """The bundle whose adapter is replayed."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = np.random.RandomState(1).randint(-(2**21), 2**21, P)  # numpy keeps RandomState's draws for ever
-    theta = (numbers * bundle.LATTICE_STEP).astype(np.float32)
+    theta = (numbers * LATTICE_STEP).astype(np.float32)
     probe = {
         "images": np.zeros((1, 3, 8, 8), np.float32),
         "adapters": theta[None],

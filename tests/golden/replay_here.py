@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edge_zofc.directions import direction
-from edge_zofc.replay import replay_run
+from edge_zofc.algorithm.directions import direction
+from edge_zofc.engine.history import replay_run
 
 HERE = Path(__file__).parent
 PLACES: tuple[tuple[str, int | None, int | None], ...] = (

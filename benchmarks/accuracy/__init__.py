@@ -1,0 +1,1 @@
+"""``bench accuracy``: every method on a stream."""

@@ -1,0 +1,48 @@
+"""Another class order of the same stream: what a seed of ``bench accuracy`` changes beside the training's chance.
+
+Which classes meet in a task, and which come first, moves an accuracy more than batches and crops do, and all that
+a method without training has is that. So the first seed learns the stream as it is, and each other
+seed learns its classes shuffled anew, as ``edge-zofc split --seed`` would have shuffled them.
+
+What may surprise: tasks keep their *number* of classes, not their names; and a stream in which a class comes back in
+a later task has no other order.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edge_zofc.data.split import split_image_folder
+from edge_zofc.data.stream import PARTS, list_samples, read_stream
+
+
+def has_other_orders(stream_root: Path) -> bool:
+    """Whether every class of the stream belongs to one task alone. Raises InputError."""
+    tasks = read_stream(stream_root).tasks
+    return sum(len(task.class_ids) for task in tasks) == len({c for task in tasks for c in task.class_ids})
+
+
+def in_order(stream_root: Path, seed: int, out: Path) -> Path:
+    """Write ``out``, a stream of links to the same pictures with the classes in the order of ``seed``.
+
+    An ``out`` that is there is left as it is. Raises InputError.
+    """
+    if out.exists():
+        return out
+    stream = read_stream(stream_root)
+    merged = out.parent / f"{out.name}-classes"
+    shutil.rmtree(merged, ignore_errors=True)
+    sizes = []
+    for task in stream.tasks:
+        for part in PARTS:
+            folders = {sample.path.parent for sample in list_samples(stream, task, part)}
+            for folder in folders:
+                link = merged / part / folder.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(folder.resolve())
+            if part == "train":
+                sizes.append(len(folders))
+    split_image_folder(merged, out, sizes, seed)
+    shutil.rmtree(merged)
+    return out

@@ -1,0 +1,1 @@
+"""``bench memory``, ``speed`` and ``soak``: what learning costs."""

@@ -1,0 +1,88 @@
+"""The steps that onnxruntime runs: ZO-FC, inference, and a head on frozen features, from the device's own modules.
+
+What may surprise: pictures are raw floats from a file, for every arm alike; decoding JPEGs is in none of these times.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edge_zofc.algorithm.adapter import Adapter
+from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser
+from edge_zofc.algorithm.spsa import BASE, Query, QueryForm, clip, coefficients, queries
+from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, labels, read_picture
+from edge_zofc.device.memory_limit import give_freed_memory_back
+from edge_zofc.inference.backbone import Backbone, BackboneOptions
+from edge_zofc.inference.features import query_features
+from edge_zofc.storage.bundle import read_bundle
+
+LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
+
+
+class RuntimeStep:
+    """One batch a call. ``kind``: "zo-fc", "inference" or "head". ``forward_seconds`` adds up the graph's runs."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        kind: str,
+        folder: Path,
+        options: BackboneOptions,
+        form: QueryForm,
+        head: HeadBackend,
+    ) -> None:
+        if not options.arena:
+            give_freed_memory_back()
+        bundle = read_bundle(folder)
+        self.setup, self.kind, self.form = setup, kind, form
+        self.backbone = Backbone(bundle, options)
+        self.adapter = Adapter(bundle.initial_adapter(), SEED, EPS, MOMENTUM)
+        self.head = Head.empty(bundle.manifest.feature_size)
+        generator = np.random.default_rng(SEED)
+        self.head.grow(generator.uniform(-0.5, 0.5, (CLASSES, bundle.manifest.feature_size)))
+        self.ids = np.arange(CLASSES)
+        self.optimiser = HeadOptimiser(self.head, self.ids, MOMENTUM, head)
+        self.labels = labels(setup.batch_size)
+        self.count = 0
+        self.forward_seconds = 0.0
+        self._count_forward_time()
+
+    def step(self) -> float:
+        """Run the batch once; returns the loss before the step (of inference, too)."""
+        self.count += 1
+        wanted: tuple[Query, ...] = (BASE,)
+        if self.kind == "zo-fc":
+            wanted += queries(self.form, self.setup.queries)
+        found = query_features(
+            self.backbone, self.adapter, self.count, wanted, self.setup.batch_size, self._load, _nothing
+        )
+        if self.kind == "inference":
+            return float(self.head.losses(found, self.labels, self.ids)[0])
+        loss = self.optimiser.step(found[0], self.labels, LEARNING_RATE)
+        if self.kind == "zo-fc":
+            losses = self.head.losses(found, self.labels, self.ids)
+            raw = coefficients(self.form, losses[1:], float(losses[0]), self.adapter.eps)
+            applied, _ = clip(self.adapter, self.count, raw, 1.0)
+            self.adapter.apply(self.count, applied, LEARNING_RATE)
+        return loss
+
+    def _load(self, index: int, out: np.ndarray) -> None:
+        read_picture(self.setup.pictures(), index, out)
+
+    def _count_forward_time(self) -> None:
+        run = self.backbone.features
+
+        def timed(count: int, adapters: np.ndarray) -> np.ndarray:
+            started = time.perf_counter()
+            result = run(count, adapters)
+            self.forward_seconds += time.perf_counter() - started
+            return result
+
+        self.backbone.features = timed  # type: ignore[method-assign]
+
+
+def _nothing() -> None:
+    return

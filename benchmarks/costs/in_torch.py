@@ -1,0 +1,177 @@
+"""The steps that ZO-FC is measured against, in torch: first order at its best, full fine-tuning, SPSA.
+
+First order gets its best configuration: nothing below the first adapter records a graph (no gradient flows
+there, so nothing is saved), frozen weights have no gradient, gradients are set to None, one copy of the model,
+the same number of threads. With ``micro_batch`` 1 the batch's gradient is accumulated picture by picture, and with
+``checkpoint`` each block is computed again in the backward pass, so that one block's activations are alive. The last
+block computes the class token alone where that is all that is read, as the exported graph does.
+
+What may surprise: SPSA here is written as MeZO writes it (arXiv 2305.17333): in place, a random generator
+set anew from a seed for each perturbation, all in torch eager mode, no backbone part shared between queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as recompute
+
+from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
+from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+
+LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
+
+
+class TorchStep:
+    """One batch a call. ``kind``: "first-order", "full" or "spsa"; returns the loss before the step."""
+
+    def __init__(
+        self, setup: Setup, kind: str, blocks: str, micro_batch: int, checkpoint: bool, form: str
+    ) -> None:
+        torch.set_num_threads(setup.threads)
+        torch.manual_seed(SEED)
+        loaded = setup.load()
+        chosen = block_ranges(loaded.info.depth)[blocks]
+        self.model = AdapterViT(loaded.model, adapter_layout(loaded.width, chosen, 5, 0.1))
+        self.setup, self.kind, self.form = setup, kind, form
+        self.micro_batch, self.checkpoint = min(micro_batch, setup.batch_size), checkpoint
+        self.side = int(loaded.image.size)
+        self.flat = torch.from_numpy(initial_adapter(self.model.layout, SEED))
+        self.rows = (torch.rand(CLASSES, loaded.width) - 0.5).requires_grad_()
+        self.sigma = torch.ones(1, requires_grad=True)
+        self.labels = torch.from_numpy(labels(setup.batch_size))
+        self.count = 0
+        trained: list[Tensor] = [self.rows, self.sigma]
+        if kind == "full":
+            trained += list(self.model.timm_model.requires_grad_(True).parameters())
+        else:
+            trained.append(self.flat.requires_grad_(kind == "first-order"))
+        self.optimiser = torch.optim.SGD(
+            [t for t in trained if t.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
+        )
+        self.velocity = torch.zeros_like(self.flat)
+
+    def step(self) -> float:
+        """Train on the batch once."""
+        self.count += 1
+        return self._spsa() if self.kind == "spsa" else self._first_order()
+
+    def _first_order(self) -> float:
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for images, wanted in self._micro_batches():
+            found = self._features(images)
+            loss = functional.cross_entropy(self._logits(found), wanted) * (
+                len(wanted) / self.setup.batch_size
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            # Otherwise these would live on into the next micro-batch's forward pass.
+            del images, found, loss
+        self.optimiser.step()
+        return total
+
+    def _spsa(self) -> float:
+        features = self._all_features()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(self._logits(features), self.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        with torch.inference_mode():
+            base = self._loss(features)
+            gradient = torch.zeros_like(self.flat)
+            for query in range(self.setup.queries):
+                gradient += self._projected(query, base) * self._direction(query)
+            self.velocity.mul_(MOMENTUM).add_(gradient / self.setup.queries)
+            self.flat -= LEARNING_RATE * self.velocity
+        return base
+
+    def _projected(self, query: int, base: float) -> float:
+        self.flat += EPS * self._direction(query)
+        plus = self._loss(self._all_features())
+        if self.form == "one-sided":
+            self.flat -= EPS * self._direction(query)
+            return (plus - base) / EPS
+        self.flat -= 2 * EPS * self._direction(query)
+        minus = self._loss(self._all_features())
+        self.flat += EPS * self._direction(query)
+        return (plus - minus) / (2 * EPS)
+
+    def _direction(self, query: int) -> Tensor:
+        generator = torch.Generator().manual_seed(SEED + 1000 * self.count + query)
+        return torch.randn(self.flat.shape, generator=generator)
+
+    def _all_features(self) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self._features(images) for images, _ in self._micro_batches()])
+
+    def _loss(self, features: Tensor) -> float:
+        with torch.no_grad():
+            return float(functional.cross_entropy(self._logits(features), self.labels))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        cosines = functional.normalize(features, dim=-1) @ functional.normalize(self.rows, dim=-1).T
+        return self.sigma * cosines
+
+    def _micro_batches(self) -> Any:
+        """(pictures [n, 3, S, S], classes [n]), read from the file as they are needed."""
+        for start in range(0, self.setup.batch_size, self.micro_batch):
+            end = min(start + self.micro_batch, self.setup.batch_size)
+            images = np.empty((end - start, 3, self.side, self.side), np.float32)
+            for index in range(start, end):
+                read_picture(self.setup.pictures(), index, images[index - start])
+            yield torch.from_numpy(images), self.labels[start:end]
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Features [n, D]; the same numbers as AdapterViT's forward, block by block."""
+        vit, layout = self.model.timm_model, self.model.layout
+        first = 0 if self.kind == "full" else min(layout.blocks)
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        for index in range(len(vit.blocks)):
+            block = self._block(index)
+            is_recomputed = self.checkpoint and index >= first and torch.is_grad_enabled()
+            x = recompute(block, x, use_reentrant=False) if is_recomputed else block(x)
+        features: Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
+        return features
+
+    def _block(self, index: int) -> Callable[[Tensor], Tensor]:
+        vit = self.model.timm_model
+        block = vit.blocks[index]
+        has_adapter = self.kind != "full" and index in self.model.layout.blocks
+        class_token_alone = index == len(vit.blocks) - 1 and vit.global_pool == "token"
+
+        def run(x: Tensor) -> Tensor:
+            n = block.norm1(x)
+            mixed = _attention_of_class_token(block.attn, n) if class_token_alone else block.attn(n)
+            x = (x[:, :1] if class_token_alone else x) + block.ls1(mixed)
+            n = block.norm2(x)
+            x = x + block.ls2(block.mlp(n))
+            if has_adapter:
+                rows = n.reshape(1, -1, n.shape[-1])
+                x = x + self.model._adapter(index, rows, self.flat[None]).reshape(x.shape)
+            return x
+
+        return run
+
+
+def _attention_of_class_token(attention: Any, n: Tensor) -> Tensor:
+    """[B, T, D] -> the attention's output for the first token alone, [B, 1, D]."""
+    width = n.shape[-1]
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    above, below = (None, None) if bias is None else (bias[:width], bias[width:])
+    query = functional.linear(n[:, :1], weight[:width], above)
+    keys, values = functional.linear(n, weight[width:], below).chunk(2, dim=-1)
+
+    def heads(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
+
+    mixed = functional.scaled_dot_product_attention(
+        heads(query), heads(keys), heads(values), scale=attention.scale
+    )
+    found: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
+    return found

@@ -1,0 +1,61 @@
+"""The edge preset's learner with a first-order adapter: what backpropagation would make of the same head and loss.
+
+As ``edge_zofc/engine/loop.py`` does it: class statistics of the task under the present adapter, the discriminant solved
+with those of all earlier tasks , the adapter trained on the loss over every class seen, the task's
+statistics taken anew and the discriminant solved again.
+
+What may surprise: the loss is small from the start, since the rows are solved on the very pictures that it is
+taken on; and an adapter that moves leaves the earlier tasks' statistics behind, whatever moved it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edge_zofc.benchmarks.methods.heads import Discriminant
+from edge_zofc.benchmarks.methods.problem import Problem, TaskData
+from edge_zofc.benchmarks.methods.training import Trainee, Training, fit
+from edge_zofc.benchmarks.methods.vit_parts import Adapters
+
+
+class AdapterAndLda:
+    """One adapter set for all tasks and a head in closed form."""
+
+    frozen = False
+
+    def __init__(
+        self, problem: Problem, how: Training, blocks: tuple[int, ...], rank: int, scale: float
+    ) -> None:
+        self.problem, self.how = problem, how
+        self.adapters = Adapters(problem.width, blocks, rank, "gelu", scale)
+        self.head = Discriminant(problem.width)
+
+    def learn(self, task: TaskData) -> list[float]:
+        """Solve, train the adapter, solve again."""
+        self._solve(task, keep=False)
+
+        def loss(features: Tensor, labels: Tensor) -> Tensor:
+            return functional.cross_entropy(self.head.logits(features), labels)
+
+        trainee = Trainee(lambda x: (self._features(x), 0.0), loss, list(self.adapters.parameters()), [])
+        losses = fit(self.problem, task, trainee, self.how)
+        self._solve(task, keep=True)
+        return losses
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Log-likelihoods up to a constant, [B, C], for pictures."""
+        return self.head.logits(self._features(inputs))
+
+    def parameters_of(self, task: TaskData) -> int:
+        """The adapter's, the same on every task."""
+        return sum(p.numel() for p in self.adapters.parameters())
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.problem.features(images, self.adapters.parts())
+
+    def _solve(self, task: TaskData, keep: bool) -> None:
+        batches = self.problem.plain_batches(task.train)
+        with torch.no_grad():
+            self.head.take(((self._features(x), y) for x, y in batches), task.classes_seen, keep)

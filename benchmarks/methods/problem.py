@@ -1,0 +1,178 @@
+"""The problem that every method gets: a frozen backbone, a stream, and the count of what was computed.
+
+Pictures, transforms, batch order and class ids are the runtime's own. A number here and one from ``learn``
+differ by the method alone.
+
+What may surprise: a method sees a ``TaskData`` once, in ``learn``, and never an old one again; nothing but the
+method's own state goes from task to task. Pictures are decoded anew for every batch, so that a cache
+does not hide in the measured memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_zofc.algorithm.directions import batches
+from edge_zofc.algorithm.options import Augment
+from edge_zofc.benchmarks.methods import vit_parts
+from edge_zofc.benchmarks.methods.vit_parts import NOTHING, Parts
+from edge_zofc.data.stream import Sample, Stream, list_samples
+from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.storage.bundle import ImageSpec
+
+VALIDATION_EVERY = 4
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task: its classes (ascending ids), the number of classes seen when it is over, its pictures."""
+
+    index: int
+    class_ids: tuple[int, ...]
+    classes_seen: int
+    train: list[Sample]
+    test: list[Sample]
+
+
+@dataclass
+class Cost:
+    """Pictures that went through the backbone, once for each pass; ``backwards`` those differentiated through."""
+
+    forwards: int = 0
+    backwards: int = 0
+    evaluation_forwards: int = 0
+
+
+@dataclass
+class Problem:
+    """``vit`` is a timm VisionTransformer, frozen and in eval mode; ``seed`` orders batches and crops;
+    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test;
+    ``task_count`` is the stream's, where ``tasks`` holds fewer (0: as many as ``tasks``).
+    """
+
+    vit: Any
+    spec: ImageSpec
+    tasks: list[TaskData]
+    seed: int
+    normalise: bool = True
+    augment: Augment = "crop"
+    cost: Cost = field(default_factory=Cost)
+    evaluating: bool = False
+    task_count: int = 0
+    _asked: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.vit.eval().requires_grad_(False)
+        self.task_count = self.task_count or len(self.tasks)
+
+    @property
+    def width(self) -> int:
+        """D, the length of a feature."""
+        return int(self.vit.num_features)
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return len(self.vit.blocks)
+
+    def features(self, images: Tensor, parts: Parts = NOTHING) -> Tensor:
+        """Features [B, D] with ``parts`` added; counted."""
+        self._count(len(images))
+        return vit_parts.features(self.vit, images, parts)
+
+    def query(self, images: Tensor) -> Tensor:
+        """Features [B, D] of the backbone alone, by which prompts are chosen: computed once for a batch, however often
+        a step (SPSA has 2 Q sides) asks with the same tensor.
+        """
+        if self._asked is None or self._asked[0] is not images:
+            self._asked = images, self.features(images)
+        return self._asked[1]
+
+    def tokens(self, images: Tensor, parts: Parts = NOTHING) -> Tensor:
+        """All output tokens [B, T, D]; counted."""
+        self._count(len(images))
+        return vit_parts.tokens(self.vit, images, parts)
+
+    def _count(self, images: int) -> None:
+        if self.evaluating:
+            self.cost.evaluation_forwards += images
+        else:
+            self.cost.forwards += images
+
+    def training_batches(
+        self, task: TaskData, batch_size: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order."""
+        for picked in batches(len(task.train), batch_size, self.seed, task.index, epoch):
+            pictures = [self._picture(task, epoch, int(i)) for i in picked]
+            yield torch.from_numpy(np.stack(pictures)), _labels([task.train[i] for i in picked])
+
+    def _picture(self, task: TaskData, epoch: int, index: int) -> np.ndarray:
+        path = task.train[index].path
+        if self.augment == "none":
+            return load_test(path, self.spec, normalise=self.normalise)
+        return load_train(path, self.spec, (self.seed, task.index, epoch, index), normalise=self.normalise)
+
+    def plain_batches(self, samples: list[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, in order and with the test transform."""
+        for start in range(0, len(samples), EVALUATION_BATCH):
+            some = samples[start : start + EVALUATION_BATCH]
+            pictures = [load_test(sample.path, self.spec, normalise=self.normalise) for sample in some]
+            yield torch.from_numpy(np.stack(pictures)), _labels(some)
+
+    def frozen_features(self, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+        """Features [N, D] of the backbone alone under the test transform, and class ids [N]."""
+        found = [(self.features(images), labels) for images, labels in self.plain_batches(samples)]
+        return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found])
+
+
+class Method(Protocol):
+    """What the benchmark asks of a method.
+
+    ``frozen``: ``logits`` takes features of the backbone alone, so that they are computed once a test picture.
+    """
+
+    frozen: bool
+
+    def learn(self, task: TaskData) -> list[float]:
+        """Learn a task; returns the mean training loss of each epoch ([] without training)."""
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Scores [B, C] over the classes seen, for pictures [B, 3, S, S] (or features [B, D], see ``frozen``)."""
+
+    def parameters_of(self, task: TaskData) -> int:
+        """Parameters that were trained on this task, the classifier's not counted."""
+
+
+def read_tasks(stream: Stream) -> list[TaskData]:
+    """The stream's tasks with their pictures' paths."""
+    found: list[TaskData] = []
+    seen = 0
+    for task in stream.tasks:
+        seen = max(seen, *(class_id + 1 for class_id in task.class_ids))
+        train, test = (list_samples(stream, task, "train"), list_samples(stream, task, "test"))
+        classes = tuple(sorted({sample.class_id for sample in train}))
+        found.append(TaskData(task.index, classes, seen, train, test))
+    return found
+
+
+def validation_task(task: TaskData) -> TaskData:
+    """The task with every 4th training picture of a class set aside as its test part."""
+    train: list[Sample] = []
+    held: list[Sample] = []
+    count: dict[int, int] = {}
+    for sample in task.train:
+        count[sample.class_id] = count.get(sample.class_id, 0) + 1
+        (held if count[sample.class_id] % VALIDATION_EVERY == 0 else train).append(sample)
+    return TaskData(task.index, task.class_ids, task.classes_seen, train, held)
+
+
+def _labels(samples: list[Sample]) -> Tensor:
+    return torch.tensor([sample.class_id for sample in samples], dtype=torch.int64)

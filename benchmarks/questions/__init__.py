@@ -1,0 +1,1 @@
+"""``bench questions``: the paper's own questions."""

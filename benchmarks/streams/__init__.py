@@ -1,0 +1,1 @@
+"""Streams from data sets that are not camera folders."""

@@ -1,0 +1,1 @@
+"""The method as arithmetic: numpy only, no file, no clock."""

@@ -1,0 +1,173 @@
+"""The adapter's flat vector on its lattice: perturbed and restored in place, updated so that it replays.
+
+Every entry is a multiple of 2^-22 with magnitude below 4, and so is eps. Such numbers have 24 significant
+bits, which is what float32 holds, so theta + eps z and back are exact: the bits of theta return without a
+second copy, ever. In plain floating point they do not: after 2,000 steps of +eps, -2 eps, +eps 99 % of the
+entries have changed.
+
+What may surprise: every operation of the replayed path is one elementwise numpy call on float32, never a
+fused multiply-add and never a sum over entries, because those are the ones that round differently on
+another processor. IEEE 754 fixes the result of the ones that are used: add, multiply, divide, square root. (On
+32-bit ARM numpy's vector divide and square root are approximations; onnxruntime has no wheel for it either.)
+
+The four optimizers (ZO-bench, arXiv 2402.11592; ZeroFlow, arXiv 2501.01045) differ in what ``apply`` makes of the
+estimate g, the sum of coefficient times direction:
+
+    sgd       v = m v + g, theta -= lr v: PyTorch's SGD with momentum
+    sign      v = m v + sign(g), theta -= lr v: ZO-signSGD (Liu et al., ICLR 2019), the sign taken of each entry
+    conserve  theta -= lr g, no momentum: the loop has compared theta, theta - lr g and theta + lr g on the batch
+              and journals the coefficients times 0, 1 or -1. Momentum would make each of the three another point
+    adam      v = m v + (1 - m) g, u = b v + (1 - b) g g with b = 0.999, both divided by 1 - their factor^t,
+              theta -= lr v / (sqrt(u) + 1e-8): Kingma and Ba (arXiv 1412.6980), m the momentum
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from edge_zofc.algorithm.directions import direction
+from edge_zofc.errors import InputError
+
+LATTICE_STEP = 2.0**-22
+"""Adapter entries are multiples of this with magnitude below LATTICE_LIMIT: exact in float32."""
+LATTICE_LIMIT = 4.0
+Optimizer = Literal["sgd", "sign", "conserve", "adam"]
+
+_SCALE = np.float32(1.0 / LATTICE_STEP)
+_STEP = np.float32(LATTICE_STEP)
+_MAX_EPS = 0.25
+_BETA2 = np.float32(0.999)
+_ADAM_EPS = np.float32(1e-8)
+_ONE = np.float32(1.0)
+# Added last to theta: it turns -0.0 into +0.0, the one value that perturbing and restoring would not give back.
+_ZERO = np.float32(0.0)
+
+
+def lattice_eps(eps: float) -> float:
+    """The multiple of 2^-22 next to ``eps``. Raises InputError outside (0, 0.25]."""
+    if not 0.0 < eps <= _MAX_EPS:
+        raise InputError(f"eps is {eps}, it must lie between {LATTICE_STEP:.2g} and {_MAX_EPS}.")
+    return max(round(eps / LATTICE_STEP), 1) * LATTICE_STEP
+
+
+class Adapter:
+    """theta and its momentum, both float32 [P], and with "adam" the second moment, float32 [P].
+
+    ``theta`` is the very array that a bound inference session reads: it is changed in place and never
+    replaced. ``eps`` is a multiple of 2^-22; entries stay below 4 - eps so that a perturbed entry is exact.
+    ``beta_powers`` float64 [2]: Adam's two factors to the power of the steps since ``reset_velocity``.
+    """
+
+    def __init__(
+        self, initial: np.ndarray, seed: int, eps: float, momentum: float, optimizer: Optimizer = "sgd"
+    ) -> None:
+        self.theta = np.array(initial, dtype=np.float32, order="C")
+        self.velocity = np.zeros_like(self.theta)
+        self.seed = seed
+        self.eps = lattice_eps(eps)
+        self.momentum = float(np.float32(momentum))
+        self.optimizer: Optimizer = optimizer
+        self.second_moment = np.zeros_like(self.theta) if optimizer == "adam" else np.zeros(0, np.float32)
+        self.beta_powers = np.ones(2, np.float64)
+        self._largest = np.float32(LATTICE_LIMIT - self.eps - LATTICE_STEP)
+        np.clip(self.theta, -self._largest, self._largest, out=self.theta)
+        self.theta += _ZERO
+
+    @property
+    def size(self) -> int:
+        """P, the number of adapter parameters."""
+        return int(self.theta.size)
+
+    def perturb(self, step: int, query: int, sign: int) -> None:
+        """Add ``sign`` times eps times the query's direction to theta, in place.
+
+        Calling it again with the opposite sign gives the same bits back; ``sign`` is +1, -1 or +-2 (from one
+        side to the other).
+        """
+        z = direction(self.seed, step, query, self.size)
+        z *= np.float32(sign * self.eps)
+        self.theta += z
+
+    def perturbed_into(self, out: np.ndarray, step: int, query: int, sign: int) -> None:
+        """Write theta plus ``sign`` eps z into ``out``, float32 [P]; theta itself is left alone."""
+        z = direction(self.seed, step, query, self.size)
+        z *= np.float32(sign * self.eps)
+        np.add(self.theta, z, out=out)
+
+    def gradient(self, step: int, coefficients: np.ndarray) -> np.ndarray:
+        """Sum over queries of coefficient times direction, float32 [P]; the directions are regenerated.
+
+        ``coefficients`` is float32 [Q]. The order of the sum is the order of the queries.
+        """
+        total = np.zeros_like(self.theta)
+        for query, coefficient in enumerate(np.asarray(coefficients, dtype=np.float32)):
+            z = direction(self.seed, step, query, self.size)
+            z *= coefficient
+            total += z
+        return total
+
+    def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
+        """One step of the optimizer, rounded to the lattice; ``theta`` and its moments change in place.
+
+        ``coefficients`` float32 [Q] are the ones written to the journal, after clipping.
+        """
+        update = self.gradient(step, coefficients)
+        if self.optimizer == "sign":
+            np.sign(update, out=update)
+        if self.optimizer == "adam":
+            self._adam_direction(update)
+        elif self.optimizer != "conserve":
+            self.velocity *= np.float32(self.momentum)
+            self.velocity += update
+            update[:] = self.velocity
+        update *= np.float32(learning_rate)
+        self._move(self.theta, update)
+
+    def candidate(self, step: int, coefficients: np.ndarray, learning_rate: float) -> np.ndarray:
+        """Where "conserve" would go with these ``coefficients``: float32 [P], the bits that ``apply`` would leave."""
+        update = self.gradient(step, coefficients)
+        update *= np.float32(learning_rate)
+        moved = self.theta.copy()
+        self._move(moved, update)
+        return moved
+
+    def _adam_direction(self, gradient: np.ndarray) -> None:
+        """Update both moments and turn ``gradient``, in place, into the direction that Adam steps along."""
+        beta1 = np.float32(self.momentum)
+        self.velocity *= beta1
+        self.velocity += gradient * (_ONE - beta1)
+        gradient *= gradient
+        gradient *= _ONE - _BETA2
+        self.second_moment *= _BETA2
+        self.second_moment += gradient
+        # Repeated multiplication of doubles is the same everywhere; a power is a library's own approximation.
+        self.beta_powers *= np.array([beta1, _BETA2], np.float64)
+        corrections = (1.0 - self.beta_powers).astype(np.float32)
+        np.divide(self.second_moment, corrections[1], out=gradient)
+        np.sqrt(gradient, out=gradient)
+        gradient += _ADAM_EPS
+        np.divide(self.velocity / corrections[0], gradient, out=gradient)
+
+    def _move(self, theta: np.ndarray, update: np.ndarray) -> None:
+        """Subtract ``update`` from theta, in place, back on the lattice and inside its limits."""
+        theta -= update
+        theta *= _SCALE
+        np.rint(theta, out=theta)
+        theta *= _STEP
+        np.clip(theta, -self._largest, self._largest, out=theta)
+        theta += _ZERO
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """What the next step needs besides theta, by name: the arrays themselves, to be saved or overwritten."""
+        found: dict[str, np.ndarray] = {"velocity": self.velocity}
+        if self.optimizer == "adam":
+            found |= {"second_moment": self.second_moment, "beta_powers": self.beta_powers}
+        return found
+
+    def reset_velocity(self) -> None:
+        """Forget the momentum (and Adam's second moment), as each task's new optimiser does."""
+        self.velocity[:] = 0.0
+        self.second_moment[:] = 0.0
+        self.beta_powers[:] = 1.0

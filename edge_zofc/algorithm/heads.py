@@ -1,0 +1,276 @@
+"""The classifier: a cosine head that grows with new classes and trains by gradient, or a linear one that is solved.
+
+Cosine: ``logit = sigma * cos(feature, row)``, no bias. sigma is one learnable scalar that starts at 1 and is carried
+over tasks (ZO-FC, arXiv 2510.21019). The training loss is the cross-entropy over the current task's classes only. A
+test prediction is the argmax over every class seen. One SGD step exists twice, by torch's autograd and written out by
+hand, because importing torch costs 240 to 540 MiB of resident memory, more than some devices' whole budget. A test
+holds the two together to 1e-6.
+
+Linear: ``logit = feature . row + bias``, solved in closed form with nothing to tune. It is linear discriminant analysis
+on running sums: class means and one shared within-class covariance (streaming LDA: Hayes and Kanan 2020, arXiv
+1909.01520), the covariance shrunk towards a multiple of the identity by the OAS rule (Chen et al. 2010, arXiv
+0907.4698, eq. 23). Classes count as equally likely. Written by hand, as scikit-learn's needs all pictures at once. Only
+sums are kept, so memory is D x D + C x D numbers however many pictures are seen. The sums of a class are those of the
+adapter that it was learnt with; after the adapter moves they are slightly out of date.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+HeadBackend = Literal["torch", "numpy"]
+
+_TINY = np.float32(1e-12)  # the same floor as torch.nn.functional.normalize
+MIN_LEARNING_RATE = 1e-5
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Each vector along the last axis divided by its L2 norm (norms below 1e-12 count as 1e-12)."""
+    norms = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
+    return np.asarray(vectors / np.maximum(norms, _TINY))
+
+
+@dataclass
+class Head:
+    """Rows float32 [C, D] of the classes seen so far, by class id, and sigma float32 [1].
+
+    ``biases`` float32 [C] makes it a linear head, None a cosine head.
+    """
+
+    rows: np.ndarray
+    sigma: np.ndarray
+    biases: np.ndarray | None = None
+
+    @classmethod
+    def empty(cls, feature_size: int) -> Head:
+        """A cosine head that knows no class yet; ``feature_size`` is D."""
+        return cls(np.zeros((0, feature_size), np.float32), np.ones(1, np.float32))
+
+    def grow(self, new_rows: np.ndarray) -> None:
+        """Append rows float32 [n, D] for the next n class ids; the old rows keep their values."""
+        self.rows = np.concatenate([self.rows, new_rows.astype(np.float32, copy=False)])
+        if self.biases is not None:
+            self.biases = np.concatenate([self.biases, np.zeros(len(new_rows), np.float32)])
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Logits float32 [..., C] over every class seen, for features float32 [..., D]."""
+        if self.biases is not None:
+            return np.asarray(features @ self.rows.T + self.biases)
+        return np.asarray(self.sigma[0] * (unit(features) @ unit(self.rows).T))
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Softmax of ``logits``, float64 [..., C]."""
+        logits = self.logits(features).astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+    def losses(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
+
+        ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query
+        differ by about 1e-4, of which float32 would leave three digits. One of the K at a time: float64 copies
+        of all would be most of a step's memory where there are many queries.
+        """
+        rows = self.rows[class_ids].astype(np.float64)
+        if self.biases is None:
+            rows = unit(rows)
+        return np.array([self._loss(found, rows, labels, class_ids) for found in features])
+
+    def _loss(
+        self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray, class_ids: np.ndarray
+    ) -> float:
+        """Mean cross-entropy of features [B, D] with ``rows`` float64, those of ``class_ids``."""
+        exact = features.astype(np.float64)
+        if self.biases is not None:
+            logits = exact @ rows.T + self.biases[class_ids]
+        else:
+            logits = float(self.sigma[0]) * (unit(exact) @ rows.T)
+        top = logits.max(axis=-1)
+        log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+        return float((log_sums - logits[np.arange(len(labels)), labels]).mean())
+
+
+class HeadOptimiser:
+    """SGD with momentum on sigma and on one task's rows; built anew for each task, as the paper does.
+
+    Rows outside ``class_ids`` have a zero gradient under the local loss and are not touched.
+    """
+
+    def __init__(self, head: Head, class_ids: np.ndarray, momentum: float, backend: HeadBackend) -> None:
+        self.head = head
+        self.class_ids = np.asarray(class_ids, dtype=np.int64)
+        self.momentum = np.float32(momentum)
+        self.backend = backend
+        self.row_velocity = np.zeros((len(self.class_ids), head.rows.shape[1]), np.float32)
+        self.sigma_velocity = np.zeros(1, np.float32)
+
+    def step(self, features: np.ndarray, labels: np.ndarray, learning_rate: float) -> float:
+        """One SGD step on features float32 [B, D], labels int64 [B] (positions in ``class_ids``).
+
+        Changes ``head.rows``, ``head.sigma`` and the velocities; returns the loss before the step.
+        """
+        rows = self.head.rows[self.class_ids]
+        gradient = _torch_gradient if self.backend == "torch" else _numpy_gradient
+        loss, row_gradient, sigma_gradient = gradient(rows, self.head.sigma, features, labels)
+        self.row_velocity *= self.momentum
+        self.row_velocity += row_gradient
+        self.sigma_velocity *= self.momentum
+        self.sigma_velocity += sigma_gradient
+        rate = np.float32(learning_rate)
+        self.head.rows[self.class_ids] = rows - rate * self.row_velocity
+        self.head.sigma -= rate * self.sigma_velocity
+        return loss
+
+
+def cosine_rate(base: float, epoch: int, epochs: int) -> float:
+    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs``.
+
+    Loshchilov & Hutter 2017 (arXiv 1608.03983) without restarts, stepped once an epoch.
+    """
+    return MIN_LEARNING_RATE + (base - MIN_LEARNING_RATE) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def set_torch_threads(threads: int) -> None:
+    """Import torch and give it ``threads`` threads; its import is the only large cost of this module."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _torch_gradient(
+    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    import torch
+    from torch.nn import functional
+
+    row_tensor = torch.from_numpy(rows).requires_grad_()
+    sigma_tensor = torch.from_numpy(sigma.copy()).requires_grad_()
+    cosines = functional.normalize(torch.from_numpy(features), dim=-1) @ functional.normalize(row_tensor).T
+    loss = functional.cross_entropy(sigma_tensor * cosines, torch.from_numpy(labels))
+    row_gradient, sigma_gradient = torch.autograd.grad(loss, (row_tensor, sigma_tensor))
+    return float(loss.detach()), row_gradient.numpy(), sigma_gradient.numpy()
+
+
+def _numpy_gradient(
+    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The same gradient by hand: with u = f/|f|, v = w/|w| and G = dL/dcos = sigma (softmax - onehot) / B,
+    dL/dw = (G^T u - v (v . G^T u)) / |w| and dL/dsigma = sum(G cos) / sigma.
+    """
+    batch = len(features)
+    norms = np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), _TINY)
+    directions, inputs = rows / norms, unit(features)
+    cosines = inputs @ directions.T
+    logits = sigma[0] * cosines
+    top = logits.max(axis=1, keepdims=True)
+    powers = np.exp(logits - top)
+    sums = powers.sum(axis=1, keepdims=True)
+    index = np.arange(batch)
+    loss = float(np.mean(np.log(sums[:, 0]) + top[:, 0] - logits[index, labels]))
+    logit_gradient = powers / sums
+    logit_gradient[index, labels] -= 1
+    logit_gradient /= np.float32(batch)
+    sigma_gradient = np.array([np.sum(logit_gradient * cosines)], np.float32)
+    pulled = (sigma[0] * logit_gradient).T @ inputs
+    along = np.sum(directions * pulled, axis=1, keepdims=True)
+    return loss, np.asarray((pulled - directions * along) / norms, np.float32), sigma_gradient
+
+
+MATRICES = 3
+"""float64 [D, D] alive beside a run of the graph: the run's own scatter, a task's, and a micro-batch's product.
+
+Solving takes five (their sum, its shrunk copy and the solver's), when what the graph took is free again.
+"""
+_RELATIVE_FLOOR = 1e-6
+"""Of the mean variance: keeps the covariance invertible where a direction never varied (two pictures, say)."""
+
+
+@dataclass
+class Statistics:
+    """Sums of features by class float64 [C, D], pictures by class int64 [C], and the within-class scatter
+    float64 [D, D]: the sum over pictures of (f - class mean) (f - class mean)^T, task by task.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def empty(cls, classes: int, feature_size: int) -> Statistics:
+        """Zeros for ``classes`` classes and D = ``feature_size``."""
+        return cls(
+            np.zeros((classes, feature_size)),
+            np.zeros(classes, np.int64),
+            np.zeros((feature_size, feature_size)),
+        )
+
+    def plus(self, other: Statistics) -> Statistics:
+        """The statistics of both; ``other`` may know more classes."""
+        sums, counts = other.sums.copy(), other.counts.copy()
+        sums[: len(self.sums)] += self.sums
+        counts[: len(self.counts)] += self.counts
+        return Statistics(sums, counts, self.scatter + other.scatter)
+
+
+class Collector:
+    """Adds up one task's features, micro-batch by micro-batch, into ``Statistics``.
+
+    Without ``scatter`` only sums and counts are kept, for class means, and the scatter is float64 [0, 0].
+    """
+
+    def __init__(self, classes: int, feature_size: int, scatter: bool = True) -> None:
+        self._sums = np.zeros((classes, feature_size))
+        self._counts = np.zeros(classes, np.int64)
+        self._moment = np.zeros((feature_size, feature_size) if scatter else (0, 0))
+
+    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
+        exact = features.astype(np.float64)
+        np.add.at(self._sums, labels, exact)
+        self._counts += np.bincount(labels, minlength=len(self._counts))
+        if self._moment.size:
+            self._moment += exact.T @ exact
+
+    def statistics(self) -> Statistics:
+        """What was added so far."""
+        means = self._sums / np.maximum(self._counts, 1)[:, None]
+        scatter = self._moment
+        if scatter.size:
+            scatter = (self._counts[:, None] * means).T @ means
+            np.subtract(self._moment, scatter, out=scatter)
+        return Statistics(self._sums.copy(), self._counts.copy(), scatter)
+
+
+def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+    """Rows float32 [C, D] and biases float32 [C] of the discriminant: logit_c = row_c . f + bias_c.
+
+    row = covariance^-1 mean, bias = - mean . row / 2. A class without pictures gets the bias -inf's stand-in
+    -1e30: it is never the argmax, and everything stays finite.
+    """
+    pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
+    means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
+    free = max(pictures - int(seen.sum()), 1)
+    covariance = shrunk(statistics.scatter / free, free)
+    rows = np.linalg.solve(covariance, means.T).T
+    biases = -0.5 * np.sum(means * rows, axis=1)
+    biases[~seen] = -1e30
+    return rows.astype(np.float32), biases.astype(np.float32)
+
+
+def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:
+    """``covariance`` S float64 [D, D], changed in place to (1 - rho) S + rho tr(S)/D I, with OAS's rho for
+    ``samples`` observations.
+    """
+    size = len(covariance)
+    trace, squares = float(np.trace(covariance)), float(np.sum(covariance * covariance))
+    spread = squares - trace * trace / size
+    top = (1.0 - 2.0 / size) * squares + trace * trace
+    rho = 1.0 if spread <= 0.0 else min(1.0, top / ((samples + 1.0 - 2.0 / size) * spread))
+    mean_variance = max(trace / size, 1e-30)
+    covariance *= 1.0 - rho
+    covariance.flat[:: size + 1] += (rho + _RELATIVE_FLOOR) * mean_variance
+    return covariance

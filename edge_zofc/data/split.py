@@ -1,0 +1,150 @@
+"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order.
+
+What may surprise: nothing is copied. The stream's pictures are relative links, made beside ``out`` and renamed, so
+that it appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_zofc.data.stream import PARTS, SUFFIXES, LeftOut, is_picture, scan, subfolders
+from edge_zofc.errors import InputError, shown
+
+CLASS_ORDER_FILE = "class_order.json"
+BARE_TEST_EVERY = 4
+"""Of a class folder without train and test, every 4th picture by name becomes a test picture."""
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What ``split_image_folder`` wrote: counts, and a sentence for each thing that it left out."""
+
+    tasks: int
+    classes: int
+    train_images: int
+    test_images: int
+    notes: tuple[str, ...] = ()
+
+
+def split_image_folder(
+    source: Path, out: Path, classes_per_task: int | Sequence[int], seed: int = 1993
+) -> SplitSummary:
+    """Make a class-incremental stream of relative links from {train,test}/<class>/ (or from bare <class>/).
+
+    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of
+    the PILOT benchmarks, which numpy keeps frozen; the order stands in ``out/class_order.json``. With one
+    number the last task takes what remains; a list must cover all classes. ``out`` appears complete or not at
+    all and must not exist before. Classes without a train picture are left out and noted.
+    Raises InputError.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"{shown(out)} exists already; name a new folder or take it away.")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"The seed is {seed}; it must lie in 0 to {2**32 - 1}.")
+    notes: list[str] = []
+    pictures = _pictures_by_class(source, notes)
+    names = sorted(pictures)
+    sizes = _task_sizes(len(names), classes_per_task)
+    order = [names[number] for number in np.random.RandomState(seed).permutation(len(names))]
+    record = {
+        "classes": [shown(name) for name in order],
+        "classes_per_task": sizes,
+        "seed": seed,
+        "shuffle": "numpy.random.RandomState(seed).permutation over the classes sorted by name",
+    }
+    try:
+        _write_split(out, order, sizes, pictures, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{shown(out)} cannot be written ({error.strerror}); choose a place that you may write to, on a "
+            "file system with symbolic links."
+        ) from error
+    train, test = (sum(len(parts[k]) for parts in pictures.values()) for k in (0, 1))
+    return SplitSummary(len(sizes), len(names), train, test, tuple(notes))
+
+
+def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[Path], list[Path]]]:
+    """Class folder name -> its train and its test pictures, as real paths but for the last name."""
+    if not source.is_dir():
+        raise InputError(f"There is no folder {shown(source)}; name one of {{train,test}}/<class>/*.jpg.")
+    found: dict[str, tuple[list[Path], list[Path]]] = {}
+    has_parts = (source / "train").is_dir()
+    for column, base in enumerate([source / part for part in PARTS] if has_parts else [source]):
+        for folder in subfolders(base):
+            names = sorted(entry.name for entry in scan(folder) if is_picture(entry))
+            real = Path(os.path.realpath(folder))
+            paths = [real / name for name in names]
+            both = found.setdefault(folder.name, ([], []))
+            if has_parts:
+                both[column].extend(paths)
+            else:
+                both[1].extend(paths[BARE_TEST_EVERY - 1 :: BARE_TEST_EVERY])
+                both[0].extend(path for i, path in enumerate(paths) if (i + 1) % BARE_TEST_EVERY)
+    untaught = LeftOut("Not used, for the class has no train picture")
+    for name in sorted(found):
+        if not found[name][0]:
+            untaught.add(name)
+    notes += untaught.note()
+    if has_parts and (source / "val").is_dir():
+        notes.append("Not used, for only train and test are: val.")
+    taught = {name: both for name, both in found.items() if both[0]}
+    if not taught:
+        raise InputError(
+            f"There is no picture ({', '.join(SUFFIXES)}) in {shown(source)}; it must hold train/<class>/ "
+            "and test/<class>/, or class folders."
+        )
+    return taught
+
+
+def _task_sizes(classes: int, per_task: int | Sequence[int]) -> list[int]:
+    if isinstance(per_task, int):
+        if per_task < 1:
+            raise InputError(f"{per_task} classes per task is too few; give at least 1.")
+        return [min(per_task, classes - start) for start in range(0, classes, per_task)]
+    if min(per_task, default=0) < 1 or sum(per_task) != classes:
+        raise InputError(
+            f"The classes per task {list(per_task)} add up to {sum(per_task)} and there are {classes} classes; "
+            "give counts of at least 1 that cover them all."
+        )
+    return list(per_task)
+
+
+def _write_split(
+    out: Path,
+    order: list[str],
+    sizes: list[int],
+    pictures: dict[str, tuple[list[Path], list[Path]]],
+    record: str,
+) -> None:
+    # Links are relative to where they will lie after the rename, with every link on the way resolved.
+    final = Path(os.path.realpath(out.parent)) / out.name
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", dir=out.parent))
+    try:
+        start, digits = 0, max(3, len(str(len(sizes))))
+        for number, size in enumerate(sizes, start=1):
+            for name in order[start : start + size]:
+                for part, paths in zip(PARTS, pictures[name], strict=True):
+                    if paths:
+                        inner = Path(f"{number:0{digits}d}_task", part, name)
+                        _link(work / "stream" / inner, final / inner, paths)
+            start += size
+        (work / "stream" / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
+        (work / "stream").rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _link(folder: Path, final: Path, paths: list[Path]) -> None:
+    folder.mkdir(parents=True)
+    back = os.path.relpath(paths[0].parent, final)
+    for path in paths:
+        (folder / path.name).symlink_to(Path(back, path.name))

@@ -1,0 +1,338 @@
+"""The memory plan: what a ``learn`` process will need at its peak, and what to choose for a budget.
+
+``plan`` adds up items (anonymous and file-backed apart) for each configuration, from the fastest to the
+thriftiest, and takes the first whose peak fits the budget.
+
+What may surprise: ``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set
+does; what is only reserved (thread stacks, the arena's blocks, onnxruntime's writable mapping of the weights) is
+``reserved_bytes``, which ``cap.py`` needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Literal
+
+from edge_zofc.algorithm.adapter import Optimizer
+from edge_zofc.algorithm.heads import MATRICES
+from edge_zofc.device.process_cost import BaseCost
+from edge_zofc.device.profiles import format_bytes
+from edge_zofc.device.system import stack_bytes
+from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.storage.bundle import WEIGHTS, Manifest, Precision
+
+MIB = 1 << 20
+HeadBackend = Literal["torch", "numpy"]
+QueryForm = Literal["one-sided", "two-sided"]
+
+MAX_MICRO_BATCH = 16
+"""Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
+PICTURE_BYTES, PICTURE_BYTES_A_PIXEL = 2 * MIB, 120
+"""Decoding one ordinary camera picture, for each pixel of the backbone's input on top: a JPEG is decoded reduced, to
+no less than the input needs. Of 12 megapixels at 96 px 1.9 MiB (5.0 for a narrow crop), at 224 px 4.3 (15.8); a
+progressive JPEG takes 38 and a 24-megapixel PNG 115 MiB."""
+LOOP_BYTES = 3 * MIB
+"""Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
+
+# Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
+# prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous, the same
+# peak of the resident set, and 1.15 times as fast on an Intel Xeon (a ViT-Ti/16 at 96 px 1.05 to 1.26 times; as fast as
+# without on an AMD EPYC); w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
+# measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
+_PREPACKED: dict[Precision, tuple[float, float, bool]] = {
+    "fp32": (1.0, 0.05, True),
+    "w8": (0.0, 1.0, False),
+    "w4": (0.8, 0.25, True),
+    "int8": (0.95, 0.1, True),
+    "fp16": (2.0, 0.1, False),
+}
+# An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
+# at 96 and ViT-B/16 at 224.
+_SESSION_BYTES = (3 * MIB, 13 * MIB)
+# Of the fixed and of the growing part of the manifest's activations (measured with arena and memory pattern on), what
+# is left with both off and a low mmap threshold. ViT-B w8, b 1: K 1 about 9 of 67 MiB, K 5 about 24 of 114.
+_ARENA_OFF_FIXED, _ARENA_OFF_GROWING = 0.1, 0.4
+# The arena asks for powers of two: the same run mapped 178 MiB beyond the 200 that it touched.
+_ARENA_RESERVED = 1.25
+# Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two
+# candidates and the copies that go into the graph.
+_MORE_VECTORS: dict[Optimizer, int] = {"sgd": 0, "sign": 0, "conserve": 4, "adam": 3}
+
+
+@dataclass(frozen=True)
+class PlanItem:
+    """One thing that takes memory at the peak, in bytes, and where its number comes from."""
+
+    name: str
+    anonymous_bytes: int
+    file_bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What was chosen for a budget, the items that add up to its peak, and why.
+
+    ``peak_bytes`` is what the resident set should reach. ``reserved_bytes`` is what the process maps beyond
+    what it touches, by which RLIMIT_DATA has to be larger.
+    """
+
+    items: tuple[PlanItem, ...]
+    micro_batch: int
+    parallel_queries: int
+    prepacking: bool
+    arena: bool
+    head_backend: HeadBackend
+    peak_bytes: int
+    budget_bytes: int
+    reserved_bytes: int
+    reason: str
+
+    @property
+    def anonymous_bytes(self) -> int:
+        """The anonymous part of the peak."""
+        return sum(item.anonymous_bytes for item in self.items)
+
+    @property
+    def file_bytes(self) -> int:
+        """The file-backed part of the peak."""
+        return sum(item.file_bytes for item in self.items)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run asks for, whatever is chosen."""
+
+    manifest: Manifest
+    base: BaseCost
+    batch_size: int
+    evaluations: int
+    classes: int
+    threads: int
+    picture_bytes: int
+    optimizer: Optimizer
+    closed_form: bool
+
+
+@dataclass(frozen=True)
+class _Choice:
+    micro_batch: int
+    parallel_queries: int
+    prepacking: bool
+    arena: bool
+    head_backend: HeadBackend
+
+    def __str__(self) -> str:
+        return (
+            f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run, "
+            f"prepacking {'on' if self.prepacking else 'off'}, arena {'on' if self.arena else 'off'}, "
+            f"{self.head_backend} head"
+        )
+
+
+def evaluations_per_step(query_form: QueryForm, queries: int) -> int:
+    """Adapters evaluated in a step that also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided."""
+    return queries + 1 if query_form == "one-sided" else 2 * queries + 1
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    budget_bytes: int,
+    batch_size: int,
+    queries: int,
+    query_form: QueryForm,
+    classes: int,
+    threads: int,
+    base: BaseCost,
+    micro_batch: int | None = None,
+    parallel_queries: int | None = None,
+    head_backend: HeadBackend | None = None,
+    prepacking: bool | None = None,
+    picture_bytes: int | None = None,
+    optimizer: Optimizer = "sgd",
+    closed_form: bool = False,
+) -> MemoryPlan:
+    """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
+
+    ``classes`` C at the end of the stream; ``base`` from ``measure_base``; ``micro_batch``,
+    ``parallel_queries``, ``head_backend`` and ``prepacking`` are kept where given; ``picture_bytes`` for
+    decoding the largest picture; ``closed_form`` for a head that is solved, with its covariance. Torch is taken
+    wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the shortfall and the nearest
+    configuration that fits, InputError for a number below 1.
+    """
+    asked = {
+        "batch-size": batch_size, "queries": queries, "threads": threads, "the memory budget": budget_bytes,
+        "micro-batch": 1 if micro_batch is None else micro_batch,
+        "parallel-queries": 1 if parallel_queries is None else parallel_queries,
+    }  # fmt: skip
+    for name, value in asked.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}, it must be at least 1.")
+    if head_backend == "torch" and base.torch is None:
+        raise InputError("The torch head was asked for, but torch is not installed: pip install torch.")
+    evaluations = evaluations_per_step(query_form, queries)
+    if picture_bytes is None:
+        picture_bytes = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * manifest.image.size**2
+    work = _Work(
+        manifest,
+        base,
+        batch_size,
+        evaluations,
+        max(classes, 1),
+        threads,
+        picture_bytes,
+        optimizer,
+        closed_form,
+    )
+    choices = list(_choices(work, micro_batch, parallel_queries, head_backend, prepacking))
+    for choice in choices:
+        found = _planned(work, choice, budget_bytes)
+        if found.peak_bytes <= budget_bytes:
+            return replace(found, reason=_reason(work, choice, head_backend is not None))
+    forced = [micro_batch and "micro-batch", parallel_queries and "parallel-queries", head_backend and "head"]
+    raise DoesNotFitError(_does_not_fit(work, budget_bytes, [name for name in forced if name], choices))
+
+
+def _choices(
+    work: _Work,
+    micro_batch: int | None = None,
+    parallel: int | None = None,
+    head: HeadBackend | None = None,
+    prepacked: bool | None = None,
+) -> Iterator[_Choice]:
+    """Every configuration, the most wanted first, the thriftiest last."""
+    most = min(work.batch_size, MAX_MICRO_BATCH)
+    sizes = [size for size in (16, 8, 4, 2, 1) if size <= most]
+    if most not in sizes:
+        sizes.insert(0, most)
+    batches = sizes if micro_batch is None else [min(micro_batch, work.batch_size)]
+    every = sorted({work.evaluations, ceil(work.evaluations / 2), 1}, reverse=True)
+    adapters = every if parallel is None else [min(parallel, work.evaluations)]
+    heads: list[HeadBackend] = ["numpy"] if work.base.torch is None else ["torch", "numpy"]
+    packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
+    for backend in heads if head is None else [head]:
+        for prepacking in packs if prepacked is None else [prepacked]:
+            for arena in (True, False):
+                for count in adapters:
+                    for size in batches:
+                        yield _Choice(size, count, prepacking, arena, backend)
+
+
+def _planned(work: _Work, choice: _Choice, budget_bytes: int) -> MemoryPlan:
+    items = tuple(_items(work, choice))
+    peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
+    reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
+    reserved += int(_activations(work.manifest, choice) * _ARENA_RESERVED)
+    if choice.head_backend == "torch" and work.base.torch is not None:
+        reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
+    # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
+    reserved += (2 * work.threads + 1) * stack_bytes()
+    return MemoryPlan(
+        items=items,
+        micro_batch=choice.micro_batch,
+        parallel_queries=choice.parallel_queries,
+        prepacking=choice.prepacking,
+        arena=choice.arena,
+        head_backend=choice.head_backend,
+        peak_bytes=peak,
+        budget_bytes=budget_bytes,
+        reserved_bytes=reserved,
+        reason="",
+    )
+
+
+def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
+    manifest, base = work.manifest, work.base
+    how = "measured in a child process" if base.measured else "estimate, not measured here"
+    yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
+    if choice.head_backend == "torch" and base.torch is not None:
+        yield PlanItem(
+            "torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}"
+        )
+    yield _weights(manifest, choice.prepacking)
+    yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
+    b, k = choice.micro_batch, choice.parallel_queries
+    note = f"{b} picture(s) x {k} adapter(s), from the export's measurement, arena {'on' if choice.arena else 'off'}"
+    yield PlanItem("activations", _activations(manifest, choice), 0, note)
+    size, width = manifest.adapter.size, manifest.feature_size
+    # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
+    copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[work.optimizer]
+    yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
+    # float32 once, and of one adapter the losses' float64 with two temporaries.
+    evaluations = work.evaluations + (2 if work.optimizer == "conserve" else 0)
+    features = work.batch_size * width * (4 * evaluations + 3 * 8)
+    yield PlanItem("features of a batch", features, 0, f"{evaluations} x {work.batch_size} x {width}")
+    # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
+    yield PlanItem("head", work.classes * width * (5 * 4 + 4 * 8), 0, f"{work.classes} classes x {width}")
+    if work.closed_form:
+        note = f"{MATRICES} matrices of {width} x {width}"
+        yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
+    pixels = 4 * 3 * manifest.image.size**2
+    yield PlanItem(
+        "picture buffer", pixels * (b + 2), 0, f"{b} x 3 x {manifest.image.size} x {manifest.image.size}"
+    )
+    yield PlanItem("picture decoding", work.picture_bytes, 0, "the largest picture, one at a time")
+    yield PlanItem("loop", LOOP_BYTES, 0, "logs, journal, Python objects; allowance")
+
+
+def _activations(manifest: Manifest, choice: _Choice) -> int:
+    measured, b, k = manifest.activation_bytes, choice.micro_batch, choice.parallel_queries
+    together = measured.predict(b, k)
+    if not choice.arena:
+        return int(measured.fixed * _ARENA_OFF_FIXED + (together - measured.fixed) * _ARENA_OFF_GROWING)
+    return together
+
+
+def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:
+    size = manifest.files[WEIGHTS].bytes
+    if not prepacking:
+        return PlanItem("weights", 0, size, f"{manifest.precision}, memory-mapped")
+    anonymous, mapped, _ = _PREPACKED[manifest.precision]
+    note = f"{manifest.precision}, prepacked copy and what stays memory-mapped"
+    return PlanItem("weights", int(size * anonymous), int(size * mapped), note)
+
+
+def _reason(work: _Work, choice: _Choice, head_forced: bool) -> str:
+    parts = [
+        "all queries of a step share one run"
+        if choice.parallel_queries == work.evaluations
+        else f"{choice.parallel_queries} of {work.evaluations} adapters a run"
+        if choice.parallel_queries > 1
+        else "one adapter at a time, perturbed in place"
+    ]
+    parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
+    if _PREPACKED[work.manifest.precision][2]:
+        parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
+    else:
+        parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
+    if choice.head_backend == "numpy" and not head_forced:
+        missing = work.base.torch is None
+        parts.append(
+            f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}"
+        )
+    return "; ".join(parts)
+
+
+def _does_not_fit(work: _Work, budget: int, forced: list[str], allowed: list[_Choice]) -> str:
+    """The sentence for the thriftiest configuration that was allowed, and the nearest one that fits."""
+    plans = [(_planned(work, choice, budget).peak_bytes, choice) for choice in allowed]
+    needed, thriftiest = min(plans, key=lambda entry: entry[0])
+    text = (
+        f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest}, which is "
+        f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
+    )
+    free = [(_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work)]
+    for peak, choice in free if forced else ():
+        if peak <= budget:
+            fits = f"{choice} fits with {format_bytes(peak)}"
+            return f"{text}leave the choice of {' and '.join(forced)} to the plan: {fits}."
+    least = min(peak for peak, _ in free)
+    advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
+    if work.manifest.precision == "fp32":
+        # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
+        smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
+        advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
+    return text + advice + "."

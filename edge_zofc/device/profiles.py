@@ -1,0 +1,269 @@
+"""A board's limits, read from TOML: memory, what the system keeps, what learning may use, providers, threads.
+
+A profile is a built-in name (``device_profiles/*.toml``), a TOML file of the user's own, or ``auto``, which
+reads the board it runs on: MemAvailable rather than MemFree (a Jetson's GPU shares that memory, and the page
+cache gives way), and the memory cgroup's limit where one is set.
+
+What may surprise: ``learning_budget_mib`` is host memory of the learning process alone. What an accelerator
+that shares the RAM needs beside it (a CUDA context, the arena) is ``accelerator_reserve_mib``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import sys
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge_zofc.device.system import Board, board
+from edge_zofc.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MIB = 1 << 20
+MAX_PROFILE_BYTES = 64 << 10
+MAX_PARSED_BYTES = 1 << 50
+
+AUTO_AVAILABLE_FRACTION = 0.75
+"""``auto`` learns in this much of MemAvailable; the rest is for the page cache and whatever else starts."""
+AUTO_CGROUP_FRACTION = 0.9
+"""... and in this much of a cgroup's limit, which also counts page tables, sockets and the page cache."""
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+# onnxruntime's default, kNextPowerOfTwo, asks for up to twice what is needed.
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
+
+Mebibytes = Annotated[int, Field(ge=1, le=1 << 24)]
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([a-z]*)", re.ASCII | re.IGNORECASE)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Provider(_Strict):
+    """One execution provider of onnxruntime and the options it is opened with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,60}ExecutionProvider$")]
+    gpu_mem_limit_mib: Mebibytes | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+
+    def session_options(self) -> dict[str, str]:
+        """The options in onnxruntime's own spelling: ``gpu_mem_limit`` is in bytes there."""
+        if self.gpu_mem_limit_mib is None:
+            return dict(self.options)
+        return {**self.options, "gpu_mem_limit": str(self.gpu_mem_limit_mib * MIB)}
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Provider:
+        if "gpu_mem_limit" in self.options:
+            raise ValueError("options.gpu_mem_limit has no unit; write gpu_mem_limit_mib beside options")
+        return self
+
+
+class DeviceProfile(_Strict):
+    """What one board has and what learning may use of it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    description: Annotated[str, Field(max_length=500)] = ""
+    board_model_contains: Annotated[str, Field(min_length=4, max_length=100)] | None = None
+    ram_mib: Mebibytes
+    system_reserve_mib: Annotated[int, Field(ge=0, le=1 << 24)]
+    accelerator_shares_ram: bool = False
+    accelerator_reserve_mib: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    learning_budget_mib: Mebibytes
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    # A TOML array arrives as a list, which strict mode would not take for a tuple.
+    providers: Annotated[tuple[Provider, ...], Field(min_length=1, max_length=16, strict=False)]
+    verified_on_hardware: bool
+
+    @property
+    def learning_budget_bytes(self) -> int:
+        """Host memory that the whole learning process may take, in bytes."""
+        return self.learning_budget_mib * MIB
+
+    def session_providers(self) -> tuple[tuple[str, dict[str, str]], ...]:
+        """Provider names and options, best first, as ``backbone.choose_providers`` takes them."""
+        return tuple((provider.name, provider.session_options()) for provider in self.providers)
+
+    @model_validator(mode="after")
+    def _sums_fit(self) -> DeviceProfile:
+        accelerator = self.accelerator_reserve_mib if self.accelerator_shares_ram else 0
+        wanted = self.system_reserve_mib + accelerator + self.learning_budget_mib
+        if wanted > self.ram_mib:
+            raise ValueError(
+                f"system_reserve_mib {self.system_reserve_mib} + accelerator_reserve_mib {accelerator} + "
+                f"learning_budget_mib {self.learning_budget_mib} is {wanted}, above ram_mib {self.ram_mib}"
+            )
+        names = [provider.name for provider in self.providers]
+        if len(set(names)) < len(names):
+            raise ValueError("providers names the same provider twice")
+        limits = [provider.gpu_mem_limit_mib or 0 for provider in self.providers]
+        if accelerator and max(limits) > accelerator:
+            raise ValueError(
+                f"gpu_mem_limit_mib {max(limits)} is above accelerator_reserve_mib {accelerator}"
+            )
+        return self
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in "512MiB", "1.5 GiB", "200MB" or a bare number of bytes; a fraction of a byte is dropped.
+
+    Raises InputError for anything else, for zero, and above 1 PiB.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise InputError(
+            f"{_shown(text)} is not an amount of memory; write it like 512MiB, 1.5GiB, 200MB or 536870912."
+        )
+    value = int(Decimal(match.group(1)) * unit)
+    if not 1 <= value <= MAX_PARSED_BYTES:
+        raise InputError(f"{_shown(text)} is {value} bytes; an amount of memory is from 1 byte to 1024 TiB.")
+    return value
+
+
+def format_bytes(count: int) -> str:
+    """``count`` bytes as "512 MiB" or "1.5 GiB": binary units, at most one decimal."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    # 1023.95 would round to 1024.0 of the smaller unit.
+    while abs(value) >= 1023.95 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.1f}".removesuffix(".0") + f" {units[0]}"
+
+
+def profile_names() -> list[str]:
+    """Names of the built-in profiles, in alphabetical order."""
+    return sorted(_built_in())
+
+
+def load_profile(name_or_path: str) -> DeviceProfile:
+    """A built-in profile by name, a TOML file (ends in .toml or holds a path separator), or ``auto``.
+
+    Raises InputError with the reason: an unknown name, an unreadable file, a line that is not TOML, a value
+    that is missing, unknown, of the wrong type or out of its limits.
+    """
+    if name_or_path == "auto":
+        return auto_profile(board())
+    if name_or_path.endswith(".toml") or any(mark in name_or_path for mark in {"/", os.sep}):
+        return _parse(_read_file(name_or_path), name_or_path)
+    built_in = _built_in()
+    if name_or_path not in built_in:
+        near = difflib.get_close_matches(name_or_path[:60].lower(), built_in, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(
+            f"There is no device profile {_shown(name_or_path)}{hint}; give auto, a .toml file or one of "
+            f"{', '.join(sorted(built_in))}."
+        )
+    return _parse(built_in[name_or_path], name_or_path)
+
+
+def auto_profile(here: Board) -> DeviceProfile:
+    """A profile for the board described: its budget is a stated part of the memory available now.
+
+    A known board brings its own profile's providers, any other CUDA before the CPU: profiles cannot ask
+    onnxruntime, so the caller keeps those that it has (``backbone.choose_providers``).
+    """
+    budget = int(here.mem_available_bytes * AUTO_AVAILABLE_FRACTION)
+    if here.cgroup_limit_bytes is not None:
+        budget = min(budget, int(here.cgroup_limit_bytes * AUTO_CGROUP_FRACTION))
+    budget_mib = max(budget // MIB, 1)
+    ram_mib = max(here.mem_total_bytes // MIB, budget_mib)
+    known = matching_profile(here)
+    shares = known is not None and known.accelerator_shares_ram
+    reserve = known.accelerator_reserve_mib if known is not None and shares else 0
+    gpu = Provider(name=CUDA, gpu_mem_limit_mib=budget_mib, options=_CUDA_OPTIONS)
+    providers = known.providers if known is not None else (gpu, Provider(name=CPU))
+    if reserve >= budget_mib:
+        # The accelerator would take all there is now: learn on the CPU.
+        shares, reserve, providers = False, 0, (Provider(name=CPU),)
+    return DeviceProfile(
+        name="auto",
+        description=here.model or f"{here.machine} with {here.cpu_count} CPUs",
+        ram_mib=ram_mib,
+        system_reserve_mib=max(min(ram_mib - here.usable_bytes // MIB, ram_mib - budget_mib), 0),
+        accelerator_shares_ram=shares,
+        accelerator_reserve_mib=reserve,
+        learning_budget_mib=budget_mib - reserve,
+        threads=min(here.cpu_count, 1024),
+        providers=providers,
+        verified_on_hardware=False,
+    )
+
+
+def matching_profile(here: Board) -> DeviceProfile | None:
+    """The built-in profile of this board, told by its device tree and its RAM; None for any other machine."""
+    found = [_parse(raw, name) for name, raw in sorted(_built_in().items())]
+    fitting = [
+        profile
+        for profile in found
+        if profile.board_model_contains is not None and profile.board_model_contains in here.model
+    ]
+    if not fitting:
+        return None
+    return min(fitting, key=lambda profile: abs(profile.ram_mib - here.mem_total_bytes // MIB))
+
+
+def _built_in() -> dict[str, bytes]:
+    """The text of every built-in profile by name; small enough to read them all."""
+    folder = resources.files("edge_zofc.device_profiles")
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return {entry.name.removesuffix(".toml"): entry.read_bytes() for entry in sorted(files, key=str)}
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        path = Path(name)
+        # A pipe or a device would block or never end, so only a plain file is opened.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"The device profile {_shown(name)} is not a plain file; give a .toml file.")
+        with path.open("rb") as file:
+            raw = file.read(MAX_PROFILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"The device profile {_shown(name)} cannot be read: {reason}.") from error
+    if len(raw) > MAX_PROFILE_BYTES:
+        raise InputError(
+            f"The device profile {_shown(name)} is larger than {MAX_PROFILE_BYTES} bytes, which no profile is."
+        )
+    return raw
+
+
+def _parse(raw: bytes, name: str) -> DeviceProfile:
+    try:
+        data: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
+    # TOMLDecodeError, UnicodeDecodeError and an integer of 5,000 digits are all ValueErrors.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The device profile {_shown(name)} is not TOML: {str(error)[:200]}.") from error
+    try:
+        return DeviceProfile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "together"
+        message = first["msg"].removeprefix("Value error, ")
+        given = first["input"]
+        value = f" (it is {_shown(given)})" if isinstance(given, str | int | float) else ""
+        raise InputError(
+            f"The device profile {_shown(name)} is wrong at {where[:100]}{value}: {message}."
+        ) from error
+
+
+def _shown(value: object) -> str:
+    """A value for a message: quoted, escaped, and short whatever its length."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "a huge number"
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,249 @@
+"""The machine this runs on, as the kernel reports it: board, CPUs, memory, the cgroup's limit.
+
+What may surprise: in a container the limit that ends a process is the cgroup's, which /proc/meminfo does not
+show, and it may be set on any cgroup above the process's own; the smallest one counts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+
+@dataclass(frozen=True)
+class Board:
+    """The machine this runs on. ``model`` is the device tree's, or "" where there is none (a PC)."""
+
+    model: str
+    machine: str
+    cpu_count: int
+    mem_total_bytes: int
+    mem_available_bytes: int
+    cgroup_limit_bytes: int | None
+
+    @property
+    def usable_bytes(self) -> int:
+        """MemAvailable, or the cgroup's limit where that is smaller."""
+        limit = self.cgroup_limit_bytes
+        return self.mem_available_bytes if limit is None else min(self.mem_available_bytes, limit)
+
+
+def board(root: Path = Path("/")) -> Board:
+    """Read the board: device tree, /proc/meminfo, CPUs this process may use. ``root`` is for tests."""
+    total, available = _memory(root)
+    return Board(
+        model=_text(root / "proc/device-tree/model").strip("\0 \n"),
+        machine=platform.machine(),
+        cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        mem_total_bytes=total,
+        mem_available_bytes=available,
+        cgroup_limit_bytes=cgroup_limit_bytes(root),
+    )
+
+
+def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
+    """The smallest memory limit on this process's cgroup or one above it, v1 or v2; None without one.
+
+    A limit above the machine's memory counts as none. ``root`` is for tests.
+    """
+    limits = [_limit(file) for file in _limit_files(root)]
+    found = [limit for limit in limits if limit is not None and limit < _memory(root)[0]]
+    return min(found, default=None)
+
+
+def _limit_files(root: Path) -> list[Path]:
+    """Limit files from this process's cgroup up to the top that is mounted here."""
+    own: dict[str, str] = {}
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            own["cgroup2"] = path
+        elif "memory" in controllers.split(","):
+            own["cgroup"] = path
+    files = []
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        # "36 35 98:0 /root /mounted/at rw - kind source options" (proc_pid_mountinfo(5)).
+        left, _, right = line.partition(" - ")
+        place, kinds = left.split(" "), right.split(" ")
+        kind = kinds[0]
+        if len(place) < 5 or kind not in own or (kind == "cgroup" and "memory" not in kinds[-1].split(",")):
+            continue
+        mounted, point = (field.replace("\\040", " ") for field in place[3:5])
+        top = root / point.lstrip("/")
+        # In a container the mount shows the tree from ``mounted`` down, and the path may repeat it.
+        inside = own[kind].removeprefix(mounted if mounted != "/" else "").strip("/")
+        name = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
+        parts = [part for part in inside.split("/") if part not in ("", "..")]
+        files += [top.joinpath(*parts[:depth], name) for depth in range(len(parts), -1, -1)]
+    return files
+
+
+def _limit(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 30 and int(text) > 0 else None
+
+
+def _memory(root: Path) -> tuple[int, int]:
+    """MemTotal and MemAvailable in bytes; psutil where there is no /proc/meminfo."""
+    fields = dict(
+        line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines() if line.count(":") == 1
+    )
+    try:
+        total, available = (int(fields[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
+    except (KeyError, ValueError, IndexError):
+        import psutil
+
+        memory = psutil.virtual_memory()
+        total, available = int(memory.total), int(memory.available)
+    return total, available
+
+
+def _text(path: Path) -> str:
+    """A small file of the kernel's, "" where it does not exist or may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return ""
+
+
+_STATM = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
+SAMPLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Resident bytes: all, anonymous, file-backed (shared memory included). None where the platform does
+    not tell (anything but Linux).
+    """
+
+    rss_bytes: int
+    anonymous_bytes: int | None
+    file_bytes: int | None
+
+
+def usage() -> Usage:
+    """What this process has resident now."""
+    try:
+        fields = _STATM.read_bytes().split()
+    except OSError:
+        import psutil
+
+        return Usage(int(psutil.Process().memory_info().rss), None, None)
+    return _from_statm(fields)
+
+
+def stack_bytes() -> int:
+    """Address space that a new thread's stack reserves (8 MiB where it is not limited)."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return 8 << 20 if soft == resource.RLIM_INFINITY else min(soft, 64 << 20)
+
+
+def data_bytes() -> int | None:
+    """VmData, what RLIMIT_DATA limits: private writable mappings, reserved or touched; None but on Linux."""
+    return _status_bytes().get("VmData")
+
+
+def _from_statm(fields: list[bytes]) -> Usage:
+    # proc_pid_statm(5): size, resident, shared (file-backed and shmem), ... in pages.
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident, shared = int(fields[1]) * page, int(fields[2]) * page
+    return Usage(resident, resident - shared, shared)
+
+
+def _status_bytes() -> dict[str, int]:
+    """The sizes in /proc/self/status in bytes by name; empty where there is none."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return {}
+    return {
+        name: int(rest.split()[0]) << 10
+        for name, _, rest in (s.partition(":") for s in lines)
+        if "kB" in rest
+    }
+
+
+class PeakSampler:
+    """Samples this process's memory on a daemon thread between ``start`` and ``stop`` (or as a context).
+
+        with PeakSampler() as sampler:
+            work()
+        sampler.peak()
+
+    ``peak`` and ``now`` may be called at any time, from any thread.
+    """
+
+    def __init__(self, interval_seconds: float = SAMPLE_SECONDS) -> None:
+        self._interval_seconds = interval_seconds
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._peak = usage()
+
+    def __enter__(self) -> PeakSampler:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin sampling; a second call changes nothing."""
+        if self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Take a last sample and end the thread."""
+        self.now()
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def now(self) -> Usage:
+        """Resident bytes at this moment; they count into the peak."""
+        found = usage()
+        with self._lock:
+            self._peak = Usage(
+                max(self._peak.rss_bytes, found.rss_bytes),
+                larger(self._peak.anonymous_bytes, found.anonymous_bytes),
+                larger(self._peak.file_bytes, found.file_bytes),
+            )
+        return found
+
+    def peak(self) -> Usage:
+        """The largest of each number so far; RSS since the process began, where the kernel keeps a mark."""
+        self.now()
+        with self._lock:
+            sampled = self._peak
+        high_water = _status_bytes().get("VmHWM", 0)
+        return Usage(max(sampled.rss_bytes, high_water), sampled.anonymous_bytes, sampled.file_bytes)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_seconds):
+            self.now()
+
+
+def larger(first: int | None, second: int | None) -> int | None:
+    """The larger of two measurements, either of which may be unknown."""
+    return second if first is None else first if second is None else max(first, second)
+
+
+def mib(count: int | None) -> float | None:
+    """Mebibytes to two decimals, as results and events give them; None stays None."""
+    return None if count is None else round(count / 2**20, 2)

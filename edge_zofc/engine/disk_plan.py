@@ -1,0 +1,151 @@
+"""What a run takes on the disk, told before it begins.
+
+    journal        a record a step and two a task, for good: it is the adapter
+    snapshots      the last KEEP and, while saving, one more; as large as after the last task
+    task ends      a snapshot for each finished task, for rollbacks: what grows over the months
+    features       frozen features of the test pictures, a cache
+    events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
+
+What may surprise: nothing here is measured or guessed but the length of an event. A state with the run's shapes is
+made and encoded, so a change of the format changes the prediction too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_zofc.algorithm.divergence import WINDOW
+from edge_zofc.algorithm.options import Options
+from edge_zofc.data.stream import list_samples, read_stream
+from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.storage import checkpoint
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
+from edge_zofc.storage.run_folder import EVENTS_LIMIT_BYTES
+
+EVENT_BYTES = 300
+"""One step's line of events.jsonl; 220 to 260 bytes were seen."""
+REST_BYTES = 1 << 16
+"""settings.json, result.json and the lock of a run of some tens of tasks."""
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """One task of a stream: new and old classes together, pictures to learn from and to test with."""
+
+    classes: int
+    train_images: int
+    test_images: int
+
+
+@dataclass(frozen=True)
+class DiskItem:
+    """One kind of file and its bytes."""
+
+    name: str
+    bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """What the run folder holds at most after the tasks it was made for; ``steps`` is how many steps those take."""
+
+    items: tuple[DiskItem, ...]
+    steps: int
+
+    @property
+    def bytes(self) -> int:
+        """All items together."""
+        return sum(item.bytes for item in self.items)
+
+
+def stream_sizes(folder: Path) -> tuple[TaskSize, ...]:
+    """The tasks of a stream. Raises InputError as ``read_stream``."""
+    stream = read_stream(folder)
+    return tuple(
+        TaskSize(
+            len(task.class_ids),
+            len(list_samples(stream, task, "train")),
+            len(list_samples(stream, task, "test")),
+        )
+        for task in stream.tasks
+    )
+
+
+def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
+    """The disk that learning ``tasks`` takes; a class that comes back counts as a new one, on the safe side."""
+    trained = [task for task in tasks if task.classes > 1]  # a single class is not trained
+    steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
+    state, ends = RunState.of(bundle, options), 0
+    state.progress.head_backend = "numpy"  # the same bytes, without loading torch
+    largest = _snapshot_bytes(state)
+    for index, task in enumerate(tasks):
+        _grow(state, index, task)
+        largest = _snapshot_bytes(state)
+        ends += largest
+    journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
+    row_bytes = 4 * (bundle.manifest.feature_size + 1)
+    tested, kept = sum(task.test_images for task in tasks), checkpoint.KEEP + 1
+    return DiskPlan(
+        (
+            DiskItem("journal", journal, f"{record_bytes(options.queries)} bytes a step"),
+            DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
+            DiskItem("task ends", ends, f"one a finished task, the last of {_kib(largest)} KiB"),
+            DiskItem("features", tested * row_bytes + 4 * len(tasks), f"{row_bytes} bytes a test picture"),
+            DiskItem(
+                "events",
+                min(2 * EVENTS_LIMIT_BYTES, EVENT_BYTES * (steps + 8 * len(tasks))),
+                f"about {EVENT_BYTES} bytes a step, at most {2 * EVENTS_LIMIT_BYTES >> 20} MiB",
+            ),
+            DiskItem("the rest", REST_BYTES, ""),
+        ),
+        steps,
+    )
+
+
+def disk_table(found: DiskPlan, tasks: int) -> str:
+    """The prediction as lines for a terminal."""
+    lines = [f"{'disk, KiB':28} {'':>10}"]
+    lines += [f"{item.name:28} {_kib(item.bytes):>10}  {item.note}" for item in found.items]
+    what = f"{tasks} tasks, {found.steps} steps" if tasks else "before any task; give --stream for its tasks"
+    return "\n".join([*lines, f"{'together':28} {_kib(found.bytes):>10}  {what}"])
+
+
+def _grow(state: RunState, index: int, task: TaskSize) -> None:
+    """Make ``state`` as large as it is while a task of this size is learnt."""
+    first, size = len(state.progress.class_names), state.head.rows.shape[1]
+    names = [f"a class of twenty {number:03d}" for number in range(first, first + task.classes)]
+    state.add_classes(names, np.zeros((task.classes, size), np.float32))
+    losses = [1 / 3] * WINDOW
+    state.progress.tasks.append(
+        TaskProgress(
+            name=f"{index:03d}_a task of about thirty",
+            class_ids=list(range(first, first + task.classes)),
+            fingerprint="0" * 64,
+            first_losses=losses,
+            recent_losses=losses,
+        )
+    )
+    state.progress.total.append(task.test_images)
+    for counts in (state.progress.learner, state.progress.floor):
+        counts.correct.append([task.test_images] * (index + 1))
+        counts.correct_by_class = [task.test_images] * (first + task.classes)
+    if state.statistics is None:
+        state.begin_optimiser()
+    else:
+        state.head.biases = np.zeros(first + task.classes, np.float32)
+        state.statistics.sums = np.zeros((first + task.classes, size))
+        state.statistics.counts = np.zeros(first + task.classes, np.int64)
+
+
+def _snapshot_bytes(state: RunState) -> int:
+    return checkpoint.file_bytes(state.to_snapshot())
+
+
+def _kib(count: int) -> str:
+    return f"{count / 1024:.1f}"

@@ -1,0 +1,1 @@
+"""A picture file -> features, under any adapter."""

@@ -1,0 +1,182 @@
+"""The frozen ONNX session: pictures x adapters -> features. The only device module that knows onnxruntime.
+
+What may surprise: shapes are static while a run lasts. A short last micro-batch is padded with zeros and
+the padding's features are dropped, because onnxruntime plans its memory per input shape and a second shape
+would cost a second plan. The adapters are read where they lie: on the CPU a run sees the caller's array
+itself, so perturbing theta in place needs no copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from edge_zofc.errors import DamagedFileError, Stopped
+from edge_zofc.storage.bundle import Bundle
+
+Providers = tuple[tuple[str, dict[str, str]], ...]
+CPU: Providers = (("CPUExecutionProvider", {}),)
+
+# What onnxruntime raises; its types share no base class but Exception.
+_RUNTIME_ERRORS = (
+    errors.EPFail, errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,
+    errors.NoModel, errors.NoSuchFile, errors.NotImplemented, errors.RuntimeException,
+    MemoryError, RuntimeError, ValueError,
+)  # fmt: skip
+
+# ONNX model (IR 8, opset 13) of one node, y = x + x on float32 [1]: what ``probe_providers`` runs.
+_PROBE_MODEL = bytes.fromhex(
+    "08083a350a0e0a01780a017812017922034164641201705a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """How the session runs.
+
+    ``micro_batch`` pictures and at most ``parallel_adapters`` adapters go into one run. ``prepacking`` off
+    leaves the weights memory-mapped; ``arena`` off gives memory back after each run.
+    """
+
+    micro_batch: int
+    parallel_adapters: int = 1
+    threads: int = 1
+    providers: Providers = CPU
+    prepacking: bool = True
+    arena: bool = True
+
+
+def session_options(options: BackboneOptions) -> Any:
+    """These options as onnxruntime takes them, a ``SessionOptions``."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.enable_cpu_mem_arena = options.arena
+    settings.enable_mem_pattern = options.arena
+    settings.log_severity_level = 3  # errors only: warnings would mix with the program's own output
+    # Within a run idle threads spin: an operator of a small network is over before a sleeping one has woken (1.3 times
+    # as fast on a ViT-Ti/16 at 96 px, one picture, 2 threads). Between runs they sleep: the head's step and the
+    # decoder need the cores too.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if not options.prepacking:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    return settings
+
+
+class Backbone:
+    """An open session on a verified bundle."""
+
+    def __init__(self, bundle: Bundle, options: BackboneOptions) -> None:
+        """Open the graph. Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out."""
+        self.options = options
+        self.feature_size = bundle.manifest.feature_size
+        self._graph = bundle.graph_path
+        settings = session_options(options)
+        try:
+            self._session = ort.InferenceSession(
+                str(bundle.graph_path), settings, providers=list(options.providers)
+            )
+        except _RUNTIME_ERRORS as error:
+            _raise_if_out_of_memory(error)
+            raise DamagedFileError(
+                f"onnxruntime {ort.__version__} cannot open {bundle.graph_path}: {_first_line(error)}; "
+                "export the bundle again."
+            ) from error
+        self._run = ort.RunOptions()
+        self._run.log_severity_level = 4  # what fails is raised; to be asked to stop is nothing to print
+        side = bundle.manifest.image.size
+        self._images = np.zeros((options.micro_batch, 3, side, side), np.float32)
+
+    def interrupt(self) -> None:
+        """End the present run of the graph, after the node that it is at, and every later one; from any thread."""
+        self._run.terminate = True
+
+    def close(self) -> None:
+        """Give the session's memory back; the object is of no use afterwards."""
+        del self._session
+
+    @property
+    def image_buffer(self) -> np.ndarray:
+        """float32 [micro_batch, 3, S, S]: fill the first n entries, then call ``features(n, ...)``."""
+        return self._images
+
+    def features(self, count: int, adapters: np.ndarray) -> np.ndarray:
+        """Features float32 [K, count, D] of the first ``count`` pictures in ``image_buffer``.
+
+        ``adapters`` is float32 [K, P] with K at most ``parallel_adapters``, read where it lies. Raises
+        MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says, Stopped
+        after ``interrupt``.
+        """
+        self._images[count:] = 0.0
+        feed = {"images": self._images, "adapters": adapters}
+        try:
+            (result,) = self._session.run(["features"], feed, self._run)
+        except _RUNTIME_ERRORS as error:
+            if self._run.terminate:
+                raise Stopped("a run of the graph was interrupted") from error
+            _raise_if_out_of_memory(error)
+            raise DamagedFileError(
+                f"onnxruntime {ort.__version__} cannot run {self._graph}: {_first_line(error)} "
+                "(see 'edge-zofc doctor --bundle')."
+            ) from error
+        found, due = np.asarray(result), (len(adapters), len(self._images), self.feature_size)
+        if found.dtype != np.float32 or found.shape != due:
+            raise DamagedFileError(
+                f"{self._graph} gives {found.dtype} {found.shape}, not float32 {due}; export the bundle again."
+            )
+        return found[:, :count]
+
+
+def available_providers() -> tuple[str, ...]:
+    """The execution providers that this onnxruntime was built with, best first."""
+    return tuple(ort.get_available_providers())
+
+
+def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:
+    """Those of a profile's providers, in its order, that this onnxruntime has; the CPU is always last."""
+    built = set(ort.get_available_providers())
+    chosen = tuple((name, dict(options)) for name, options in wanted if name in built)
+    return chosen if any(name == "CPUExecutionProvider" for name, _ in chosen) else (*chosen, *CPU)
+
+
+def probe_providers() -> list[tuple[str, bool, str]]:
+    """Run one real node on each provider: (name, whether it computed 1 + 1 there, what it said)."""
+    # Azure's forwards to a web service and runs nothing here.
+    names = [name for name in ort.get_available_providers() if name != "AzureExecutionProvider"]
+    return [(name, *_probe(name)) for name in names]
+
+
+def _probe(provider: str) -> tuple[bool, str]:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    if provider != "CPUExecutionProvider":
+        # Otherwise the node would quietly run on the CPU and prove nothing.
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = ort.InferenceSession(_PROBE_MODEL, settings, providers=[provider])
+        # onnxruntime falls back to the CPU without raising when a provider cannot start.
+        if session.get_providers()[0] != provider:
+            return False, "built in, but it does not start on this machine"
+        (result,) = session.run(None, {"x": np.ones(1, np.float32)})
+    except _RUNTIME_ERRORS as error:
+        return False, _first_line(error)
+    return bool(result[0] == 2.0), "ran a node"
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    # onnxruntime raises its own exception types for a failed allocation, told apart by their text alone.
+    text = str(error).lower()
+    signs = ("bad_alloc", "failed to allocate", "pthread_create failed")
+    if isinstance(error, MemoryError) or any(sign in text for sign in signs):
+        raise MemoryError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

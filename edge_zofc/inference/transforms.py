@@ -1,0 +1,158 @@
+"""One picture file -> one network input: crop, resize, normalise; and augment, from a key."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from edge_zofc.inference.decode import decode, open_picture, pillow_errors
+from edge_zofc.storage.bundle import ImageSpec
+
+MAX_STRIP = 8
+"""Of a longer strip only the middle, this many times as long as wide, is enlarged to be cropped."""
+
+CROP_TRIES = 10
+CROP_SCALE = (0.05, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+"""RandomResizedCrop as the authors of ZO-FC use it; the algorithm is torchvision's."""
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+_DRAWS = 4 * CROP_TRIES + 1
+_PHILOX_TAG = int.from_bytes(b"image\0\0\0", "big")
+_MASK = 2**64 - 1
+
+
+class Crop(NamedTuple):
+    """A rectangle in whole pixels of the upright picture."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def load_test(
+    path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.ndarray | None = None
+) -> np.ndarray:
+    """The test transform: short side to floor(size / crop_fraction), centre crop of S = size, x / 255, then
+    (x - mean) / std unless ``normalise`` is False.
+
+    Returns float32 [3, S, S], RGB, C-contiguous: ``out`` if given (a slice of a batch, say), which is written
+    only if the picture is good. Raises ImageError. The same numbers as timm's and torchvision's transforms on
+    Pillow pictures (JPEGs that are decoded smaller, and strips: close to them).
+    """
+    scaled = math.floor(spec.size / spec.crop_fraction)
+    with pillow_errors(path):
+        opened = open_picture(path)
+        pixels = decode(opened, min(opened.size) / scaled, path)
+        pixels = _middle(pixels, scaled, spec)
+    return _to_array(pixels, spec, normalise, out)
+
+
+def load_train(
+    path: Path,
+    spec: ImageSpec,
+    key: tuple[int, ...],
+    *,
+    normalise: bool = True,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The training transform: RandomResizedCrop to S = size and a horizontal flip with probability 1/2, both
+    fixed by ``key`` (see ``random_crop``); then x / 255 and (x - mean) / std as in ``load_test``.
+
+    Returns float32 [3, S, S]; ``out`` as in ``load_test``. Raises ImageError.
+    """
+    with pillow_errors(path):
+        opened = open_picture(path)
+        size = opened.size
+        crop, flip = random_crop(*size, key)
+        pixels = decode(opened, min(crop.width, crop.height) / spec.size, path)
+        x, y = pixels.width / size[0], pixels.height / size[1]
+        left, top = round(crop.left * x), round(crop.top * y)
+        right, bottom = round((crop.left + crop.width) * x), round((crop.top + crop.height) * y)
+        # Cut first, as torchvision does: nothing outside of the crop shines in at its edges.
+        pixels = pixels.crop((left, top, right, bottom))
+        pixels = pixels.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation])
+        if flip:
+            pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _to_array(pixels, spec, normalise, out)
+
+
+def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bool]:
+    """The training crop of a ``width`` x ``height`` picture, in whole pixels, and whether it is flipped.
+
+    The algorithm of torchvision's RandomResizedCrop: ten tries of area (uniform) and ratio (log-uniform); if
+    none fits, the largest centred crop with an allowed ratio. The draws are raw 64-bit words of
+    Philox4x64-10, stable over numpy's versions. ``key`` is (seed, task, epoch, image index), one to four
+    integers taken modulo 2^64, packed as Philox key (key[0], tag + number of integers) and counter
+    (0, key[1], key[2], key[3]). Try t uses words 4t to 4t + 3 (area, ratio, top, left), the flip is word 40.
+    """
+    draws = _uniform(key)
+    flip = draws[_DRAWS - 1] < 0.5
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    for first in range(0, 4 * CROP_TRIES, 4):
+        area = width * height * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * draws[first])
+        ratio = math.exp(low + (high - low) * draws[first + 1])
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(draws[first + 2] * (height - h + 1)), int(draws[first + 3] * (width - w + 1))
+            return Crop(left, top, w, h), flip
+    w, h = width, height
+    if width / height < CROP_RATIO[0]:
+        h = round(width / CROP_RATIO[0])
+    elif width / height > CROP_RATIO[1]:
+        w = round(height * CROP_RATIO[1])
+    return Crop((width - w) // 2, (height - h) // 2, w, h), flip
+
+
+def _middle(pixels: Image.Image, scaled: int, spec: ImageSpec) -> Image.Image:
+    """Resize the short side to ``scaled`` and cut out the middle, rounding as torchvision's Resize and
+    CenterCrop do.
+    """
+    short, long = min(pixels.size), max(pixels.size)
+    if long > MAX_STRIP * short:
+        spare = (long - MAX_STRIP * short) // 2
+        x, y = (spare, 0) if pixels.width > pixels.height else (0, spare)
+        pixels = pixels.crop((x, y, pixels.width - x, pixels.height - y))
+        long -= 2 * spare
+    scaled_long = int(scaled * long / short)
+    size = (scaled, scaled_long) if pixels.width <= pixels.height else (scaled_long, scaled)
+    pixels = pixels.resize(size, _RESAMPLING[spec.interpolation])
+    left, top = round((size[0] - spec.size) / 2.0), round((size[1] - spec.size) / 2.0)
+    return pixels.crop((left, top, left + spec.size, top + spec.size))
+
+
+def _to_array(pixels: Image.Image, spec: ImageSpec, normalise: bool, out: np.ndarray | None) -> np.ndarray:
+    shape = (3, spec.size, spec.size)
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be C-contiguous float32 {shape}, not {out.dtype} {out.shape}")
+    out[...] = np.asarray(pixels).transpose(2, 0, 1)
+    out /= np.float32(255)
+    if normalise:
+        out -= np.array(spec.mean, np.float32)[:, None, None]
+        out /= np.array(spec.std, np.float32)[:, None, None]
+    return out
+
+
+def _uniform(key: tuple[int, ...]) -> list[float]:
+    """_DRAWS numbers in [0, 1) with 53 random bits each."""
+    if not 1 <= len(key) <= 4:
+        raise ValueError(f"a key has one to four integers, not {len(key)}")
+    words = [number & _MASK for number in key] + [0] * (4 - len(key))
+    generator = np.random.Philox(
+        key=np.array([words[0], _PHILOX_TAG + len(key)], np.uint64),
+        counter=np.array([0, *words[1:]], np.uint64),
+    )
+    return [(int(word) >> 11) * 2.0**-53 for word in generator.random_raw(_DRAWS)]

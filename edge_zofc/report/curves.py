@@ -1,0 +1,164 @@
+"""``events.jsonl`` -> curves of bounded length, and the notes in it.
+
+The file is never held in memory: a run of a month writes gigabytes of it, and a board may make the report. Every
+curve is thinned while its line is read, to at most ``CURVE_POINTS`` buckets. Each bucket has the mean, the lowest and
+the highest value of its steps. A resumed run logs some steps twice; the later line counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_zofc.errors import printable
+from edge_zofc.storage.reading import open_plain
+
+CURVE_POINTS = 2000
+LISTED_LINES = 50  # skipped pictures and notes that are kept word for word; the rest is counted
+LINE_LIMIT_BYTES = 1 << 20  # a power cut can leave a tail of zeros without any line end
+PICTURE_LIMIT = 1e12  # larger losses are drawn nowhere: axes cannot show them beside ordinary ones
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The steps from ``first`` on that one point of a curve stands for."""
+
+    first: int
+    count: int
+    total: float
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over the bucket's steps."""
+        return self.total / self.count
+
+    def absorb(self, other: Bucket) -> None:
+        """Take ``other``'s steps in; changes this bucket."""
+        self.count += other.count
+        self.total += other.total
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+
+@dataclass
+class Curve:
+    """At most ``capacity`` buckets of equally many steps; their size doubles when they run out."""
+
+    capacity: int = CURVE_POINTS
+    stride: int = 1
+    buckets: list[Bucket] = field(default_factory=list)
+
+    def add(self, step: int, value: float) -> None:
+        """Append one step; a step that is not beyond the last ones replaces them (a resumed run)."""
+        buckets = self.buckets
+        while buckets and buckets[-1].first >= step:
+            buckets.pop()
+        new = Bucket(step, 1, value, value, value)
+        if buckets and buckets[-1].count < self.stride:
+            buckets[-1].absorb(new)
+            return
+        buckets.append(new)
+        if len(buckets) > self.capacity:
+            for left, right in zip(buckets[::2], buckets[1::2], strict=False):
+                left.absorb(right)
+            del buckets[1::2]
+            self.stride *= 2
+
+
+@dataclass
+class Log:
+    """What the pictures and the lists need of ``events.jsonl``.
+
+    ``task_starts``: (first step, task index) in step order; ``skipped`` and ``notes``: the first
+    ``LISTED_LINES`` of them as sentences, beside their full numbers.
+    """
+
+    loss: Curve = field(default_factory=Curve)
+    rss_mib: Curve = field(default_factory=Curve)
+    anonymous_mib: Curve = field(default_factory=Curve)
+    file_mib: Curve = field(default_factory=Curve)
+    task_starts: list[tuple[int, int]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    skipped_count: int = 0
+    notes: list[str] = field(default_factory=list)
+    note_count: int = 0
+    starts: int = 0
+    unreadable_lines: int = 0
+    found: bool = True
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take one event in; kinds and values that make no sense here are passed over."""
+        kind = event.get("event")
+        if kind == "step":
+            self._take_step(event)
+        elif kind == "image_skipped":
+            self.skipped_count += 1
+            if len(self.skipped) < LISTED_LINES:
+                self.skipped.append(printable(f"{event.get('path')}: {event.get('reason')}"))
+        elif kind == "note":
+            self._note(str(event.get("text")))
+        elif kind == "micro_batch_halved":
+            self._note(
+                f"Micro-batch cut from {event.get('from')} to {event.get('to')}: {event.get('reason')}"
+            )
+        elif kind == "stopped":
+            self._note(f"Stopped by {event.get('signal')}")
+        elif kind == "run_started":
+            self.starts += 1
+
+    def _note(self, text: str) -> None:
+        self.note_count += 1
+        if len(self.notes) < LISTED_LINES:
+            self.notes.append(printable(text))
+
+    def _take_step(self, event: dict[str, Any]) -> None:
+        step, task = event.get("step"), event.get("task")
+        if type(step) is not int or not 0 <= step <= 2**53:
+            return
+        for name in ("loss", "rss_mib", "anonymous_mib", "file_mib"):
+            value = event.get(name)
+            # NaN fails the comparison; a bool is an int, but no measurement.
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and abs(value) <= PICTURE_LIMIT
+            ):
+                getattr(self, name).add(step, float(value))
+        while self.task_starts and self.task_starts[-1][0] >= step:
+            self.task_starts.pop()
+        if type(task) is int and task >= 0 and (not self.task_starts or self.task_starts[-1][1] < task):
+            self.task_starts.append((step, task))
+
+
+def _lines(path: Path) -> Iterator[bytes | None]:
+    """Yield the complete lines; None for one longer than the limit. A torn last line is left out."""
+    with open_plain(path) as file:
+        while line := file.readline(LINE_LIMIT_BYTES):
+            if line.endswith(b"\n"):
+                yield line
+                continue
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(LINE_LIMIT_BYTES)
+            if rest:
+                yield None
+
+
+def read_log(run_folder: Path) -> Log:
+    """Read ``R/events.jsonl`` line by line; a missing log is an empty one, unreadable lines are counted."""
+    log, path = Log(), run_folder / "events.jsonl"
+    log.found = path.exists()
+    for line in _lines(path) if log.found else ():
+        try:
+            event = None if line is None else json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict):
+            log.take(event)
+        else:
+            log.unreadable_lines += 1
+    return log

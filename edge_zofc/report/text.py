@@ -1,0 +1,104 @@
+"""What a run came to, in words and written numbers: shared by the page and the terminal.
+
+The surprise: a value that the run does not have (no test pictures, no second task) is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+from edge_zofc.storage.result import RunResult
+
+NOTHING = "–"
+
+
+def headline(result: RunResult) -> str:
+    """What the run came to, in one sentence."""
+    learnt = result.tasks[
+        : len(result.accuracy_matrix) or None
+    ]  # a stopped run may list tasks it never reached
+    classes = {class_id for task in learnt for class_id in task.class_ids}
+    done = f"After {count(len(learnt), 'task')} and {count(len(classes), 'class', 'classes')} the learner"
+    if result.last_accuracy is None:
+        return f"{done} has no accuracy: the stream has no test pictures."
+    sentence = f"{done} names {percent(result.last_accuracy)} of all test pictures"
+    floor = result.class_mean_floor
+    if floor is None or floor.last_accuracy is None:
+        return sentence + "."
+    return f"{sentence}; class means without any training: {percent(floor.last_accuracy)}."
+
+
+def verdict(result: RunResult) -> tuple[str, str]:
+    """("good" | "bad" | "", sentence): does training beat the class means of the frozen features?"""
+    floor = result.class_mean_floor
+    if floor is None or floor.last_accuracy is None or result.last_accuracy is None:
+        return (
+            "",
+            "Whether it beats class means without any training cannot be said: there is nothing to compare.",
+        )
+    end = 100 * (result.last_accuracy - floor.last_accuracy)
+    gains = [end]
+    text = f"{end:+.1f} points at the end"
+    if result.average_accuracy is not None and floor.average_accuracy is not None:
+        gains.append(100 * (result.average_accuracy - floor.average_accuracy))
+        text += f", {gains[-1]:+.1f} points on average over the stages"
+    if min(gains) > 0:
+        return "good", f"The learner beats the class-mean floor: {text}."
+    if max(gains) > 0:
+        return "", f"The learner beats the class-mean floor only in part: {text}."
+    return (
+        "bad",
+        f"The learner does not beat the class-mean floor: {text}. Training did not pay on this stream.",
+    )
+
+
+def memory_sentence(result: RunResult) -> str:
+    """Peak against budget and prediction, in one sentence."""
+    peak, budget, predicted = result.peak_rss_mib, result.memory_budget_mib, result.predicted_peak_mib
+    if peak is None:
+        return "The peak memory was not measured."
+    text = f"The process took {number(peak, 'MiB')} at its peak"
+    if budget:
+        text += f", {100 * peak / budget:.0f} % of its budget of {number(budget, 'MiB')}"
+        text += " (over the budget)" if peak > budget else ""
+    if predicted and peak:
+        error = 100 * (predicted / peak - 1)
+        side = (
+            "as measured"
+            if abs(error) < 0.5
+            else f"{abs(error):.0f} % {'above' if error > 0 else 'below'} that"
+        )
+        text += f"; {number(predicted, 'MiB')} had been predicted, {side}"
+    return text + "."
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as ``71.2 %``, None as a dash."""
+    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def points(change: float | None, signed: bool = False) -> str:
+    """A difference of fractions as ``10.5 points``, None as a dash."""
+    return NOTHING if change is None else f"{100 * change:{'+' if signed else ''}.1f} points"
+
+
+def number(value: float | None, unit: str = "", digits: int = 0) -> str:
+    """``1,234.5 unit``, None as a dash; what is too long to read becomes a power of ten."""
+    if value is None:
+        return NOTHING
+    text = f"{value:,.{digits}f}" if abs(value) < 1e15 else f"{value:.3g}"
+    return f"{text} {unit}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``4 min 12 s``, None as a dash."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def count(how_many: int, one: str, many: str | None = None) -> str:
+    """``1,234 tasks``; ``many`` where the plural is not ``one`` with an s."""
+    return f"{how_many:,} {one if how_many == 1 else many or one + 's'}"

@@ -1,0 +1,309 @@
+"""The append-only log of a run, from which the adapter can be rebuilt to the last bit.
+
+``journal_format.py`` has the bytes; this is what they mean and how they are kept.
+
+Tasks are numbered from 0 in the order they were learnt, steps from 0 over the whole run. A task start resets
+the velocity; steps of that task follow; a task end makes it a place to come back to. All but steps hold zeros
+for rate and coefficients, and the number the next step will have. A rollback to task N says that the state is
+now that of the *latest* end of task N, step number included (N = -1: the initial adapter), so that what
+follows equals a run that never went further; nothing is deleted, and a later rollback may go forward again.
+
+Every record is fsynced before ``append`` returns. So only the very last one can be torn: a short one, or a
+whole one with a wrong CRC, is dropped. Anything else that does not fit is an error that names the record.
+
+What may surprise: a journal cut off after a whole record is a valid, shorter journal. That it is too short
+only the snapshot knows, hence ``keep_records``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from edge_zofc.errors import DamagedFileError, DivergedError, InputError, explained
+from edge_zofc.storage.journal_format import (
+    HEADER_BYTES,
+    INITIAL,
+    Header,
+    Kind,
+    Record,
+    crc_fits,
+    damaged,
+    decode_header,
+    decode_record,
+    encode_header,
+    encode_record,
+    record_bytes,
+    record_fault,
+)
+from edge_zofc.storage.reading import open_plain
+from edge_zofc.storage.writing import DISK, AppendFile, Files, write_atomic
+
+__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "record_bytes", "replay"]
+
+_BLOCK_BYTES = 1 << 18
+
+
+class Replayable(Protocol):
+    """What ``replay`` drives; ``adapter.Adapter`` is one."""
+
+    def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
+        """Apply one step; ``coefficients`` is float32 [Q]."""
+
+    def reset_velocity(self) -> None:
+        """Set the momentum to zero."""
+
+
+def read(path: Path) -> tuple[Header, Iterator[Record]]:
+    """The header and a lazy iterator over the records, which reads a quarter of a mebibyte at a time.
+
+    A torn last record is left out. Raises InputError if there is no journal or a newer edge-zofc wrote it;
+    DamagedFileError, from here or from the iterator, for any other damage.
+    """
+    header, _ = _read_header(path)
+    return header, (record for _, record in _Walk(path).records())
+
+
+def replay(
+    path: Path, adapter: Replayable, until_step: int | None = None, until_task: int | None = None
+) -> int:
+    """Drive ``adapter``, fresh from the bundle's initial values, to the state the journal ends in.
+
+    Or to where ``until_step`` steps of the history that counts (rollbacks resolved) were done, or to the latest
+    end of task ``until_task``. Only steps that still count are applied. Returns how many were.
+    Raises as ``read``, and InputError if the journal does not reach so far.
+    """
+    if until_step is not None and until_task is not None:
+        raise InputError("A replay ends at a step or at a task, not both; give one of the two.")
+    walk = _Walk(path)
+    for _ in walk.records():
+        pass
+    spans = walk.history(until_task)
+    done = 0
+    with open_plain(path) as file:
+        for first, stop in spans:
+            for record in walk.read_span(file, first, stop):
+                if record.kind is Kind.STEP and done != until_step:
+                    adapter.apply(
+                        record.step, np.array(record.coefficients, np.float32), record.learning_rate
+                    )
+                    done += 1
+                elif record.kind is Kind.TASK_START and done != until_step:
+                    adapter.reset_velocity()
+    if until_step is not None and done != until_step:
+        raise InputError(f"{path} holds {done} steps, so it cannot be replayed to step {until_step}.")
+    return done
+
+
+class Journal:
+    """A journal open for appending; make one with ``create`` or ``open_for_append``, under the run's lock.
+
+    ``records`` counts what is in the file, ``next_step`` is the number that the next step must have.
+    """
+
+    def __init__(self, path: Path, keep_records: int | None, files: Files) -> None:
+        walk = _Walk(path)
+        self.header, self.records = walk.header, 0
+        if keep_records != 0:
+            for index, _ in walk.records():
+                self.records = index + 1
+                if self.records == keep_records:
+                    break
+        if keep_records is not None and self.records < keep_records:
+            raise DamagedFileError(
+                f"{path} holds {self.records} whole records where {keep_records} were written; "
+                "put back a good copy."
+            )
+        self._order = walk.order
+        self._header_crc = walk.header_crc
+        self._file = AppendFile(path, HEADER_BYTES + self.records * self.header.record_bytes, files)
+
+    @classmethod
+    def create(cls, path: Path, header: Header, files: Files = DISK) -> Journal:
+        """Write a new journal without records. Raises InputError if there is one, else as ``write_atomic``."""
+        with explained(path, "written"):
+            taken = os.path.lexists(path)
+        if taken:
+            raise InputError(f"{path} is there already and is not overwritten; choose another run folder.")
+        write_atomic(path, encode_header(header), files)
+        return cls(path, 0, files)
+
+    @classmethod
+    def open_for_append(cls, path: Path, keep_records: int | None = None, files: Files = DISK) -> Journal:
+        """Open a journal, cut back durably to its first ``keep_records`` (None: to all whole ones).
+
+        What lies behind them is not looked at. Raises as ``read``, DamagedFileError if there are fewer.
+        """
+        return cls(path, keep_records, files)
+
+    @property
+    def next_step(self) -> int:
+        """The number of the next step."""
+        return self._order.next_step
+
+    def records_at_end(self, task: int) -> int | None:
+        """How many records there were at the latest end of task number ``task``; None if none is in the journal."""
+        _, span = self._order.ends.get(task, (0, None))
+        return None if span is None else span.stop
+
+    def append(self, record: Record) -> None:
+        """Add one record; it is on the disk when this returns. After a failure the journal is closed.
+
+        Raises DivergedError for values that are not finite, ValueError for a record out of order, else as
+        ``AppendFile.append``.
+        """
+        wild = [value for value in (record.learning_rate, *record.coefficients) if not isfinite(value)]
+        if wild:
+            raise DivergedError(
+                f"Step {record.step} has a learning rate or coefficient of {wild[0]}, which is not finite; "
+                "lower the learning rate or raise eps."
+            )
+        fault = record_fault(record, self.header) or self._order.fault(record)
+        if fault:
+            raise ValueError(f"{record} cannot follow: {fault}")
+        self._file.append(encode_record(record, self.header, self._header_crc))
+        self._order.follow(record, self.records)
+        self.records += 1
+
+    def close(self) -> None:
+        """Give the file back; closing twice is nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Records first..stop-1, reached through ``before``: one piece of the history that counts."""
+
+    before: _Span | None
+    first: int
+    stop: int
+
+
+class _Order:
+    """Where a run stands after the records so far, and what may come next.
+
+    ``ends`` has, for each task that was ever finished, the step number and the history at its latest end.
+    """
+
+    def __init__(self) -> None:
+        self.next_step = 0
+        self.finished = INITIAL
+        self.running = False
+        self.before: _Span | None = None
+        self.first = 0
+        self.ends: dict[int, tuple[int, _Span | None]] = {INITIAL: (0, None)}
+
+    def fault(self, record: Record) -> str | None:
+        """Why ``record`` cannot come next, or None."""
+        if record.kind is Kind.ROLLBACK:
+            if record.task not in self.ends:
+                return f"there is no end of task {record.task} to go back to"
+            expected_step = self.ends[record.task][0]
+        else:
+            expected_step = self.next_step
+            if record.task != self.finished + 1:
+                return f"task {record.task} where task {self.finished + 1} is due"
+            if (record.kind is Kind.TASK_START) == self.running:
+                return "the task has started already" if self.running else "the task has not started"
+        if record.step != expected_step:
+            return f"step {record.step} where step {expected_step} is due"
+        return None
+
+    def follow(self, record: Record, index: int) -> None:
+        """Take over ``record``, the ``index``-th of the file, which has no fault."""
+        self.next_step = record.step + (record.kind is Kind.STEP)
+        self.running = record.kind in (Kind.TASK_START, Kind.STEP)
+        if record.kind is Kind.TASK_END:
+            self.finished = record.task
+            self.ends[record.task] = (record.step, _Span(self.before, self.first, index + 1))
+        elif record.kind is Kind.ROLLBACK:
+            self.finished = record.task
+            self.before, self.first = self.ends[record.task][1], index + 1
+
+
+class _Walk:
+    """One pass over a journal, checking every record; afterwards ``history`` knows which records count."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header, self.header_crc = _read_header(path)
+        self.order = _Order()
+        self.count = 0
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """(number, record) in file order. A torn last record is left out."""
+        size = self.header.record_bytes
+        with open_plain(self.path) as file:
+            whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, size)
+            for raw in _blocks(file, self.path, HEADER_BYTES, whole, size):
+                # Whatever follows a record was written after that record was on the disk: only the last may be torn.
+                last = self.count == whole - 1 and rest == 0
+                if last and not crc_fits(raw, self.header_crc):
+                    return
+                record = decode_record(raw, self.count, self.header, self.header_crc, self.path)
+                fault = self.order.fault(record)
+                if fault:
+                    raise damaged(self.path, self.count, fault)
+                self.order.follow(record, self.count)
+                self.count += 1
+                yield self.count - 1, record
+
+    def history(self, until_task: int | None) -> list[tuple[int, int]]:
+        """The spans of record numbers that lead to the end of the file or to the latest end of a task."""
+        span: _Span | None = _Span(self.order.before, self.order.first, self.count)
+        if until_task is not None:
+            if until_task not in self.order.ends:
+                finished = sorted(self.order.ends)[1:]
+                raise InputError(
+                    f"{self.path} has no end of task {until_task}; the tasks with one are {finished}."
+                )
+            span = self.order.ends[until_task][1]
+        spans = []
+        while span is not None:
+            spans.append((span.first, span.stop))
+            span = span.before
+        return spans[::-1]
+
+    def read_span(self, file: BinaryIO, first: int, stop: int) -> Iterator[Record]:
+        """Records first..stop-1, which were checked before; their CRC is checked again."""
+        size = self.header.record_bytes
+        blocks = _blocks(file, self.path, HEADER_BYTES + first * size, stop - first, size)
+        for index, raw in enumerate(blocks, first):
+            yield decode_record(raw, index, self.header, self.header_crc, self.path)
+
+
+def _blocks(file: BinaryIO, path: Path, offset: int, count: int, size: int) -> Iterator[bytes]:
+    """``count`` raw records of ``size`` bytes from ``offset``, read many at a time."""
+    with explained(path, "read"):
+        file.seek(offset)
+    many = max(1, _BLOCK_BYTES // size)
+    for start in range(0, count, many):
+        length = min(many, count - start) * size
+        with explained(path, "read"):
+            block = file.read(length)
+        if len(block) != length:
+            raise DamagedFileError(
+                f"{path} became shorter while it was read; stop what writes it, then try again."
+            )
+        yield from (block[at : at + size] for at in range(0, length, size))
+
+
+def _read_header(path: Path) -> tuple[Header, int]:
+    with open_plain(path) as file, explained(path, "read"):
+        raw = file.read(HEADER_BYTES)
+    return decode_header(raw, path)

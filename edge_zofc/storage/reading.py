@@ -1,0 +1,81 @@
+"""Reading files that nobody checked: plain ones alone, and no more of them than a stated limit.
+
+What may surprise: in a file's place may stand a link that leads out of the run folder, a FIFO that never answers or a
+device that does something when it is opened. None of them is opened, or not for longer than it takes to see what it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_zofc.errors import DamagedFileError, explained
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file for reading: links are not followed, FIFOs and devices not waited for.
+
+    Raises InputError if it is missing or cannot be opened, DamagedFileError if it is not a plain file.
+    """
+    with explained(path, "read"):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            # ELOOP: a symbolic link under O_NOFOLLOW. ENXIO: a socket, or a device without a driver.
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise not_plain(path) from error
+            raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise not_plain(path)
+    return os.fdopen(handle, "rb")
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, be it a link to nowhere. Raises as ``explained`` where one may not look."""
+    try:
+        with explained(path, "looked at"):
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+    except ValueError:  # a zero byte in the name
+        return False
+    return True
+
+
+def check_folder(path: Path) -> None:
+    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
+    with explained(path, "read"):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+    if not stat.S_ISDIR(mode):
+        raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """The content of a plain file of at most ``limit_bytes``; the size is looked at before anything is read.
+
+    Raises as ``open_plain``, and DamagedFileError if the file is larger.
+    """
+    with open_plain(path) as file, explained(path, "read"):
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > limit_bytes:
+            raise DamagedFileError(
+                f"{path} has {size_bytes} bytes where at most {limit_bytes} are possible; "
+                "put back a good copy or remove it."
+            )
+        # Not read(limit_bytes): that reserves as much at once, more than a process with a small budget may.
+        return file.read(size_bytes)
+
+
+def not_plain(path: Path) -> DamagedFileError:
+    """The error for what is no plain file."""
+    return DamagedFileError(
+        f"{path} is a link, folder, pipe or device, not a plain file; put back a good copy."
+    )

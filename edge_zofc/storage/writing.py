@@ -1,0 +1,271 @@
+"""The file layer: the only place that renames, truncates and fsyncs, so the one that a power cut tests.
+
+Two ways to write, no third:
+
+    write_atomic   a whole file: temporary name in the same folder, fsync, rename, fsync of the folder.
+                   A reader sees the old file or the new one, never a part.
+    AppendFile     a file that grows: every ``append`` is on the disk when it returns, and a failed one is
+                   cut off again, so at most the very last piece can be torn.
+
+plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_log`` and ``rotate``. Every system call that changes
+the disk goes through a ``Files``; tests pass one that records and replay each prefix of what it saw
+(``tests/power_cut.py``).
+
+What may surprise: a rename is not on the disk before its *folder* is fsynced, and after a failed fsync the
+kernel forgets which pages were dirty, so a second fsync would wrongly succeed. A failed AppendFile is
+therefore closed for good; the way on is to open the file again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from edge_zofc.errors import DamagedFileError, explained
+from edge_zofc.storage.reading import not_plain
+
+TEMPORARY_PREFIX = ".tmp-"
+
+Data = bytes | bytearray | memoryview
+
+
+class Files:
+    """The system calls that change the disk, one method each. A handle is a file descriptor.
+
+    All methods raise the plain OSError; ``explained`` turns it into a sentence.
+    """
+
+    def create(self, path: Path) -> int:
+        """Open a new or emptied plain file for writing at its end."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, 0o666)
+
+    def open_append(self, path: Path) -> int:
+        """Open an existing file for writing at its end."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    def write(self, handle: int, data: Data) -> None:
+        """Write all of ``data`` at the end; on an error a part of it may have been written."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        """Cut the file off after ``size_bytes``."""
+        os.ftruncate(handle, size_bytes)
+
+    def fsync(self, handle: int) -> None:
+        """Return when content and length of the file are on the disk."""
+        os.fsync(handle)
+
+    def close(self, handle: int) -> None:
+        """Give the handle back."""
+        os.close(handle)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``, replacing what had it."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove one name."""
+        path.unlink()
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder; its parent must exist."""
+        path.mkdir()
+
+    def fsync_folder(self, path: Path) -> None:
+        """Return when the names in this folder are on the disk."""
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            # Some network and FUSE file systems cannot sync a folder and offer nothing in its place.
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            os.close(handle)
+
+
+DISK = Files()
+"""The real thing, the default everywhere."""
+
+
+def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
+    """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
+
+    On the disk when this returns. On a failure the old file is untouched and the temporary one removed.
+    A symbolic link at ``path`` is replaced, not followed. Raises as ``explained``.
+    """
+    pieces = [data] if isinstance(data, Data) else list(data)
+    size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
+    # The process number keeps two processes that write the same name from sharing a temporary file.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    renamed = False
+    try:
+        with explained(path, "written", size_bytes):
+            handle = files.create(temporary)
+            try:
+                for piece in pieces:
+                    files.write(handle, piece)
+                files.fsync(handle)
+            finally:
+                files.close(handle)
+            files.rename(temporary, path)
+            renamed = True
+            files.fsync_folder(path.parent)
+    finally:
+        if not renamed:
+            with contextlib.suppress(OSError):
+                files.unlink(temporary)
+
+
+def make_folder(path: Path, files: Files = DISK) -> None:
+    """Make ``path`` and the missing folders above it, each on the disk before the next.
+
+    Raises as ``explained``.
+    """
+    if path.is_dir():
+        # A process killed between mkdir and fsync left a folder that the next power cut would take. The
+        # folder above may not be ours to open, and then it is not ours to sync.
+        with contextlib.suppress(OSError):
+            files.fsync_folder(path.parent)
+        return
+    if path.parent != path:
+        make_folder(path.parent, files)
+    with explained(path, "made"):
+        # Another process may have been first; a plain file of that name is still an error.
+        try:
+            files.make_folder(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        files.fsync_folder(path.parent)
+
+
+def sweep(folder: Path, files: Files = DISK) -> list[str]:
+    """Remove the temporary files that a crash left in ``folder`` and return their names.
+
+    Call it under the lock: another process's temporary file is a leftover only if that process is dead.
+    """
+    with explained(folder, "cleaned up"), os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
+        leftovers = sorted(name for name in found if not _is_folder(folder / name))
+        for name in leftovers:
+            files.unlink(folder / name)
+    return leftovers
+
+
+def rotate(path: Path, limit_bytes: int, files: Files = DISK) -> bool:
+    """Give a log that has grown past ``limit_bytes`` the name ``<name>.1``, replacing the one before.
+
+    So a log takes at most about twice the limit. Returns whether it did. Raises as ``explained``.
+    """
+    with explained(path, "rotated"):
+        try:
+            if path.lstat().st_size <= limit_bytes:
+                return False
+        except FileNotFoundError:
+            return False
+        files.rename(path, path.with_name(path.name + ".1"))
+        files.fsync_folder(path.parent)
+    return True
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log for appending, unbuffered, made if need be; a torn last line is ended.
+
+    Not fsynced: a log may lose its last lines. Raises DamagedFileError if it is not a plain file, else as
+    ``explained``.
+    """
+    with explained(path, "opened for appending"):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            handle = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise not_plain(path) from error
+            raise
+        file = os.fdopen(handle, "r+b", buffering=0)
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise not_plain(path)
+            # After a power cut the last line may lack its end; the next one must not be glued to it.
+            if found.st_size and os.pread(handle, 1, found.st_size - 1) != b"\n":
+                os.write(handle, b"\n")
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
+class AppendFile:
+    """An existing file that grows by whole pieces, each on the disk when ``append`` returns.
+
+    Opening cuts the file back to ``keep_bytes`` (at most its length) and makes what is kept, and its name,
+    durable: a process killed between write and fsync leaves bytes that are readable but not yet on the disk.
+    ``size_bytes`` is the length that is on the disk. Raises as ``explained``.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int, files: Files = DISK) -> None:
+        self.path = path
+        self.size_bytes = keep_bytes
+        self._files = files
+        with explained(path, "opened for appending"):
+            self._handle: int | None = files.open_append(path)
+            try:
+                found_bytes = os.fstat(self._handle).st_size
+                if found_bytes < keep_bytes:
+                    raise DamagedFileError(
+                        f"{path} has {found_bytes} bytes, fewer than the {keep_bytes} in use."
+                    )
+                if found_bytes > keep_bytes:
+                    files.truncate(self._handle, keep_bytes)
+                files.fsync(self._handle)
+                files.fsync_folder(path.parent)
+            except BaseException:
+                self.close()
+                raise
+
+    def append(self, data: Data) -> None:
+        """Write ``data`` at the end and fsync. On a failure the file is cut back and this object closed."""
+        if self._handle is None:
+            raise ValueError(f"{self.path} is closed; a failed append closes it, open it again.")
+        with explained(self.path, "appended to", len(data)):
+            try:
+                self._files.write(self._handle, data)
+                self._files.fsync(self._handle)
+            except BaseException:
+                # Also on Ctrl-C: half a piece must not stay in front of a later one.
+                with contextlib.suppress(OSError):
+                    self._files.truncate(self._handle, self.size_bytes)
+                    self._files.fsync(self._handle)
+                self.close()
+                raise
+        self.size_bytes += len(data)
+
+    def close(self) -> None:
+        """Give the handle back; closing twice is nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                self._files.close(handle)
+
+    def __enter__(self) -> AppendFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode)

@@ -1,0 +1,100 @@
+"""The lattice: perturbing and restoring gives the same bits, updates replay to the same bits."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, lattice_eps
+from edge_zofc.algorithm.directions import direction
+from edge_zofc.errors import InputError
+
+LATTICE = arrays.arrays(
+    np.float32,
+    st.integers(1, 64),
+    elements=st.integers(-(2**24) + 1, 2**24 - 1).map(lambda n: n * LATTICE_STEP),
+)
+
+
+def start(size: int = 500) -> np.ndarray:
+    return (np.arange(size) - size // 2).astype(np.float32) * np.float32(2.0**-12)
+
+
+def test_one_step_by_hand() -> None:
+    adapter = Adapter(np.zeros(1, np.float32), seed=0, eps=1e-3, momentum=0.9)
+    z = float(direction(0, 0, 0, 1)[0])
+    adapter.apply(0, np.array([0.5], np.float32), learning_rate=0.25)
+    assert adapter.velocity[0] == 0.5 * z
+    assert adapter.theta[0] == -0.125 * z
+    adapter.reset_velocity()
+    assert adapter.velocity[0] == 0.0
+
+
+def test_eps_is_rounded_to_the_lattice() -> None:
+    assert lattice_eps(1e-3) == 4194 * 2.0**-22
+    assert lattice_eps(1e-9) == 2.0**-22
+    for bad in (0.0, -1e-3, 0.3, float("nan")):
+        with pytest.raises(InputError, match="eps is"):
+            lattice_eps(bad)
+
+
+@settings(max_examples=200)
+@given(LATTICE, st.sampled_from([1e-4, 1e-3, 1e-2, 0.1]), st.integers(1, 30))
+def test_perturbing_and_restoring_gives_the_same_bits(theta: np.ndarray, eps: float, rounds: int) -> None:
+    adapter = Adapter(theta, seed=3, eps=eps, momentum=0.9)
+    before = adapter.theta.tobytes()
+    other = np.empty_like(adapter.theta)
+    for step in range(rounds):
+        for query in range(2):
+            adapter.perturbed_into(other, step, query, 1)
+            adapter.perturb(step, query, 1)
+            assert adapter.theta.tobytes() == other.tobytes()
+            adapter.perturb(step, query, -2)
+            adapter.perturb(step, query, 1)
+    assert adapter.theta.tobytes() == before
+
+
+@settings(max_examples=100)
+@given(LATTICE, st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=4), st.floats(0, 1))
+def test_an_update_stays_on_the_lattice(theta: np.ndarray, coefficients: list[float], rate: float) -> None:
+    adapter = Adapter(theta, seed=3, eps=1e-3, momentum=0.9)
+    adapter.apply(0, np.array(coefficients, np.float32), rate)
+    units = adapter.theta.astype(np.float64) / LATTICE_STEP
+    assert np.array_equal(units, np.rint(units))
+    assert np.all(np.abs(adapter.theta) + adapter.eps < 4)
+
+
+def test_a_negative_zero_is_never_kept() -> None:
+    """-0.0 + eps - eps is +0.0: an update that rounds to -0.0 would not survive a perturbation bit by bit."""
+    adapter = Adapter(np.array([-0.0, 0.0], np.float32), seed=1, eps=1e-3, momentum=0.9)
+    assert not np.signbit(adapter.theta).any()
+    for step in range(40):
+        adapter.apply(step, np.array([1e-6], np.float32), 1e-3)
+        assert not np.signbit(adapter.theta).any()
+
+
+def test_momentum_follows_torch_sgd() -> None:
+    torch = pytest.importorskip("torch")
+    adapter = Adapter(start(), seed=11, eps=1e-3, momentum=0.9)
+    parameter = torch.nn.Parameter(torch.from_numpy(start()).double())
+    optimiser = torch.optim.SGD([parameter], lr=0.01, momentum=0.9)
+    for step in range(20):
+        coefficients = np.array([0.03, -0.01], np.float32)
+        gradient = sum(c * direction(11, step, q, 500) for q, c in enumerate(coefficients))
+        parameter.grad = torch.from_numpy(gradient).double()
+        optimiser.step()
+        adapter.apply(step, coefficients, 0.01)
+    assert np.abs(adapter.theta - parameter.detach().numpy()).max() < 20 * LATTICE_STEP
+
+
+def test_a_thousand_updates_give_the_known_bits() -> None:
+    """The hash was computed on x86-64; every machine with IEEE 754 float32 must give it."""
+    adapter = Adapter(start(), seed=1993, eps=1e-3, momentum=0.9)
+    for step in range(1000):
+        coefficients = np.array([0.01, -0.02, 0.03, -0.04], np.float32) / np.float32(1 + step % 7)
+        adapter.apply(step, coefficients, 0.01)
+    digest = hashlib.sha256(adapter.theta.astype("<f4").tobytes()).hexdigest()
+    assert digest == "8dcf6780544f37885bce5cfa9be7e26e79468f500c33e093e547cae51ca4b272"

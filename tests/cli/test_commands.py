@@ -1,0 +1,259 @@
+"""The command line as a user meets it: every command, its --json, its exit codes, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from small import picture, write_small_bundle
+
+from edge_zofc.cli.main import main
+from edge_zofc.inference.transforms import load_test
+from edge_zofc.storage.bundle import Bundle
+
+COMMANDS = (
+    "demo", "export", "split", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
+    "rollback", "profiles", "doctor", "bench",
+)  # fmt: skip
+FAST = [
+    "--epochs",
+    "1",
+    "--batch-size",
+    "8",
+    "--queries",
+    "1",
+    "--micro-batch",
+    "4",
+    "--device-profile",
+    "cpu-2gib",
+]
+
+
+def run(*words: object) -> int:
+    """The command's exit code, also where argparse itself ends the program."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.fixture(scope="module")
+def learned(small_bundle: Bundle, small_stream: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over the small stream; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert (
+        run("learn", "--bundle", small_bundle.folder, "--stream", small_stream, "--run", folder, *FAST) == 0
+    )
+    return folder
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, object]:
+    """The one JSON object that a command prints with --json."""
+    capsys.readouterr()
+    assert run(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert f"edge-zofc {command}" in capsys.readouterr().out
+
+
+def test_help_loads_neither_torch_nor_onnxruntime() -> None:
+    code = (
+        "import sys; from edge_zofc.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'onnxruntime', 'timm', 'matplotlib'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_learning_and_what_follows_it(
+    learned: Path,
+    small_bundle: Bundle,
+    small_stream: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = json.loads((learned / "result.json").read_text())
+    evaluation = answer(capsys, "eval", learned, "--stream", small_stream)
+    assert evaluation["accuracy"] == result["last_accuracy"]
+    history = answer(capsys, "history", learned)
+    assert [task["stage_accuracy"] for task in history["tasks"]] == result["stage_accuracy"]  # type: ignore[attr-defined]
+    report = answer(capsys, "report", learned, "--out", tmp_path / "page.html")
+    assert Path(str(report["report"])).stat().st_size > 10_000
+    replayed = answer(
+        capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors"
+    )
+    assert replayed["steps"] == result["steps"]
+
+
+def test_predict_names_pictures_and_tells_of_the_ones_it_cannot_read(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(0, 5).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    found = answer(capsys, "predict", learned, tmp_path / "good.png", "--top", "3")
+    (prediction,) = found["predictions"]  # type: ignore[misc]
+    probabilities = [entry["probability"] for entry in prediction["classes"]]
+    assert len(probabilities) == 3
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert run("predict", learned, tmp_path / "good.png", tmp_path / "bad.jpg") == 2
+    shown = capsys.readouterr().out
+    assert "good.png: class0" in shown
+    assert "bad.jpg" in shown
+
+
+def test_deploy_gives_predicts_probabilities(
+    learned: Path, small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(3, 5).save(tmp_path / "a.png")
+    expected = answer(capsys, "predict", learned, tmp_path / "a.png", "--top", "6")
+    assert run("deploy", learned, tmp_path / "out.onnx") == 0
+    session = ort.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+    image = load_test(tmp_path / "a.png", small_bundle.manifest.image)
+    (found,) = session.run(["probabilities"], {"image": image[None]})
+    by_name = dict(zip(labels, np.asarray(found)[0], strict=True))
+    (prediction,) = expected["predictions"]  # type: ignore[misc]
+    for entry in prediction["classes"]:
+        assert by_name[entry["class_name"]] == pytest.approx(entry["probability"], abs=1e-5)
+
+
+def test_rollback_and_learning_again_end_with_the_same_result(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["learn", "--bundle", small_bundle.folder, "--stream", small_stream, "--run", tmp_path / "run"]
+    assert run(*words, *FAST) == 0
+    before = answer(capsys, "replay", small_bundle.folder, tmp_path / "run/journal.bin", "-o", tmp_path / "a")
+    assert answer(capsys, "rollback", tmp_path / "run", "--to-task", "0")["steps"] == 2
+    history = answer(capsys, "history", tmp_path / "run")
+    assert (len(history["tasks"]), history["rollbacks_to"]) == (1, [0])  # type: ignore[arg-type]
+    assert run(*words) == 0
+    after = answer(capsys, "replay", small_bundle.folder, tmp_path / "run/journal.bin", "-o", tmp_path / "b")
+    assert before == after
+    assert run("rollback", tmp_path / "run", "--to-task", "9") == 2
+
+
+def test_plan_prints_its_items_and_code_3_when_nothing_fits(
+    small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", "--bundle", small_bundle.folder, "--device-profile", "cpu-2gib") == 0
+    shown = capsys.readouterr().out
+    assert "predicted peak" in shown
+    assert "weights" in shown
+    assert run("plan", "--bundle", small_bundle.folder, "--memory-budget", "20MiB") == 3
+    assert "above the budget of 20" in capsys.readouterr().err
+
+
+def test_split_profiles_and_doctor(
+    small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        place = tmp_path / "pictures" / f"class{number}"
+        place.mkdir(parents=True)
+        for index in range(4):
+            picture(number, index).save(place / f"{index}.png")
+    words = ["split", tmp_path / "pictures", tmp_path / "stream", "--classes-per-task"]
+    assert answer(capsys, *words, "2")["tasks"] == 2
+    assert run(*words, "2") == 2
+    assert run("split", tmp_path / "pictures", tmp_path / "other", "--classes-per-task", "two") == 2
+    assert len(answer(capsys, "profiles")["profiles"]) >= 15  # type: ignore[arg-type]
+    assert run("profiles", "orin-nano-8gb") == 0
+    assert "verified_on_hardware = False" in capsys.readouterr().out
+    assert run("profiles", "no-such-board") == 2
+    run("doctor")
+    assert "CPUExecutionProvider" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["learn", "--stream", "nowhere"], 2, "There is no bundle in bundle"),
+        (["report", "nowhere"], 2, "nowhere"),
+        (["predict", "nowhere", "a.jpg"], 2, "There is no run in nowhere"),
+        (["eval", "nowhere", "--stream", "x"], 2, "There is no run in nowhere"),
+        (["history", "nowhere"], 2, "There is no run in nowhere"),
+        (["rollback", "nowhere", "--to-task", "0"], 2, "There is no run in nowhere"),
+        (["replay", "nowhere", "j", "-o", "a"], 2, "There is no bundle in nowhere"),
+        (["export", "--backbone", "resnet50", "--random-weights"], 2, "VisionTransformer"),
+        (["split", "nowhere", "out", "--classes-per-task", "2"], 2, "nowhere"),
+        (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
+        (["doctor", "--bundle", "nowhere"], 2, "There is no bundle in nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    words: list[str], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == code
+    shown = capsys.readouterr().err
+    assert sentence in shown
+    assert "Traceback" not in shown
+    assert json_error(words, capsys)["exit_code"] == code
+
+
+def json_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """What the same command prints with --json."""
+    run(*words, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_damaged_bundle_ends_with_code_5(
+    small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    weights = bundle.folder / "backbone.onnx.data"
+    raw = bytearray(weights.read_bytes())
+    raw[100] ^= 1
+    weights.write_bytes(raw)
+    assert run("learn", "--bundle", bundle.folder, "--stream", small_stream, "--run", tmp_path / "run") == 5
+    assert "SHA-256" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_its_number(
+    number: signal.Signals, small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    words = [
+        "learn",
+        "--bundle",
+        small_bundle.folder,
+        "--stream",
+        small_stream,
+        "--run",
+        tmp_path / "run",
+        *FAST,
+    ]
+    words[words.index("--epochs") + 1] = "5000"
+    script = "import sys; from edge_zofc.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    events = tmp_path / "run" / "events.jsonl"
+    for _ in range(1200):
+        if events.exists() and '"step"' in events.read_text():
+            break
+        time.sleep(0.05)
+    os.kill(child.pid, number)
+    _, shown = child.communicate(timeout=60)
+    assert child.returncode == 128 + number
+    assert "--resume" in shown
+    assert "Traceback" not in shown

@@ -1,0 +1,216 @@
+"""The torch side: our forward is timm's forward, with adapters that start as nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.errors import InputError
+from edge_zofc.export.backbones import PACKAGE_NAME, load_backbone
+from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+
+TINY = {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 0}
+ARCHITECTURES = [
+    ("vit_tiny_patch16_224", {}),
+    ("deit_tiny_patch16_224", {}),
+    ("deit3_small_patch16_224", {"no_embed_class": True, "init_values": 0.3}),
+    ("vit_base_patch16_clip_224", {}),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 42, "init_values": 0.7}),
+    ("vit_base_patch16_gap_224", {}),
+    ("vit_base_patch16_siglip_gap_224", {}),
+    ("vit_tiny_patch16_224", {"global_pool": "avg", "fc_norm": False}),
+    ("vit_tiny_patch16_224", {"qkv_bias": False, "dynamic_img_size": True}),
+]
+
+
+def tiny_vit(name: str = "vit_tiny_patch16_224", **changes: object) -> torch.nn.Module:
+    """A timm model of a few thousand random weights; small ones are spread so that every part matters."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = timm.create_model(name, **{**TINY, **changes})
+        for parameter in model.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def random_adapters(size: int, count: int, spread: float = 0.1) -> torch.Tensor:
+    return spread * torch.randn(count, size, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_layout_of_rank_one_on_two_blocks_has_the_pieces_one_writes_down_by_hand() -> None:
+    layout = adapter_layout(width=4, blocks=(2, 0), rank=1, scale=0.1)
+    assert [(piece.name, piece.shape, piece.offset) for piece in layout.pieces] == [
+        ("blocks.0.down.weight", (1, 4), 0),
+        ("blocks.0.down.bias", (1,), 4),
+        ("blocks.0.up.weight", (4, 1), 5),
+        ("blocks.0.up.bias", (4,), 9),
+        ("blocks.2.down.weight", (1, 4), 13),
+        ("blocks.2.down.bias", (1,), 17),
+        ("blocks.2.up.weight", (4, 1), 18),
+        ("blocks.2.up.bias", (4,), 22),
+    ]
+    assert layout.size == 26
+
+
+def test_the_papers_adapter_has_its_42265_parameters() -> None:
+    assert adapter_layout(width=768, blocks=(0, 1, 2, 3, 4), rank=5, scale=0.1).size == 42_265
+
+
+def test_the_initial_adapter_is_uniform_on_the_lattice_below_one_over_root_d_and_zero_elsewhere() -> None:
+    layout = adapter_layout(width=64, blocks=(0, 1), rank=8, scale=0.1)
+    values = initial_adapter(layout, seed=3)
+    assert values.dtype == np.float32
+    assert np.array_equal(values / np.float32(LATTICE_STEP), np.rint(values / np.float32(LATTICE_STEP)))
+    for piece in layout.pieces:
+        part = values[piece.offset : piece.offset + piece.size]
+        if piece.name.endswith("down.weight"):
+            assert 0.95 / 8 < np.abs(part).max() <= 1 / 8
+            assert abs(part.mean()) < 0.02
+        else:
+            assert not part.any()
+    assert np.array_equal(values, initial_adapter(layout, seed=3))
+    assert not np.array_equal(values, initial_adapter(layout, seed=4))
+
+
+@pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
+def test_with_the_initial_adapter_features_are_those_of_timm(name: str, changes: dict[str, object]) -> None:
+    model = tiny_vit(name, **changes)
+    layout = adapter_layout(48, (1, 2), 3, 0.1)
+    side = model.patch_embed.img_size[0]
+    images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
+    adapters = torch.from_numpy(initial_adapter(layout, 0))[None].repeat(2, 1)
+    with torch.no_grad():
+        expected, found = model(images), AdapterViT(model, layout)(images, adapters)
+    assert found.shape == (2, 4, 48)
+    torch.testing.assert_close(found, expected.expand(2, -1, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_one_adapter_moves_the_block_by_the_papers_formula() -> None:
+    model = tiny_vit(depth=1)
+    layout = adapter_layout(48, (0,), 2, 0.1)
+    flat = random_adapters(layout.size, 1)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    down, down_bias, up, up_bias = flat[0].split([96, 2, 96, 48])
+    with torch.no_grad():
+        x = model._pos_embed(model.patch_embed(images))
+        block = model.blocks[0]
+        x = x + block.attn(block.norm1(x))
+        n = block.norm2(x)
+        hidden = torch.nn.functional.gelu(n @ down.reshape(2, 48).T + down_bias)
+        x = x + block.mlp(n) + 0.1 * (hidden @ up.reshape(48, 2).T + up_bias)
+        expected = model.norm(x)[:, 0]
+        found = AdapterViT(model, layout)(images, flat)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_before_the_first_adapter_see_each_picture_once() -> None:
+    model = tiny_vit()
+    layout = adapter_layout(48, (1, 2), 2, 0.1)
+    seen: list[int] = []
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        AdapterViT(model, layout)(torch.zeros(2, 3, 32, 32), random_adapters(layout.size, 3))
+    assert seen == [2, 2, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("vit_tiny_patch16_224", {"qk_norm": True}, "q_norm"),
+        ("vit_tiny_patch16_224", {"scale_attn_norm": True}, "norm"),
+        ("vit_base_patch16_siglip_224", {}, "'map' pooling"),
+        ("deit_tiny_distilled_patch16_224", {}, "VisionTransformerDistilled"),
+        ("vit_base_patch16_clip_quickgelu_224", {}, "QuickGELU"),
+        ("vit_base_patch16_rpn_224", {}, "ResPostBlock"),
+    ],
+)
+def test_an_unsupported_part_is_named_with_what_is_supported(
+    name: str, changes: dict[str, object], named: str
+) -> None:
+    with pytest.raises(InputError, match=f"{named}.*supported are timm VisionTransformer"):
+        AdapterViT(tiny_vit(name, **changes), adapter_layout(48, (0,), 2, 0.1))
+
+
+def test_the_packages_own_backbone_loads_without_a_name() -> None:
+    loaded = load_backbone(depth=2)
+    assert (loaded.info.name, loaded.info.source, loaded.info.depth) == (PACKAGE_NAME, "package", 2)
+    assert loaded.info.weights_sha256.startswith("6f3ffc8fb0d765ba")
+    assert loaded.image.size == 96
+    assert len(loaded.model.blocks) == 2
+
+
+def test_a_float16_checkpoint_with_a_head_and_another_grid_loads_with_resized_positions(
+    tmp_path: Path,
+) -> None:
+    source = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, depth=12)
+    save_file({key: value.half() for key, value in source.state_dict().items()}, tmp_path / "w.safetensors")
+    loaded = load_backbone("vit_tiny_patch16_224", checkpoint=tmp_path / "w.safetensors", img_size=96)
+    assert loaded.model.pos_embed.shape == (1, 37, 192)
+    assert loaded.info.source == "checkpoint"
+    torch.testing.assert_close(
+        loaded.model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight.half().float()
+    )
+    # The class token's place is not part of the grid: resizing must leave it alone.
+    torch.testing.assert_close(loaded.model.pos_embed[:, 0], source.pos_embed[:, 0].half().float())
+
+
+def test_random_weights_are_the_same_for_the_same_seed() -> None:
+    first, again, other = (
+        load_backbone(
+            "vit_tiny_patch16_224", random_weights=True, img_size=32, depth=1, seed=seed
+        ).info.weights_sha256
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": "vit_tiny_patch16_225", "random_weights": True}, "nearest are .*vit_tiny_patch16_224"),
+        ({"name": "resnet18", "random_weights": True}, "not a VisionTransformer; supported are"),
+        ({"name": "vit_tiny_patch16_224"}, "exactly one source of weights"),
+        ({"pretrained": True}, "need --backbone NAME"),
+        ({"depth": 13}, "--depth must be 1 to 12"),
+        ({"depth": 0}, "--depth must be 1 to 12"),
+        ({"img_size": 100}, "multiple of the patch size 16, got 100"),
+        ({"img_size": 4}, "8 to 1024 pixels"),
+        ({"name": "vit_tiny_patch16_224", "checkpoint": Path("none.safetensors")}, "cannot be read"),
+    ],
+)
+def test_options_that_do_not_fit_together_get_one_sentence(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load_backbone(**options)
+
+
+def test_a_checkpoint_of_another_model_names_the_keys_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"conv1.weight": torch.zeros(3)}, path)
+    with pytest.raises(InputError, match=r"missing blocks.*unknown conv1\.weight"):
+        load_backbone("vit_tiny_patch16_224", checkpoint=path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_backbone("vit_tiny_patch16_224", checkpoint=path)
+    state = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0).state_dict()
+    save_file({**state, "pos_embed": torch.zeros(1, 8, 192)}, path)
+    with pytest.raises(InputError, match="no square grid"):
+        load_backbone("vit_tiny_patch16_224", checkpoint=path)
+    save_file({**state, "norm.weight": torch.zeros(5)}, path)
+    with pytest.raises(InputError, match=r"norm\.weight has shape \[5\], not \[192\]"):
+        load_backbone("vit_tiny_patch16_224", checkpoint=path)
+
+
+def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError("no route to host\nand a long story")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(InputError, match=r"could not be fetched \(no route to host\).*--checkpoint FILE"):
+        load_backbone("vit_tiny_patch16_224", pretrained=True)

@@ -1,0 +1,76 @@
+"""Whole runs on the small bundle, and what of two runs must be equal however often one of them was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_zofc.engine.run import learn_run
+from edge_zofc.engine.setup import Request
+from edge_zofc.engine.trainer import Session
+from edge_zofc.storage import checkpoint
+from edge_zofc.storage.bundle import Bundle
+
+FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
+_VARYING = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib", "stopped"}
+
+
+def quiet(session: Session, loss: float) -> None:
+    """Follows the steps and says nothing."""
+
+
+def go(
+    bundle: Bundle, stream: Path, run: Path, on_step: Callable[[Session, float], None] = quiet, **more: Any
+) -> dict[str, Any]:
+    """Learn with small settings: micro-batch 4, two adapters at once unless told otherwise."""
+    options: dict[str, Any] = {
+        "changes": FAST,
+        "micro_batch": 4,
+        "parallel_queries": 2,
+        "profile": "cpu-2gib",
+    }
+    return learn_run(Request(bundle.folder, stream, run, **{**options, **more}), on_step)
+
+
+def final_bits(run: Path) -> tuple[bytes, ...]:
+    """Adapter, momentum, head and sigma of the newest snapshot."""
+    found = checkpoint.load_latest(run / "state")
+    assert found is not None
+    return tuple(found.snapshot.arrays[name].tobytes() for name in ("theta", "velocity", "rows", "sigma"))
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same in a resumed run."""
+    kept = {key: value for key, value in result.items() if key not in _VARYING and "predicted" not in key}
+    kept["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in result["tasks"]]
+    return kept
+
+
+_TIMES = {"seconds", "peak_rss_bytes", "peak_anonymous_bytes", "peak_file_bytes"}
+
+
+def plain_state(found: checkpoint.Snapshot) -> Any:
+    """A snapshot without times and memory: arrays as bytes, metadata as text."""
+    metadata = {key: value for key, value in found.metadata.items() if key not in _TIMES}
+    metadata["tasks"] = [{k: v for k, v in task.items() if k != "seconds"} for task in metadata["tasks"]]
+    arrays = {name: array.tobytes() for name, array in found.arrays.items()}
+    return arrays, json.dumps(metadata, sort_keys=True)
+
+
+def end_state(run: Path) -> dict[str, Any]:
+    """All that an uninterrupted and an interrupted run must have in common, bit for bit."""
+    newest = checkpoint.load_latest(run / "state")
+    assert newest is not None
+    assert not newest.notes
+    tasks = checkpoint.tasks(run / "state")
+    return {
+        "state": plain_state(newest.snapshot),
+        "ends": {task: plain_state(checkpoint.load_task(run / "state", task)) for task in tasks},
+        "journal": hashlib.sha256((run / "journal.bin").read_bytes()).hexdigest(),
+        "result": without_times(json.loads((run / "result.json").read_text())),
+        "frozen": {p.name: p.read_bytes() for p in sorted((run / "frozen").iterdir())},
+        "leftovers": sorted(str(p.relative_to(run)) for p in run.rglob(".tmp-*")),
+    }

@@ -1,0 +1,104 @@
+"""The session: the same numbers as torch, padding that does not show, K at once as K in turn."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import SIDE, WIDTH, small_model
+
+from edge_zofc.algorithm.adapter import Adapter
+from edge_zofc.algorithm.spsa import BASE, queries
+from edge_zofc.inference.backbone import Backbone, BackboneOptions, choose_providers, probe_providers
+from edge_zofc.inference.features import query_features
+from edge_zofc.storage.bundle import Bundle
+
+PICTURES = np.random.default_rng(5).normal(size=(7, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def load(index: int, out: np.ndarray) -> None:
+    out[:] = PICTURES[index]
+
+
+def moved(bundle: Bundle) -> Adapter:
+    """An adapter with nonzero entries everywhere: the initial one hides half of its gradient."""
+    start = bundle.initial_adapter()
+    steps = np.random.default_rng(2).integers(-(2**16), 2**16, start.size)
+    return Adapter(start + steps.astype(np.float32) * np.float32(2.0**-22), seed=3, eps=1e-3, momentum=0.9)
+
+
+def features_of(bundle: Bundle, micro_batch: int, parallel: int, **options: bool) -> np.ndarray:
+    backbone = Backbone(bundle, BackboneOptions(micro_batch, parallel, **options))  # type: ignore[arg-type]
+    wanted = (BASE, *queries("two-sided", 2))
+    return query_features(backbone, moved(bundle), 4, wanted, len(PICTURES), load, lambda: None)
+
+
+def test_features_are_torchs(small_bundle: Bundle) -> None:
+    adapter = moved(small_bundle)
+    adapters = np.stack([adapter.theta, adapter.theta])
+    adapter.perturbed_into(adapters[1], 4, 0, 1)
+    with torch.inference_mode():
+        expected = small_model()(torch.from_numpy(PICTURES), torch.from_numpy(adapters)).numpy()
+    found = features_of(small_bundle, 4, 1)[:2]
+    assert found.shape == (2, 7, WIDTH)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_the_adapter_matters(small_bundle: Bundle) -> None:
+    found = features_of(small_bundle, 4, 1)
+    assert np.abs(found[0] - found[1]).max() > 1e-5
+
+
+@pytest.mark.parametrize("parallel", [2, 3, 5])
+def test_adapters_at_once_give_the_bits_of_adapters_in_place(small_bundle: Bundle, parallel: int) -> None:
+    assert features_of(small_bundle, 4, parallel).tobytes() == features_of(small_bundle, 4, 1).tobytes()
+
+
+def test_padding_does_not_show(small_bundle: Bundle) -> None:
+    """7 pictures in micro-batches of 7 and of 4 (the second one padded) agree to rounding."""
+    one, two = features_of(small_bundle, 7, 1), features_of(small_bundle, 4, 1)
+    assert np.abs(one - two).max() < 1e-5 * np.abs(one).max()
+
+
+def test_thrift_changes_no_bit(small_bundle: Bundle) -> None:
+    thrifty = features_of(small_bundle, 4, 1, prepacking=False, arena=False)
+    assert np.abs(thrifty - features_of(small_bundle, 4, 1)).max() < 1e-5
+
+
+def test_theta_is_restored_also_when_a_run_is_abandoned(small_bundle: Bundle) -> None:
+    backbone = Backbone(small_bundle, BackboneOptions(4, 1))
+    adapter, calls = moved(small_bundle), []
+    before = adapter.theta.tobytes()
+
+    def stop_at_third() -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        query_features(backbone, adapter, 0, queries("two-sided", 4), 7, load, stop_at_third)
+    assert adapter.theta.tobytes() == before
+
+
+def test_the_cpu_runs_a_node_and_a_foreign_provider_is_dropped() -> None:
+    assert ("CPUExecutionProvider", True, "ran a node") in probe_providers()
+    chosen = choose_providers([("NoSuchExecutionProvider", {"a": "b"})])
+    assert chosen == (("CPUExecutionProvider", {}),)
+
+
+def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path: Path) -> None:
+    """onnxruntime's own telemetry would be, without a word, when it is imported."""
+    code = (
+        "import sys; from pathlib import Path; from edge_zofc.storage.bundle import read_bundle\n"
+        "from edge_zofc.inference.backbone import Backbone, BackboneOptions\n"
+        "Backbone(read_bundle(Path(sys.argv[1])), BackboneOptions(1))"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,214 @@
+"""The bundle: its manifest literally, its refusals, and attacks on every file of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from small import write_small_bundle
+
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
+from edge_zofc.storage import bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
+
+LITERAL = {
+    "format_version": 1,
+    "written_by": {"edge-zofc": "0.1.0"},
+    "backbone": {"name": "n", "source": "package", "weights_sha256": "a" * 64, "depth": 1, "pooling": "token"},
+    "image": {
+        "size": 8, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "crop_fraction": 1.0,
+    },
+    "adapter": {
+        "blocks": [0],
+        "rank": 1,
+        "scale": 0.1,
+        "pieces": [{"name": "down", "shape": [1, 3], "offset": 0}, {"name": "up", "shape": [3, 1], "offset": 3}],
+    },
+    "feature_size": 3,
+    "precision": "fp32",
+    "fidelity": {"eps": 0.001, "directions": 64, "one_sided": 0.99, "two_sided": 1.0},
+    "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
+    "files": {name: {"bytes": 0, "sha256": "b" * 64} for name in bundle.FILES},
+}  # fmt: skip
+
+
+@pytest.fixture
+def copy(small_bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(small_bundle.folder, tmp_path / "copy"))
+
+
+def change(folder: Path, edit: dict[str, Any]) -> None:
+    """Replace top-level entries of the manifest."""
+    path = folder / bundle.MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
+
+
+def rehash(folder: Path, name: str) -> None:
+    """Make the manifest agree with a file that was changed, as somebody with bad intent would."""
+    path = folder / bundle.MANIFEST
+    data = json.loads(path.read_text())
+    data["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": bundle.sha256_of(folder / name)}
+    path.write_text(json.dumps(data))
+
+
+def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
+    bundle.write_manifest(tmp_path, bundle.Manifest.model_validate(LITERAL))
+    raw = (tmp_path / "bundle.json").read_bytes()
+    assert json.loads(raw) == LITERAL
+    assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
+
+
+def test_activation_bytes_add_up() -> None:
+    """1 + 5 * (2 + 4 * 3) = 71."""
+    assert bundle.ActivationBytes(fixed=1, per_image=2, per_image_and_adapter=3).predict(5, 4) == 71
+
+
+def test_a_whole_bundle_is_read_back(small_bundle: Bundle) -> None:
+    found = read_bundle(small_bundle.folder)
+    assert found == small_bundle
+    assert len(found.identity) == 64
+    assert found.initial_adapter().shape == (found.manifest.adapter.size,)
+    probe = found.probe()
+    assert probe.features.shape == (2, 2, found.manifest.feature_size)
+
+
+def test_no_bundle_names_the_way_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="edge-zofc export"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"surprise": 1},
+        {"feature_size": 0},
+        {"feature_size": "three"},
+        {"precision": "fp64"},
+        {"files": {}},
+        {"files": {"../escape": {"bytes": 0, "sha256": "b" * 64}}},
+        {"adapter": {"blocks": [0], "rank": 1, "scale": 0.1, "pieces": []}},
+        {"adapter": {"blocks": [0], "rank": 1, "scale": 0.1, "pieces": [{"name": "x", "shape": [2], "offset": 5}]}},
+        {"fidelity": {"eps": 0.001, "directions": 64, "one_sided": 7, "two_sided": 1.0}},
+        {"image": {**LITERAL["image"], "size": 10**9}},  # type: ignore[dict-item]
+        {"image": {**LITERAL["image"], "std": [0, 1, 1]}},  # type: ignore[dict-item]
+    ],
+)  # fmt: skip
+def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[str, Any]) -> None:
+    change(copy, edit)
+    with pytest.raises(DamagedFileError, match=r"bundle\.json is not a bundle's manifest"):
+        read_bundle(copy)
+
+
+def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
+    change(copy, {"format_version": 2})
+    with pytest.raises(InputError, match="update edge-zofc"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format_version": NaN}', b"[" * 100_000]
+)
+def test_json_that_is_none_is_refused(copy: Path, raw: bytes) -> None:
+    (copy / bundle.MANIFEST).write_bytes(raw)
+    with pytest.raises(DamagedFileError):
+        read_bundle(copy)
+
+
+def test_a_manifest_without_end_is_not_read(copy: Path) -> None:
+    with (copy / bundle.MANIFEST).open("r+b") as file:
+        file.truncate(bundle.MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(DamagedFileError, match="at most 1048576"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_opened(
+    copy: Path, name: str
+) -> None:
+    path = copy / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DamagedFileError, match="SHA-256"):
+        read_bundle(copy)
+    path.write_bytes(raw[:-1])
+    with pytest.raises(DamagedFileError, match="bytes, the manifest says"):
+        read_bundle(copy)
+    path.unlink()
+    with pytest.raises(DamagedFileError, match="is missing"):
+        read_bundle(copy)
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(DamagedFileError, match="not a plain file"):
+        read_bundle(copy)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DamagedFileError, match="not a plain file"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("value", [np.float32(1e-9), np.float32(4.0), np.float32("nan"), np.float32("inf")])
+def test_an_adapter_off_the_lattice_is_refused(copy: Path, small_bundle: Bundle, value: np.float32) -> None:
+    adapter = small_bundle.initial_adapter()
+    adapter[3] = value
+    save_file({"adapter": adapter}, copy / bundle.ADAPTER)
+    rehash(copy, bundle.ADAPTER)
+    with pytest.raises(DamagedFileError, match="multiples of 2"):
+        read_bundle(copy).initial_adapter()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"adapter": np.zeros(3, np.float32)},
+        {"adapter": np.zeros((324,), np.float64)},
+        {"other": np.zeros(324, np.float32)},
+        {"adapter": np.zeros(324, np.float32), "more": np.zeros(1, np.float32)},
+    ],
+)
+def test_an_adapter_of_another_shape_type_or_name_is_refused(
+    copy: Path, tensors: dict[str, np.ndarray]
+) -> None:
+    save_file(tensors, copy / bundle.ADAPTER)
+    rehash(copy, bundle.ADAPTER)
+    with pytest.raises(DamagedFileError):
+        read_bundle(copy).initial_adapter()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
+def test_safetensors_changed_anywhere_are_read_or_refused_in_one_sentence(
+    copy: Path, small_bundle: Bundle, place: float, byte: int, cut: bool
+) -> None:
+    raw = bytearray((small_bundle.folder / bundle.ADAPTER).read_bytes())
+    index = int(place * len(raw))
+    raw[index] = byte
+    (copy / bundle.ADAPTER).write_bytes(raw[:index] if cut else raw)
+    rehash(copy, bundle.ADAPTER)
+    try:
+        found = read_bundle(copy).initial_adapter()
+    except EdgeZofcError as error:
+        assert error.exit_code == 5
+    else:
+        assert np.isfinite(found).all()
+
+
+def test_a_graph_that_onnxruntime_cannot_open_is_code_5(copy: Path) -> None:
+    from edge_zofc.inference.backbone import Backbone, BackboneOptions
+
+    (copy / bundle.GRAPH).write_bytes(b"\x08\x08garbage")
+    rehash(copy, bundle.GRAPH)
+    with pytest.raises(DamagedFileError, match="cannot open"):
+        Backbone(read_bundle(copy), BackboneOptions(1))
+
+
+def test_the_small_bundle_is_the_same_each_time(small_bundle: Bundle, tmp_path: Path) -> None:
+    assert write_small_bundle(tmp_path / "again").identity == small_bundle.identity
