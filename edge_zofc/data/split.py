@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_zofc.data.stream import PARTS, SUFFIXES, LeftOut, is_picture, scan, subfolders
 from edge_zofc.errors import InputError, shown
+from edge_zofc.storage.writing import replace_folder
 
 CLASS_ORDER_FILE = "class_order.json"
 BARE_TEST_EVERY = 4
@@ -138,7 +139,7 @@ def _write_split(
                         _link(work / "stream" / inner, final / inner, paths)
             start += size
         (work / "stream" / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
-        (work / "stream").rename(out)
+        replace_folder(work / "stream", out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

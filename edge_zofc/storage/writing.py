@@ -1,11 +1,12 @@
 """The file layer: the only place that renames, truncates and fsyncs, so the one that a power cut tests.
 
-Two ways to write, no third:
+Three ways to write, no fourth:
 
     write_atomic   a whole file: temporary name in the same folder, fsync, rename, fsync of the folder.
                    A reader sees the old file or the new one, never a part.
     AppendFile     a file that grows: every ``append`` is on the disk when it returns, and a failed one is
                    cut off again, so at most the very last piece can be torn.
+    replace_folder a folder that was made beside its place: everything in it flushed, then renamed.
 
 plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_log`` and ``rotate``. Every system call that changes
 the disk goes through a ``Files``; tests pass one that records and replay each prefix of what it saw
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -124,6 +126,31 @@ def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -
         if not renamed:
             with contextlib.suppress(OSError):
                 files.unlink(temporary)
+
+
+def replace_folder(made: Path, target: Path, files: Files = DISK) -> None:
+    """Give the finished folder ``made`` the name ``target``, in place of an older folder of that name.
+
+    Everything in it is on the disk before the rename, and the name when this returns. Raises as ``explained``.
+    """
+    old = made.with_name(made.name + ".old")
+    with explained(target, "written"):
+        for path in (*made.rglob("*"), made):
+            if path.is_symlink():
+                continue
+            if path.is_dir():
+                files.fsync_folder(path)
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                files.fsync(handle)
+            finally:
+                files.close(handle)
+        if target.is_dir():
+            files.rename(target, old)
+        files.rename(made, target.absolute())
+        files.fsync_folder(target.absolute().parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def make_folder(path: Path, files: Files = DISK) -> None:

@@ -16,7 +16,7 @@ from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError, RunL
 from edge_zofc.storage import writing
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import open_plain
-from edge_zofc.storage.writing import AppendFile, Files
+from edge_zofc.storage.writing import AppendFile, Files, replace_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -332,3 +332,44 @@ def test_new_files_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_a_folder_takes_another_ones_place_with_everything_on_the_disk_before_its_name(
+    tmp_path: Path,
+) -> None:
+    class Recorder(Files):
+        def __init__(self) -> None:
+            self.calls: list[str] = []
+
+        def fsync(self, handle: int) -> None:
+            self.calls.append("fsync")
+            super().fsync(handle)
+
+        def fsync_folder(self, path: Path) -> None:
+            self.calls.append(f"folder {path.name}")
+            super().fsync_folder(path)
+
+        def rename(self, source: Path, target: Path) -> None:
+            self.calls.append(f"rename {source.name}")
+            super().rename(source, target)
+
+    made, target, files = tmp_path / ".made", tmp_path / "target", Recorder()
+    (made / "inner").mkdir(parents=True)
+    (made / "inner" / "file").write_text("new")
+    (made / "link").symlink_to("inner/file")
+    target.mkdir()
+    (target / "old").write_text("old")
+    replace_folder(made, target, files)
+    assert (target / "inner" / "file").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["target"]
+    assert not (target / "old").exists()
+    assert files.calls.count("fsync") == 1
+    assert files.calls[-3:] == ["rename target", "rename .made", f"folder {tmp_path.name}"]
+    assert {"folder inner", "folder .made"} <= set(files.calls[:-3])
+
+
+def test_a_folder_that_cannot_get_its_name_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with pytest.raises(InputError, match="nowhere/target could not be written"):
+        replace_folder(tmp_path / "made", tmp_path / "nowhere" / "target")
+    assert (tmp_path / "made").is_dir()

@@ -10,9 +10,9 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 FLOORS = (
     {"errors"},
-    {"algorithm", "data"},
+    {"algorithm"},
     {"storage"},
-    {"inference", "device"},
+    {"data", "inference", "device"},
     {"engine", "report", "export"},
     {"cli"},
     {"benchmarks"},
