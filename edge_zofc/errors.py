@@ -165,3 +165,9 @@ def printable(text: str, limit: int = 300) -> str:
     # The two joiners are part of ordinary words in Persian, Hindi and others.
     clean = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """A value for a message: quoted, escaped, and short whatever its length."""
+    is_huge = isinstance(value, int) and abs(value) >= 1 << 64  # Python refuses to print 5,000 digits
+    return "a huge number" if is_huge else printable(repr(value), 120)

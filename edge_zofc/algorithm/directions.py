@@ -1,15 +1,16 @@
-"""Random +-1 directions, regenerated from (seed, step, query) and never stored.
+"""Every seeded draw of the method: +-1 directions, the order of batches, random head rows. None is ever stored.
 
-Scheme ``philox4x64-10/1``: Philox4x64 with ten rounds (Salmon et al., SC 2011, doi 10.1145/2063384.2063405),
-key = (seed, SCHEME_KEY), counter = (0, query, step, 0) as little-endian words; entry i of a direction is bit
-i mod 64 of output word i div 64, lowest bit first: 1 is +1, 0 is -1.
+Directions, scheme ``philox4x64-10/1``: Philox4x64 with ten rounds (Salmon et al., SC 2011, doi
+10.1145/2063384.2063405), key = (seed, SCHEME_KEY), counter = (0, query, step, 0) as little-endian words; entry i of a
+direction is bit i mod 64 of output word i div 64, lowest bit first: 1 is +1, 0 is -1.
 
-What may surprise: numpy's ``Generator`` is not used, only the raw words of its bit generator. Distributions
-may change between numpy versions, the raw words of Philox are fixed by its definition; the known answers
-in ``tests/test_directions.py`` hold them.
+numpy's ``Generator`` is not used, only the raw words of its bit generator. Distributions may change between numpy
+versions; the raw words of Philox are fixed by its definition, and known answers in the tests hold them.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -54,3 +55,14 @@ def batches(count: int, batch_size: int, seed: int, task_index: int, epoch: int)
     # Two equal words are next to impossible; a stable sort has one answer even then.
     order = np.argsort(generator.random_raw(count), kind="stable")
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def uniform_rows(seed: int, first: int, end: int, size: int) -> np.ndarray:
+    """Head rows of the class ids first..end-1, float32 [end - first, size]: U(-1/sqrt D, 1/sqrt D), as the paper draws
+    them, each class's from (seed, class id).
+    """
+    rows = np.empty((end - first, size), np.float32)
+    for class_id in range(first, end):
+        words = np.random.Philox(key=[seed, 1 << 32 | class_id]).random_raw(size)
+        rows[class_id - first] = ((words >> np.uint64(11)) * 2.0**-53 * 2 - 1) / math.sqrt(size)
+    return rows

@@ -3,8 +3,8 @@
 ``a[i][j]`` is the accuracy on task j's test pictures after task i was learnt, predicted over every class
 seen so far, for j <= i. Definitions differ between papers, so each number names its own.
 
-What may surprise: a task without test pictures is ``None`` here, never 0 or NaN, and is left out of every
-mean; a number that no task supports (the forgetting of a single task) is ``None`` too.
+A task without test pictures is ``None`` here, never 0 or NaN, and is left out of every mean. A number that no task
+supports (the forgetting of a single task) is ``None`` too.
 """
 
 from __future__ import annotations
@@ -53,16 +53,9 @@ def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> 
     _check(correct, total)
     matrix = tuple(tuple(_ratio(right, total[j]) for j, right in enumerate(row)) for row in correct)
     stages = tuple(_stage(row, total) for row in correct)
-    lost: list[float] = []
-    moved: list[float] = []
-    for task in range(len(total) - 1):
-        last = matrix[-1][task]
-        if last is None:
-            continue
-        lost.append(max(value for row in matrix[task:] if (value := row[task]) is not None) - last)
-        first = matrix[task][task]
-        if first is not None:
-            moved.append(last - first)
+    lost = [value for value in task_forgetting(matrix) if value is not None]
+    pairs = ((matrix[-1][task], matrix[task][task]) for task in range(len(total) - 1))
+    moved = [last - first for last, first in pairs if last is not None and first is not None]
     return Summary(
         accuracy_matrix=matrix,
         stage_accuracy=stages,
@@ -71,6 +64,15 @@ def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> 
         forgetting=_mean(lost),
         backward_transfer=_mean(moved),
     )
+
+
+def task_forgetting(matrix: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Best accuracy over all stages minus the last one, for every task but the last; None where not measured."""
+    lost: list[float | None] = []
+    for task, last in enumerate(matrix[-1][:-1] if matrix else []):
+        seen = [value for row in matrix[task:] if (value := row[task]) is not None]
+        lost.append(None if last is None else max(seen) - last)
+    return lost
 
 
 def mean_per_class_accuracy(correct_by_class: Sequence[int], total_by_class: Sequence[int]) -> float | None:

@@ -1,19 +1,27 @@
-"""Every number that steers a run, and the two presets: ``paper`` to the letter, ``edge`` as measured best.
+"""Every number that steers a run, declared once: its limits, its help on the command line, and two presets.
 
-What may surprise: the options are frozen into the run folder by the first ``learn`` on it. A later call on the
-same run may leave them out or repeat them, but not change them, because replay and resume depend on them
-(``settle.py`` says which two may change between tasks).
+The first ``learn`` on a run folder freezes its options there. A later call may leave them out or repeat them. It may
+not change them, because replay and resume depend on them (``engine/setup.py`` says which two may change between tasks).
+
+Nothing heavy is imported here: ``--help`` reads the declarations. pydantic, which checks values, comes when a command
+runs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
-from edge_zofc.algorithm.adapter import Optimizer, lattice_eps
+from annotated_types import Interval
+
+from edge_zofc.algorithm.adapter import Optimizer
 from edge_zofc.algorithm.spsa import QueryForm
 from edge_zofc.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 HeadKind = Literal["cosine", "lda"]
 HeadInit = Literal["class-means", "random"]
@@ -21,76 +29,57 @@ Augment = Literal["crop", "none"]
 PresetName = Literal["edge", "paper"]
 
 
-_WORDS: dict[str, tuple[str, ...]] = {
-    "query_form": get_args(QueryForm),
-    "head": get_args(HeadKind),
-    "head_init": get_args(HeadInit),
-    "augment": get_args(Augment),
-    "optimizer": get_args(Optimizer),
-}
-_RATES: dict[str, float] = {"sign": 5e-5, "adam": 5e-4}
-"""Where ``adapter_lr`` starts when one of these optimizers is asked for. sign moves every entry by lr: 5e-5 moves
-42,265 of them by the 0.01 in L2 of a clipped SGD step. adam: the paper's ZO-Adam run of CODA-Prompt."""
-_LATER: dict[str, Any] = {"optimizer": "sgd"}
-"""Options that older runs do not name, with what they did."""
+@dataclass(frozen=True)
+class Help:
+    """What ``--help`` says of an option; an option without one is not on the command line."""
+
+    text: str
+    metavar: str | None = "N"
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a run.
+    """The options of a run, each with its limits. The defaults are the authors' release (``paper``).
 
-    ``epochs`` a task, of which the first ``head_epochs`` also train the head; ``clip_norm`` bounds the L2 norm
-    of the gradient estimate (0: no bound); ``head`` "cosine" trains by gradient on the local loss, "lda" is solved
-    in closed form and its loss is over every class seen; ``augment`` "crop" is the random resized crop with
-    flip, "none" the test transform; ``normalise`` False feeds pixels in [0, 1] as the authors' release does, True
-    applies the backbone's own mean and standard deviation; ``optimizer`` is the adapter's (``adapter.py``) and
-    ``momentum`` its and the head's.
+    ``clip_norm`` bounds the L2 norm of the gradient estimate (0: no bound). ``normalise`` False feeds pixels in [0, 1]
+    as the authors' release does, True applies the backbone's own mean and standard deviation. ``momentum`` is the
+    adapter's and the head's.
     """
 
     preset: PresetName
-    seed: int = 1993
-    epochs: int = 20
-    head_epochs: int = 10
-    batch_size: int = 48
-    queries: int = 4
-    query_form: QueryForm = "two-sided"
-    eps: float = 1e-3
-    adapter_lr: float = 0.01
-    head_lr: float = 0.01
-    momentum: float = 0.9
-    clip_norm: float = 1.0
-    head: HeadKind = "cosine"
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1), Help("of every random draw")] = 1993
+    epochs: Annotated[int, Interval(ge=0, le=10_000), Help("passes over each task's pictures")] = 20
+    head_epochs: Annotated[
+        int, Interval(ge=0, le=10_000), Help("the first N of them also train the head")
+    ] = 10
+    batch_size: Annotated[int, Interval(ge=1, le=65_536), Help("pictures a step")] = 48
+    queries: Annotated[int, Interval(ge=1, le=1024), Help("random directions a step", "Q")] = 4
+    query_form: Annotated[
+        QueryForm, Help("one-sided: Q + 1 forward passes a picture; two-sided: 2 Q", None)
+    ] = "two-sided"
+    eps: Annotated[float, Interval(gt=0, le=0.25), Help("radius of a perturbation", "X")] = 1e-3
+    adapter_lr: Annotated[
+        float,
+        Interval(ge=0, le=100),
+        Help("learning rate of the adapter (default: the preset's; sign 5e-5, adam 5e-4)", "X"),
+    ] = 0.01
+    head_lr: Annotated[float, Interval(ge=0, le=100), Help("of the cosine head", "X")] = 0.01
+    momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.9
+    clip_norm: Annotated[float, Interval(ge=0, le=1e6)] = 1.0
+    head: Annotated[
+        HeadKind, Help("trained by gradient on the task's classes, or solved in closed form", None)
+    ] = "cosine"
     head_init: HeadInit = "random"
-    augment: Augment = "crop"
+    augment: Annotated[Augment, Help("random resized crops and flips while training, or none", None)] = "crop"
     normalise: bool = False
-    optimizer: Optimizer = "sgd"
-
-    def check(self) -> Options:
-        """Return self, or raise InputError that names the first option outside its limits."""
-        for name, least, most in (("epochs", 0, 10_000), ("batch_size", 1, 65_536), ("queries", 1, 1024)):
-            _require_whole(name, getattr(self, name), least, most)
-        _require_whole("head_epochs", self.head_epochs, 0, self.epochs)
-        _require_whole("seed", self.seed, 0, 2**63 - 1)
-        for name in ("adapter_lr", "head_lr"):
-            _require(name, getattr(self, name), 0, 100)
-        _require("momentum", self.momentum, 0, 0.9999)
-        _require("clip_norm", self.clip_norm, 0, 1e6)
-        _require("eps", self.eps, 0, 0.25)
-        lattice_eps(self.eps)
-        for name, allowed in _WORDS.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name.replace('_', '-')} is {getattr(self, name)!r}, it must be {' or '.join(allowed)}."
-                )
-        if not isinstance(self.normalise, bool):
-            raise InputError(f"normalise is {self.normalise!r}, it must be true or false.")
-        return self
+    optimizer: Annotated[
+        Optimizer, Help("what a step makes of the gradient estimate (default: sgd)", None)
+    ] = "sgd"
 
 
-# Values of the authors' release (arXiv 2510.21019), CIFAR-100 configuration.
 PAPER = Options(preset="paper")
-# Measured on grocery, clothing and digits with the package's ViT (benchmarks/LOG.md): the closed-form head is what
-# wins over class means; no adapter, of either order, added to it there, so that one cheap epoch is kept.
+# Measured on grocery, clothing and digits with the package's ViT (benchmarks/results/LOG.md): the closed-form head is
+# what wins over class means. No adapter, of either order, added to it there, so that one cheap epoch is kept.
 EDGE = Options(
     preset="edge",
     epochs=1,
@@ -102,6 +91,42 @@ EDGE = Options(
     normalise=True,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
+_RATES: dict[str, float] = {"sign": 5e-5, "adam": 5e-4}
+"""Where ``adapter_lr`` starts when one of these optimizers is asked for. sign moves every entry by lr: 5e-5 moves
+42,265 of them by the 0.01 in L2 of a clipped SGD step. adam: the paper's ZO-Adam run of CODA-Prompt."""
+_LATER: dict[str, Any] = {"optimizer": "sgd"}
+"""Options that older runs do not name, with what they did."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One option as it is declared: its type, the words or limits that it allows, and its help."""
+
+    kind: type
+    choices: tuple[str, ...]
+    limits: Interval | None
+    help: Help | None
+
+    def __str__(self) -> str:
+        if self.kind is bool:
+            return "be true or false"
+        if self.limits is None:
+            return f"be {' or '.join(self.choices)}"
+        least = self.limits.gt if self.limits.ge is None else self.limits.ge
+        return f"lie between {least} and {self.limits.le}"
+
+
+@cache
+def declared() -> dict[str, Declared]:
+    """Every option by name, in order of declaration."""
+    found = {}
+    for name, hint in _hints().items():
+        inner, *extras = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+        choices = get_args(inner)
+        limits = next((extra for extra in extras if isinstance(extra, Interval)), None)
+        text = next((extra for extra in extras if isinstance(extra, Help)), None)
+        found[name] = Declared(str if choices else inner, choices, limits, text)
+    return found
 
 
 def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
@@ -117,16 +142,23 @@ def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
         changes = {**changes, "head_epochs": math.ceil(share * int(changes["epochs"]))}
     if changes.get("optimizer") in _RATES and "adapter_lr" not in changes:
         changes = {**changes, "adapter_lr": _RATES[changes["optimizer"]]}
-    return replace(base, **changes).check()
+    return changed(base, changes)
 
 
-def options_from_json(data: dict[str, Any]) -> Options:
+def changed(options: Options, changes: dict[str, Any]) -> Options:
+    """These options with others in place of some. Raises InputError for a value outside its limits."""
+    return _checked({**asdict(options), **changes})
+
+
+def options_from_json(data: Any) -> Options:
     """Options from the dictionary that ``dataclasses.asdict`` gave. Raises InputError for anything else."""
+    if isinstance(data, Options):
+        return data
     known = {field.name for field in fields(Options)}
-    data = {**_LATER, **data}
+    data = {**_LATER, **data} if isinstance(data, dict) else {}
     if set(data) != known or data["preset"] not in list(get_args(PresetName)):
         raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
-    return Options(**data).check()
+    return _checked(data)
 
 
 def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:
@@ -136,12 +168,34 @@ def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]
     return {name: f"{current[name]} -> {value}" for name, value in wanted.items() if current[name] != value}
 
 
-def _require_whole(name: str, value: int, least: int, most: int) -> None:
-    _require(name, value, least, most)
-    if not isinstance(value, int):
-        raise InputError(f"{name.replace('_', '-')} is {value}, it must be a whole number.")
+def _checked(values: dict[str, Any]) -> Options:
+    from pydantic import ValidationError
+
+    try:
+        options = Options(**_model().model_validate(values).model_dump())
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        found = declared()[name]
+        whole = "be a whole number, " if found.kind is int and isinstance(values[name], float) else ""
+        raise _outside(name, values[name], f"{whole}{found}") from error
+    if options.head_epochs > options.epochs:
+        raise _outside("head_epochs", options.head_epochs, f"lie between 0 and {options.epochs}, the epochs")
+    return options
 
 
-def _require(name: str, value: float, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise InputError(f"{name.replace('_', '-')} is {value}, it must lie between {least} and {most}.")
+@cache
+def _model() -> type[BaseModel]:
+    """The declarations as a pydantic model: strict, as True is no number of queries."""
+    from pydantic import ConfigDict, create_model
+
+    hints: dict[str, Any] = {name: (hint, ...) for name, hint in _hints().items()}
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return create_model("CheckedOptions", __config__=config, **hints)
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Options, include_extras=True)
+
+
+def _outside(name: str, value: object, limits: str) -> InputError:
+    return InputError(f"{name.replace('_', '-')} is {value!r}, it must {limits}.")

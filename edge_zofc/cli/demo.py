@@ -1,15 +1,13 @@
 """The whole road on what ships in packages: export the own ViT, learn handwritten digits, write the report.
 
-What may surprise: every step is the command that is printed, run as a process of its own, so that the memory
-that the report shows is that of ``learn`` alone. bundle/, stream/ and run/ stay where the README's next lines expect
-them.
+Every step is the command that is printed, run as a process of its own, so that the memory that the report shows is that
+of ``learn`` alone.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import logging
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from typing import Any
 
 from edge_zofc.errors import InputError
 from edge_zofc.report.summary import write_report
-from edge_zofc.storage.run_folder import RESULT
+from edge_zofc.storage.result import RunResult, read_result
 
 log = logging.getLogger("edge_zofc")
 
@@ -33,6 +31,7 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     """
     _check_packages()
     started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
     bundle, stream, run = folder / "bundle", folder / "stream", folder / "run"
     if run.exists():
         raise InputError(f"{run} is there already; remove it or give --folder another place.")
@@ -46,17 +45,21 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
         _command("split", pictures, stream, "--classes-per-task", 2, "--seed", seed)
     _command("learn", "--bundle", bundle, "--stream", stream, "--run", run, "--seed", seed)
     page = write_report(run)
-    result: dict[str, Any] = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    result = read_result(run)
     log.info("%s\nreport: %s; %.0f s in all", verdict(result), page, time.monotonic() - started)
-    return {**result, "report": str(page)}
+    return {**result.model_dump(mode="json"), "report": str(page)}
 
 
-def verdict(result: dict[str, Any]) -> str:
-    """One sentence on the learner against the class-mean floor, plain in both cases."""
-    mine, floor = result["average_accuracy"], result["class_mean_floor"]["average_accuracy"]
-    if result["beats_class_mean_floor"]:
-        return f"Average accuracy {mine:.3f} beats the training-free class means' {floor:.3f}."
-    return f"Average accuracy {mine:.3f} does NOT beat the training-free class means' {floor:.3f}."
+def verdict(result: RunResult) -> str:
+    """One sentence on the learner against the class-mean baseline, plain in both cases."""
+    mine, baseline = (
+        result.average_accuracy,
+        result.class_mean_floor and result.class_mean_floor.average_accuracy,
+    )
+    if mine is None or baseline is None:
+        return "There is no accuracy to compare with the class means'."
+    beats = "beats" if result.beats_class_mean_floor else "does NOT beat"
+    return f"Average accuracy {mine:.3f} {beats} the training-free class means' {baseline:.3f}."
 
 
 def _command(*words: object) -> None:

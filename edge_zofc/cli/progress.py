@@ -8,47 +8,43 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from edge_zofc.data.stream import list_samples
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.trainer import Trainer
 
 log = logging.getLogger("edge_zofc")
 
 
-class StepProgress:
+class ProgressBar:
     """Give ``step`` to the loop; one bar a task."""
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
         self._task = -1
 
-    def step(self, session: Session, loss: float) -> None:
+    def step(self, trainer: Trainer, loss: float) -> None:
         """One step was done; ``loss`` is the batch's under theta."""
-        number = len(session.state.progress.tasks) - 1
+        number = len(trainer.state.progress.tasks) - 1
         if number != self._task:
-            self._begin(session, number)
+            self._begin(trainer, number)
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._bar.update()
 
-    def _begin(self, session: Session, number: int) -> None:
+    def _begin(self, trainer: Trainer, number: int) -> None:
         self._close()
-        self._task = number
-        name = session.state.current_task.name
+        self._task, task = number, trainer.state.current_task
         if not sys.stderr.isatty():
-            log.info("learning task %s", name)
+            log.info("learning task %s", task.name)
             return
-        by_name = {task.name: task for task in session.stream.tasks}
-        pictures = len(list_samples(session.stream, by_name[name], "train"))
-        steps = -(-pictures // session.options.batch_size) * session.options.epochs
-        done = session.state.current_task.steps - 1
-        self._bar = tqdm(total=steps, initial=done, desc=name, unit="step", file=sys.stderr, leave=True)
+        pictures = task.train_images + task.skipped_images
+        steps = -(-pictures // trainer.options.batch_size) * trainer.options.epochs
+        self._bar = tqdm(total=steps, initial=task.steps - 1, desc=task.name, unit="step", file=sys.stderr)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
 
-    def __enter__(self) -> StepProgress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(

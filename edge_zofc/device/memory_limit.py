@@ -1,10 +1,10 @@
-"""The cap: limits this very process to what its memory plan allows.
+"""The memory limit: holds this very process to what its memory plan allows.
 
 Of a GPU the session's arena is limited by its profile's ``gpu_mem_limit``; torch's head runs on the CPU and takes none.
 
-What may surprise: RLIMIT_DATA sees neither file-backed memory nor what is really touched: it counts private
-*writable mappings*, thread stacks and onnxruntime's mapping of the weights included. Those reservations are added to
-the limit, so the cap is looser than the budget by what ``MemoryPlan.reserved_bytes`` says.
+RLIMIT_DATA sees neither file-backed memory nor what is really touched. It counts private *writable mappings*, thread
+stacks and onnxruntime's mapping of the weights included. Those reservations are added to the limit, so it is looser
+than the budget by what ``MemoryPlan.reserved_bytes`` says.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
 
     Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory
     may still grow to within the budget, plus the plan's reservations; a hard limit already set is kept.
-    With ``plan.arena`` off it also makes malloc return freed blocks at once (glibc). A failed allocation is then a
+    With the arena off it also makes malloc return freed blocks at once (glibc). A failed allocation is then a
     MemoryError. Returns None, with the reason logged, where it cannot: not Linux, or ``accelerator`` True
     (a CUDA process reserves more address space than any such limit).
     """
-    if not plan.arena:
+    if not plan.placement.arena:
         give_freed_memory_back()
     # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: now, then.
     # Its kernels for small matrices (up to a million multiplications with AVX-512) take none, so a large one.

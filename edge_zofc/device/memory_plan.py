@@ -1,11 +1,11 @@
 """The memory plan: what a ``learn`` process will need at its peak, and what to choose for a budget.
 
-``plan`` adds up items (anonymous and file-backed apart) for each configuration, from the fastest to the
-thriftiest, and takes the first whose peak fits the budget.
+``plan`` adds up items (anonymous and file-backed apart) for each placement, from the fastest to the thriftiest, and
+takes the first whose peak fits the budget.
 
-What may surprise: ``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set
-does; what is only reserved (thread stacks, the arena's blocks, onnxruntime's writable mapping of the weights) is
-``reserved_bytes``, which ``cap.py`` needs.
+``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set does. What is only reserved
+(thread stacks, the arena's blocks, onnxruntime's writable mapping of the weights) is ``reserved_bytes``, which
+``memory_limit.py`` needs.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
 
 from edge_zofc.algorithm.adapter import Optimizer
-from edge_zofc.algorithm.heads import MATRICES
+from edge_zofc.algorithm.heads import MATRICES, HeadBackend
+from edge_zofc.algorithm.options import Options
+from edge_zofc.algorithm.spsa import QueryForm
 from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.storage.bundle import WEIGHTS, Manifest, Precision
+from edge_zofc.storage.settings import Placement
 
 MIB = 1 << 20
-HeadBackend = Literal["torch", "numpy"]
-QueryForm = Literal["one-sided", "two-sided"]
-
 MAX_MICRO_BATCH = 16
 """Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
 PICTURE_BYTES, PICTURE_BYTES_A_PIXEL = 2 * MIB, 120
@@ -73,18 +72,14 @@ class PlanItem:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What was chosen for a budget, the items that add up to its peak, and why.
+    """The placement that was chosen for a budget, the items that add up to its peak, and why.
 
     ``peak_bytes`` is what the resident set should reach. ``reserved_bytes`` is what the process maps beyond
     what it touches, by which RLIMIT_DATA has to be larger.
     """
 
     items: tuple[PlanItem, ...]
-    micro_batch: int
-    parallel_queries: int
-    prepacking: bool
-    arena: bool
-    head_backend: HeadBackend
+    placement: Placement
     peak_bytes: int
     budget_bytes: int
     reserved_bytes: int
@@ -102,34 +97,52 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a run asks for, whatever is chosen."""
+class Fixed:
+    """What of a placement is not the plan's to choose; None leaves the choice to it."""
 
-    manifest: Manifest
-    base: BaseCost
-    batch_size: int
-    evaluations: int
-    classes: int
-    threads: int
-    picture_bytes: int
-    optimizer: Optimizer
-    closed_form: bool
+    micro_batch: int | None = None
+    parallel_queries: int | None = None
+    head_backend: HeadBackend | None = None
+    prepacking: bool | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The options of the command line that are fixed."""
+        asked = (
+            ("micro-batch", self.micro_batch),
+            ("parallel-queries", self.parallel_queries),
+            ("head", self.head_backend),
+        )
+        return [name for name, value in asked if value is not None]
 
 
 @dataclass(frozen=True)
-class _Choice:
-    micro_batch: int
-    parallel_queries: int
-    prepacking: bool
-    arena: bool
-    head_backend: HeadBackend
+class Work:
+    """What a run asks of a machine, whatever is chosen.
 
-    def __str__(self) -> str:
-        return (
-            f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run, "
-            f"prepacking {'on' if self.prepacking else 'off'}, arena {'on' if self.arena else 'off'}, "
-            f"{self.head_backend} head"
-        )
+    ``classes`` C at the end of the stream; ``base`` from ``measure_base``.
+    """
+
+    manifest: Manifest
+    options: Options
+    base: BaseCost
+    classes: int
+    threads: int
+
+    @property
+    def evaluations(self) -> int:
+        """Adapters that a step evaluates."""
+        return evaluations_per_step(self.options.query_form, self.options.queries)
+
+    @property
+    def may_use_torch(self) -> bool:
+        """A head that is solved needs no torch, which is then never imported."""
+        return self.base.torch is not None and self.options.head == "cosine"
+
+    @property
+    def picture_bytes(self) -> int:
+        """What decoding an ordinary camera picture takes."""
+        return PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * self.manifest.image.size**2
 
 
 def evaluations_per_step(query_form: QueryForm, queries: int) -> int:
@@ -137,91 +150,57 @@ def evaluations_per_step(query_form: QueryForm, queries: int) -> int:
     return queries + 1 if query_form == "one-sided" else 2 * queries + 1
 
 
-def plan(
-    manifest: Manifest,
-    *,
-    budget_bytes: int,
-    batch_size: int,
-    queries: int,
-    query_form: QueryForm,
-    classes: int,
-    threads: int,
-    base: BaseCost,
-    micro_batch: int | None = None,
-    parallel_queries: int | None = None,
-    head_backend: HeadBackend | None = None,
-    prepacking: bool | None = None,
-    picture_bytes: int | None = None,
-    optimizer: Optimizer = "sgd",
-    closed_form: bool = False,
-) -> MemoryPlan:
-    """Choose micro-batch b, adapters a run K, prepacking, arena and head for ``budget_bytes``.
+def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
+    """Choose a placement for ``budget_bytes``. Torch is taken wherever it fits at all, then speed before thrift.
 
-    ``classes`` C at the end of the stream; ``base`` from ``measure_base``; ``micro_batch``,
-    ``parallel_queries``, ``head_backend`` and ``prepacking`` are kept where given; ``picture_bytes`` for
-    decoding the largest picture; ``closed_form`` for a head that is solved, with its covariance. Torch is taken
-    wherever it fits at all, then speed before thrift. Raises DoesNotFitError with the shortfall and the nearest
-    configuration that fits, InputError for a number below 1.
+    Raises DoesNotFitError with the shortfall and the nearest placement that fits, InputError for a number below 1.
     """
     asked = {
-        "batch-size": batch_size, "queries": queries, "threads": threads, "the memory budget": budget_bytes,
-        "micro-batch": 1 if micro_batch is None else micro_batch,
-        "parallel-queries": 1 if parallel_queries is None else parallel_queries,
+        "batch-size": work.options.batch_size, "threads": work.threads, "the memory budget": budget_bytes,
+        "micro-batch": 1 if fixed.micro_batch is None else fixed.micro_batch,
+        "parallel-queries": 1 if fixed.parallel_queries is None else fixed.parallel_queries,
     }  # fmt: skip
     for name, value in asked.items():
         if value < 1:
             raise InputError(f"{name} is {value}, it must be at least 1.")
-    if head_backend == "torch" and base.torch is None:
-        raise InputError("The torch head was asked for, but torch is not installed: pip install torch.")
-    evaluations = evaluations_per_step(query_form, queries)
-    if picture_bytes is None:
-        picture_bytes = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * manifest.image.size**2
-    work = _Work(
-        manifest,
-        base,
-        batch_size,
-        evaluations,
-        max(classes, 1),
-        threads,
-        picture_bytes,
-        optimizer,
-        closed_form,
-    )
-    choices = list(_choices(work, micro_batch, parallel_queries, head_backend, prepacking))
+    if fixed.head_backend == "torch" and work.base.torch is None:
+        raise InputError(
+            "The torch head was asked for, but torch is not installed; install it with pip install 'edge-zofc[torch]'."
+        )
+    choices = list(_choices(work, fixed))
     for choice in choices:
         found = _planned(work, choice, budget_bytes)
         if found.peak_bytes <= budget_bytes:
-            return replace(found, reason=_reason(work, choice, head_backend is not None))
-    forced = [micro_batch and "micro-batch", parallel_queries and "parallel-queries", head_backend and "head"]
-    raise DoesNotFitError(_does_not_fit(work, budget_bytes, [name for name in forced if name], choices))
+            return replace(found, reason=_reason(work, choice, fixed))
+    raise DoesNotFitError(_does_not_fit(work, budget_bytes, fixed, choices))
 
 
-def _choices(
-    work: _Work,
-    micro_batch: int | None = None,
-    parallel: int | None = None,
-    head: HeadBackend | None = None,
-    prepacked: bool | None = None,
-) -> Iterator[_Choice]:
-    """Every configuration, the most wanted first, the thriftiest last."""
-    most = min(work.batch_size, MAX_MICRO_BATCH)
-    sizes = [size for size in (16, 8, 4, 2, 1) if size <= most]
-    if most not in sizes:
-        sizes.insert(0, most)
-    batches = sizes if micro_batch is None else [min(micro_batch, work.batch_size)]
-    every = sorted({work.evaluations, ceil(work.evaluations / 2), 1}, reverse=True)
-    adapters = every if parallel is None else [min(parallel, work.evaluations)]
-    heads: list[HeadBackend] = ["numpy"] if work.base.torch is None else ["torch", "numpy"]
+def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
+    """Every placement, the most wanted first, the thriftiest last."""
+    batch, evaluations = work.options.batch_size, work.evaluations
+    most = min(batch, MAX_MICRO_BATCH)
+    sizes = [most, *(size for size in (16, 8, 4, 2, 1) if size < most)]
+    batches = sizes if fixed.micro_batch is None else [min(fixed.micro_batch, batch)]
+    every = sorted({evaluations, ceil(evaluations / 2), 1}, reverse=True)
+    adapters = every if fixed.parallel_queries is None else [min(fixed.parallel_queries, evaluations)]
+    heads: list[HeadBackend] = ["torch", "numpy"] if work.may_use_torch else ["numpy"]
     packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
-    for backend in heads if head is None else [head]:
-        for prepacking in packs if prepacked is None else [prepacked]:
+    for backend in heads if fixed.head_backend is None else [fixed.head_backend]:
+        for prepacking in packs if fixed.prepacking is None else [fixed.prepacking]:
             for arena in (True, False):
                 for count in adapters:
                     for size in batches:
-                        yield _Choice(size, count, prepacking, arena, backend)
+                        yield Placement(
+                            micro_batch=size,
+                            parallel_queries=count,
+                            threads=work.threads,
+                            prepacking=prepacking,
+                            arena=arena,
+                            head_backend=backend,
+                        )
 
 
-def _planned(work: _Work, choice: _Choice, budget_bytes: int) -> MemoryPlan:
+def _planned(work: Work, choice: Placement, budget_bytes: int) -> MemoryPlan:
     items = tuple(_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
     reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
@@ -230,55 +209,53 @@ def _planned(work: _Work, choice: _Choice, budget_bytes: int) -> MemoryPlan:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
     reserved += (2 * work.threads + 1) * stack_bytes()
-    return MemoryPlan(
-        items=items,
-        micro_batch=choice.micro_batch,
-        parallel_queries=choice.parallel_queries,
-        prepacking=choice.prepacking,
-        arena=choice.arena,
-        head_backend=choice.head_backend,
-        peak_bytes=peak,
-        budget_bytes=budget_bytes,
-        reserved_bytes=reserved,
-        reason="",
-    )
+    return MemoryPlan(items, choice, peak, budget_bytes, reserved, reason="")
 
 
-def _items(work: _Work, choice: _Choice) -> Iterator[PlanItem]:
-    manifest, base = work.manifest, work.base
-    how = "measured in a child process" if base.measured else "estimate, not measured here"
-    yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
-    if choice.head_backend == "torch" and base.torch is not None:
-        yield PlanItem(
-            "torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}"
-        )
-    yield _weights(manifest, choice.prepacking)
-    yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
-    b, k = choice.micro_batch, choice.parallel_queries
-    note = f"{b} picture(s) x {k} adapter(s), from the export's measurement, arena {'on' if choice.arena else 'off'}"
-    yield PlanItem("activations", _activations(manifest, choice), 0, note)
-    size, width = manifest.adapter.size, manifest.feature_size
-    # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[work.optimizer]
-    yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
-    # float32 once, and of one adapter the losses' float64 with two temporaries.
-    evaluations = work.evaluations + (2 if work.optimizer == "conserve" else 0)
-    features = work.batch_size * width * (4 * evaluations + 3 * 8)
-    yield PlanItem("features of a batch", features, 0, f"{evaluations} x {work.batch_size} x {width}")
-    # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
-    yield PlanItem("head", work.classes * width * (5 * 4 + 4 * 8), 0, f"{work.classes} classes x {width}")
-    if work.closed_form:
-        note = f"{MATRICES} matrices of {width} x {width}"
-        yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
-    pixels = 4 * 3 * manifest.image.size**2
-    yield PlanItem(
-        "picture buffer", pixels * (b + 2), 0, f"{b} x 3 x {manifest.image.size} x {manifest.image.size}"
-    )
+def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
+    yield from _process_items(work, choice)
+    yield from _learning_items(work, choice)
+    side, b = work.manifest.image.size, choice.micro_batch
+    yield PlanItem("picture buffer", 4 * 3 * side**2 * (b + 2), 0, f"{b} x 3 x {side} x {side}")
     yield PlanItem("picture decoding", work.picture_bytes, 0, "the largest picture, one at a time")
     yield PlanItem("loop", LOOP_BYTES, 0, "logs, journal, Python objects; allowance")
 
 
-def _activations(manifest: Manifest, choice: _Choice) -> int:
+def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
+    """Interpreter, libraries, weights and the session."""
+    base = work.base
+    how = "measured in a child process" if base.measured else "estimate, not measured here"
+    yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
+    if choice.head_backend == "torch" and base.torch is not None:
+        note = f"import and first step; {how}"
+        yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, note)
+    yield _weights(work.manifest, choice.prepacking)
+    yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
+    shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
+    note = f"{shape}, from the export's measurement, arena {'on' if choice.arena else 'off'}"
+    yield PlanItem("activations", _activations(work.manifest, choice), 0, note)
+
+
+def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
+    """Adapter, features and head."""
+    options, k = work.options, choice.parallel_queries
+    size, width = work.manifest.adapter.size, work.manifest.feature_size
+    # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
+    copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[options.optimizer]
+    yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
+    # float32 once, and of one adapter the losses' float64 with two temporaries.
+    evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)
+    features = options.batch_size * width * (4 * evaluations + 3 * 8)
+    yield PlanItem("features of a batch", features, 0, f"{evaluations} x {options.batch_size} x {width}")
+    # Rows, velocity, gradient, a copy each way (float32); class sums and the losses' rows (float64).
+    classes = max(work.classes, 1)
+    yield PlanItem("head", classes * width * (5 * 4 + 4 * 8), 0, f"{classes} classes x {width}")
+    if options.head == "lda":
+        note = f"{MATRICES} matrices of {width} x {width}"
+        yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
+
+
+def _activations(manifest: Manifest, choice: Placement) -> int:
     measured, b, k = manifest.activation_bytes, choice.micro_batch, choice.parallel_queries
     together = measured.predict(b, k)
     if not choice.arena:
@@ -295,7 +272,7 @@ def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:
     return PlanItem("weights", int(size * anonymous), int(size * mapped), note)
 
 
-def _reason(work: _Work, choice: _Choice, head_forced: bool) -> str:
+def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     parts = [
         "all queries of a step share one run"
         if choice.parallel_queries == work.evaluations
@@ -308,7 +285,7 @@ def _reason(work: _Work, choice: _Choice, head_forced: bool) -> str:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
     else:
         parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
-    if choice.head_backend == "numpy" and not head_forced:
+    if choice.head_backend == "numpy" and fixed.head_backend is None and work.options.head == "cosine":
         missing = work.base.torch is None
         parts.append(
             f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}"
@@ -316,19 +293,19 @@ def _reason(work: _Work, choice: _Choice, head_forced: bool) -> str:
     return "; ".join(parts)
 
 
-def _does_not_fit(work: _Work, budget: int, forced: list[str], allowed: list[_Choice]) -> str:
-    """The sentence for the thriftiest configuration that was allowed, and the nearest one that fits."""
+def _does_not_fit(work: Work, budget: int, fixed: Fixed, allowed: list[Placement]) -> str:
+    """The sentence for the thriftiest placement that was allowed, and the nearest one that fits."""
     plans = [(_planned(work, choice, budget).peak_bytes, choice) for choice in allowed]
     needed, thriftiest = min(plans, key=lambda entry: entry[0])
     text = (
         f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest}, which is "
         f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
     )
-    free = [(_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work)]
-    for peak, choice in free if forced else ():
+    free = [(_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work, Fixed())]
+    for peak, choice in free if fixed.names else ():
         if peak <= budget:
             fits = f"{choice} fits with {format_bytes(peak)}"
-            return f"{text}leave the choice of {' and '.join(forced)} to the plan: {fits}."
+            return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {fits}."
     least = min(peak for peak, _ in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
     if work.manifest.precision == "fp32":

@@ -2,13 +2,14 @@
 
 Measured in child processes that import and print, once per set of versions (kept in the user's cache folder).
 
-What may surprise: measuring torch needs the memory that torch needs. Where the machine or its cgroup has not
-1.5 times that to spare, nothing is measured and a stated estimate is used instead: a child that runs into the
-cgroup's limit could take this process with it.
+Measuring torch needs the memory that torch needs. Where the machine or its cgroup has not 1.5 times that to spare,
+nothing is measured and a stated estimate is used instead: a child that runs into the cgroup's limit could take this
+process with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,11 +18,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from edge_zofc.device.system import board, usage
+from edge_zofc.errors import EdgeZofcError
+from edge_zofc.storage.reading import load_model, read_bounded
+from edge_zofc.storage.writing import make_folder, write_atomic
 
 log = logging.getLogger("edge_zofc")
 
@@ -68,35 +74,32 @@ print(json.dumps([found["RssAnon:"], found["RssFile:"] + found.get("RssShmem:", 
 """
 
 
-@dataclass(frozen=True)
-class Cost:
+Bytes = Annotated[int, Field(ge=0, lt=1 << 50)]
+
+
+class Cost(NamedTuple):
     """Bytes that importing something adds: anonymous, file-backed, and to VmData (reservations included)."""
 
-    anonymous_bytes: int
-    file_bytes: int
-    data_bytes: int
+    anonymous_bytes: Bytes
+    file_bytes: Bytes
+    data_bytes: Bytes
 
-    def plus(self, other: Cost) -> Cost:
-        """The sum of both."""
-        return Cost(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
-
-    def minus(self, other: Cost) -> Cost:
-        """The difference, at least 0 in each."""
-        return Cost(*(max(a - b, 0) for a, b in zip(self._all(), other._all(), strict=True)))
-
-    def _all(self) -> tuple[int, int, int]:
-        return self.anonymous_bytes, self.file_bytes, self.data_bytes
+    @property
+    def resident_bytes(self) -> int:
+        """What the resident set grows by."""
+        return self.anonymous_bytes + self.file_bytes
 
 
-@dataclass(frozen=True)
-class BaseCost:
+class BaseCost(BaseModel):
     """``process``: interpreter and libraries without torch; ``torch``: what it adds, None if not installed.
     ``measured`` is False where an estimate stands in.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     process: Cost
     torch: Cost | None
-    measured: bool
+    measured: bool = True
 
 
 # x86-64, Python 3.11, numpy 2.4, onnxruntime 1.32, torch 2.14: measured by the code below, where a CUDA build
@@ -106,27 +109,31 @@ TORCH_CUDA_ESTIMATE = Cost(275 * MIB, 235 * MIB, 690 * MIB)
 TORCH_CPU_ESTIMATE = Cost(130 * MIB, 110 * MIB, 400 * MIB)
 
 
-def measure_base(modules: Sequence[str] = LIBRARIES, cache_folder: Path | None = None) -> BaseCost:
-    """Cost of a process that imports ``modules``, and of torch on top, on this machine.
+def measure_base(
+    modules: Sequence[str] = LIBRARIES, cache_folder: Path | None = None, with_torch: bool = True
+) -> BaseCost:
+    """Cost of a process that imports ``modules``, and of torch on top if it is wanted, on this machine.
 
     ``cache_folder`` defaults to the user's; what is kept there is used as long as the versions are the same.
     Never raises for a machine that cannot be measured: the estimates above are returned, marked so.
     """
-    estimate = BaseCost(PROCESS_ESTIMATE, torch_estimate(), measured=False)
-    file = (cache_folder or _user_cache()) / f"base-cost-{_key(modules)}.json"
-    kept = _read(file)
-    if kept is not None:
-        return kept
+    estimate = BaseCost(
+        process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False
+    )
+    file = (cache_folder or _user_cache()) / f"base-cost-{_key(modules, with_torch)}.json"
+    with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
+        return load_model(BaseCost, read_bounded(file, 4096), "")
     if not _room_for(estimate):
         return estimate
-    process = _in_child(modules, "")
-    torch = None
+    process, torch = _in_child(modules, ""), None
     if process is not None and estimate.torch is not None:
-        torch = _least(_in_child(modules, _HEAD_STEP), _in_child(modules, _HEAD_STEP))
+        torch = _torch_in_child(modules, process)
     if process is None or (torch is None) != (estimate.torch is None):
         return estimate
-    found = BaseCost(process, None if torch is None else torch.minus(process), measured=True)
-    _write(file, found)
+    found = BaseCost(process=process, torch=torch)
+    with contextlib.suppress(EdgeZofcError):  # a read-only home only means that the next run measures again
+        make_folder(file.parent)
+        write_atomic(file, found.model_dump_json(exclude={"measured"}).encode())
     return found
 
 
@@ -144,8 +151,18 @@ def _room_for(cost: BaseCost) -> bool:
     free = here.mem_available_bytes
     if here.cgroup_limit_bytes is not None:
         free = min(free, here.cgroup_limit_bytes - usage().rss_bytes)
-    needed = cost.process if cost.torch is None else cost.process.plus(cost.torch)
-    return free > 1.5 * (needed.anonymous_bytes + needed.file_bytes)
+    return free > 1.5 * (cost.process.resident_bytes + (cost.torch.resident_bytes if cost.torch else 0))
+
+
+def _torch_in_child(modules: Sequence[str], process: Cost) -> Cost | None:
+    """What torch adds: the smaller of two measurements. How much of a library the kernel maps varies with its page
+    cache: torch's first child after an installation once had 150 MiB more of it resident than every later one.
+    """
+    first, second = _in_child(modules, _HEAD_STEP), _in_child(modules, _HEAD_STEP)
+    if first is None or second is None:
+        return None
+    least = min(first, second, key=lambda cost: cost.resident_bytes)
+    return Cost(*(max(whole - base, 0) for whole, base in zip(least, process, strict=True)))
 
 
 def _in_child(modules: Sequence[str], then: str) -> Cost | None:
@@ -154,23 +171,14 @@ def _in_child(modules: Sequence[str], then: str) -> Cost | None:
     try:
         # This interpreter, with the code above.
         done = subprocess.run(command, capture_output=True, timeout=CHILD_SECONDS, check=False)  # noqa: S603
-        return _cost(json.loads(done.stdout.splitlines()[-1]))
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        return Cost(*map(int, json.loads(done.stdout.splitlines()[-1])))
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, TypeError) as error:
         log.debug("The base cost could not be measured: %r", error)
         return None
 
 
-def _least(first: Cost | None, second: Cost | None) -> Cost | None:
-    """The smaller of two measurements. How much of a library the kernel maps varies with its page cache: torch's first
-    child after an installation once had 150 MiB more of it resident than every later one.
-    """
-    if first is None or second is None:
-        return None
-    return min(first, second, key=lambda cost: cost.anonymous_bytes + cost.file_bytes)
-
-
-def _key(modules: Sequence[str]) -> str:
-    versions = [sys.version, sys.prefix, platform.platform(), *modules]
+def _key(modules: Sequence[str], with_torch: bool = True) -> str:
+    versions = [sys.version, sys.prefix, platform.platform(), *modules, str(with_torch)]
     for package in _PACKAGES:
         try:
             versions.append(f"{package} {metadata.version(package)}")
@@ -182,39 +190,3 @@ def _key(modules: Sequence[str]) -> str:
 def _user_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
     return Path(home) / "edge-zofc"
-
-
-def _cost(values: object) -> Cost | None:
-    if not isinstance(values, list) or len(values) != 3:
-        return None
-    if not all(type(value) is int and 0 <= value < 1 << 50 for value in values):
-        return None
-    return Cost(*values)
-
-
-def _read(file: Path) -> BaseCost | None:
-    """What is kept, or None: a cache that cannot be read is measured anew."""
-    try:
-        if file.stat().st_size > 4096 or not file.is_file():
-            return None
-        data = json.loads(file.read_bytes())
-        process = _cost(data["process"])
-        torch = _cost(data["torch"])
-        if process is None or (torch is None) != (data["torch"] is None):
-            return None
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return None
-    return BaseCost(process, torch, measured=True)
-
-
-def _write(file: Path, found: BaseCost) -> None:
-    torch = None if found.torch is None else list(found.torch._all())
-    text = json.dumps({"process": list(found.process._all()), "torch": torch})
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(file)
-    except OSError:
-        # A read-only home only means that the next run measures again.
-        return

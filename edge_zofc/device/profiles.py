@@ -4,8 +4,8 @@ A profile is a built-in name (``device_profiles/*.toml``), a TOML file of the us
 reads the board it runs on: MemAvailable rather than MemFree (a Jetson's GPU shares that memory, and the page
 cache gives way), and the memory cgroup's limit where one is set.
 
-What may surprise: ``learning_budget_mib`` is host memory of the learning process alone. What an accelerator
-that shares the RAM needs beside it (a CUDA context, the arena) is ``accelerator_reserve_mib``.
+``learning_budget_mib`` is host memory of the learning process alone. What an accelerator that shares the RAM needs
+beside it (a CUDA context, the arena) is ``accelerator_reserve_mib``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import os
 import re
 import stat
 import sys
-from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, model_validator
 
 from edge_zofc.device.system import Board, board
-from edge_zofc.errors import InputError
+from edge_zofc.errors import InputError, quoted
+from edge_zofc.storage.reading import load_model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,9 +46,9 @@ _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 
 Mebibytes = Annotated[int, Field(ge=1, le=1 << 24)]
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
-_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([a-z]*)", re.ASCII | re.IGNORECASE)
+_AMOUNT = TypeAdapter(ByteSize)
+# ByteSize alone reads "1,5GiB" as one byte.
+_AMOUNT_SHAPE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})? ?([kmgt]i?b|b)?", re.ASCII | re.IGNORECASE)
 
 
 class _Strict(BaseModel):
@@ -125,26 +125,21 @@ def parse_bytes(text: str) -> int:
 
     Raises InputError for anything else, for zero, and above 1 PiB.
     """
-    match = _AMOUNT.fullmatch(text.strip())
-    unit = _UNITS.get(match.group(2).lower()) if match else None
-    if match is None or unit is None:
+    if not _AMOUNT_SHAPE.fullmatch(text.strip()):
         raise InputError(
-            f"{_shown(text)} is not an amount of memory; write it like 512MiB, 1.5GiB, 200MB or 536870912."
+            f"{quoted(text)} is not an amount of memory; write it like 512MiB, 1.5GiB, 200MB or 536870912."
         )
-    value = int(Decimal(match.group(1)) * unit)
+    value = int(_AMOUNT.validate_python(text.strip()))
     if not 1 <= value <= MAX_PARSED_BYTES:
-        raise InputError(f"{_shown(text)} is {value} bytes; an amount of memory is from 1 byte to 1024 TiB.")
+        raise InputError(f"{quoted(text)} is {value} bytes; an amount of memory is from 1 byte to 1024 TiB.")
     return value
 
 
 def format_bytes(count: int) -> str:
     """``count`` bytes as "512 MiB" or "1.5 GiB": binary units, at most one decimal."""
-    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    # 1023.95 would round to 1024.0 of the smaller unit.
-    while abs(value) >= 1023.95 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{value:.1f}".removesuffix(".0") + f" {units[0]}"
+    # 1023.95 would be shown as 1024.0 of the smaller unit.
+    power = next(p for p in (0, 1, 2, 3, 4) if abs(count) < 1023.95 * 1024**p or p == 4)
+    return f"{count / 1024**power:.1f}".removesuffix(".0") + f" {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def profile_names() -> list[str]:
@@ -167,7 +162,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         near = difflib.get_close_matches(name_or_path[:60].lower(), built_in, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(
-            f"There is no device profile {_shown(name_or_path)}{hint}; give auto, a .toml file or one of "
+            f"There is no device profile {quoted(name_or_path)}{hint}; give auto, a .toml file or one of "
             f"{', '.join(sorted(built_in))}."
         )
     return _parse(built_in[name_or_path], name_or_path)
@@ -231,15 +226,15 @@ def _read_file(name: str) -> bytes:
         path = Path(name)
         # A pipe or a device would block or never end, so only a plain file is opened.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"The device profile {_shown(name)} is not a plain file; give a .toml file.")
+            raise InputError(f"The device profile {quoted(name)} is not a plain file; give a .toml file.")
         with path.open("rb") as file:
             raw = file.read(MAX_PROFILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"The device profile {_shown(name)} cannot be read: {reason}.") from error
+        raise InputError(f"The device profile {quoted(name)} cannot be read: {reason}.") from error
     if len(raw) > MAX_PROFILE_BYTES:
         raise InputError(
-            f"The device profile {_shown(name)} is larger than {MAX_PROFILE_BYTES} bytes, which no profile is."
+            f"The device profile {quoted(name)} is larger than {MAX_PROFILE_BYTES} bytes, which no profile is."
         )
     return raw
 
@@ -249,21 +244,5 @@ def _parse(raw: bytes, name: str) -> DeviceProfile:
         data: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
     # TOMLDecodeError, UnicodeDecodeError and an integer of 5,000 digits are all ValueErrors.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"The device profile {_shown(name)} is not TOML: {str(error)[:200]}.") from error
-    try:
-        return DeviceProfile.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "together"
-        message = first["msg"].removeprefix("Value error, ")
-        given = first["input"]
-        value = f" (it is {_shown(given)})" if isinstance(given, str | int | float) else ""
-        raise InputError(
-            f"The device profile {_shown(name)} is wrong at {where[:100]}{value}: {message}."
-        ) from error
-
-
-def _shown(value: object) -> str:
-    """A value for a message: quoted, escaped, and short whatever its length."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "a huge number"
-    return text if len(text) <= 120 else f"{text[:117]}..."
+        raise InputError(f"The device profile {quoted(name)} is not TOML: {str(error)[:200]}.") from error
+    return load_model(DeviceProfile, data, f"The device profile {quoted(name)} is wrong at", InputError)

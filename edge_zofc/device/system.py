@@ -1,7 +1,12 @@
-"""The machine this runs on, as the kernel reports it: board, CPUs, memory, the cgroup's limit.
+"""What the kernel says: the board, the memory cgroup, and what memory this process uses.
 
-What may surprise: in a container the limit that ends a process is the cgroup's, which /proc/meminfo does not
-show, and it may be set on any cgroup above the process's own; the smallest one counts.
+In a container the limit that ends a process is the cgroup's, which /proc/meminfo does not show. It may be set on any
+cgroup above the process's own; the smallest one counts.
+
+Anonymous memory (arrays, activations, prepacked weights) has to be there. File-backed memory (libraries, mapped
+weights) the kernel can drop and read again. Both count into the resident set (RSS). The peak RSS is the kernel's own
+high-water mark, exact but since the process began. The two parts have no such mark and are sampled every 20 ms, so
+their peaks may lie at different moments and a shorter spike may be missed.
 """
 
 from __future__ import annotations
@@ -11,8 +16,11 @@ import platform
 import sys
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,13 @@ class Board:
 
 def board(root: Path = Path("/")) -> Board:
     """Read the board: device tree, /proc/meminfo, CPUs this process may use. ``root`` is for tests."""
-    total, available = _memory(root)
+    memory = psutil.virtual_memory()
     return Board(
         model=_text(root / "proc/device-tree/model").strip("\0 \n"),
         machine=platform.machine(),
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        mem_total_bytes=total,
-        mem_available_bytes=available,
+        mem_total_bytes=int(memory.total),
+        mem_available_bytes=int(memory.available),
         cgroup_limit_bytes=cgroup_limit_bytes(root),
     )
 
@@ -52,7 +60,7 @@ def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
     A limit above the machine's memory counts as none. ``root`` is for tests.
     """
     limits = [_limit(file) for file in _limit_files(root)]
-    found = [limit for limit in limits if limit is not None and limit < _memory(root)[0]]
+    found = [limit for limit in limits if limit is not None and limit < psutil.virtual_memory().total]
     return min(found, default=None)
 
 
@@ -89,21 +97,6 @@ def _limit(path: Path) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 30 and int(text) > 0 else None
 
 
-def _memory(root: Path) -> tuple[int, int]:
-    """MemTotal and MemAvailable in bytes; psutil where there is no /proc/meminfo."""
-    fields = dict(
-        line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines() if line.count(":") == 1
-    )
-    try:
-        total, available = (int(fields[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
-    except (KeyError, ValueError, IndexError):
-        import psutil
-
-        memory = psutil.virtual_memory()
-        total, available = int(memory.total), int(memory.available)
-    return total, available
-
-
 def _text(path: Path) -> str:
     """A small file of the kernel's, "" where it does not exist or may not be read."""
     try:
@@ -112,7 +105,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-_STATM = Path("/proc/self/statm")
 _STATUS = Path("/proc/self/status")
 SAMPLE_SECONDS = 0.02
 
@@ -130,13 +122,15 @@ class Usage:
 
 def usage() -> Usage:
     """What this process has resident now."""
-    try:
-        fields = _STATM.read_bytes().split()
-    except OSError:
-        import psutil
+    found = _process(os.getpid()).memory_info()
+    shared = getattr(found, "shared", None)  # Linux alone tells: file-backed pages and shared memory
+    return Usage(int(found.rss), None if shared is None else int(found.rss - shared), shared)
 
-        return Usage(int(psutil.Process().memory_info().rss), None, None)
-    return _from_statm(fields)
+
+@cache
+def _process(number: int) -> psutil.Process:
+    """By its number, as a fork is another process."""
+    return psutil.Process(number)
 
 
 def stack_bytes() -> int:
@@ -152,13 +146,6 @@ def stack_bytes() -> int:
 def data_bytes() -> int | None:
     """VmData, what RLIMIT_DATA limits: private writable mappings, reserved or touched; None but on Linux."""
     return _status_bytes().get("VmData")
-
-
-def _from_statm(fields: list[bytes]) -> Usage:
-    # proc_pid_statm(5): size, resident, shared (file-backed and shmem), ... in pages.
-    page = os.sysconf("SC_PAGE_SIZE")
-    resident, shared = int(fields[1]) * page, int(fields[2]) * page
-    return Usage(resident, resident - shared, shared)
 
 
 def _status_bytes() -> dict[str, int]:

@@ -6,8 +6,8 @@
     features       frozen features of the test pictures, a cache
     events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
 
-What may surprise: nothing here is measured or guessed but the length of an event. A state with the run's shapes is
-made and encoded, so a change of the format changes the prediction too.
+Only the length of an event is measured. A state with the run's shapes is made and encoded, so a change of the format
+changes the prediction too.
 """
 
 from __future__ import annotations
@@ -106,14 +106,6 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         ),
         steps,
     )
-
-
-def disk_table(found: DiskPlan, tasks: int) -> str:
-    """The prediction as lines for a terminal."""
-    lines = [f"{'disk, KiB':28} {'':>10}"]
-    lines += [f"{item.name:28} {_kib(item.bytes):>10}  {item.note}" for item in found.items]
-    what = f"{tasks} tasks, {found.steps} steps" if tasks else "before any task; give --stream for its tasks"
-    return "\n".join([*lines, f"{'together':28} {_kib(found.bytes):>10}  {what}"])
 
 
 def _grow(state: RunState, index: int, task: TaskSize) -> None:

@@ -1,48 +1,36 @@
-"""Passes over pictures that do not train: class means, accuracies, and the class-mean floor beside them.
+"""Passes over pictures that do not train: class statistics, accuracies, and the class-mean baseline beside them.
 
-The floor is SimpleCIL (arXiv 2303.07338): the mean frozen feature of each class as its row, cosine, no training.
+The baseline is SimpleCIL (arXiv 2303.07338): the mean frozen feature of each class as its row, cosine, no training.
 It is what a learner has to beat, so it is measured on the same pictures in the same pass.
 
-What may surprise: the frozen features of test pictures are kept on disk (``R/frozen/``), because they are the
-same at every stage; the second evaluation of a task costs the floor no forward pass. A cache file that is missing,
-or whose last four bytes are not the CRC-32 of the others, is computed again. It is read, not memory-mapped: a mapped
-file on a disk that fails ends the process without a word.
+The frozen features of test pictures are kept on disk (``R/frozen/``), because they are the same at every stage: the
+second evaluation of a task costs the baseline no forward pass. A cache file that is missing, or whose last four bytes
+are not the CRC-32 of the others, is computed again. It is read, not memory-mapped: a mapped file on a disk that fails
+ends the process.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_zofc.algorithm.heads import Collector, Head, Statistics, unit
-from edge_zofc.data.stream import Sample
-from edge_zofc.errors import DamagedFileError, EdgeZofcError, ImageError, explained
+from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
+from edge_zofc.engine.pictures import PictureReader
+from edge_zofc.engine.trainer import Trainer
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, explained
 from edge_zofc.inference.backbone import Backbone
-from edge_zofc.inference.features import Checkpoint, readable_features
-from edge_zofc.inference.transforms import load_test
-from edge_zofc.storage.bundle import ImageSpec
 from edge_zofc.storage.reading import open_plain
 from edge_zofc.storage.writing import make_folder, write_atomic
 
-Skipped = Callable[[Path, ImageError], None]
-
 _CRC_BYTES = 4
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class PictureReader:
-    """How a pass reads pictures: the bundle's test transform, and whom to tell of an unreadable one."""
-
-    spec: ImageSpec
-    normalise: bool
-    skipped: Skipped
-    checkpoint: Checkpoint
 
 
 @dataclass
@@ -60,19 +48,21 @@ class Tally:
         """Zeros for ``classes`` classes."""
         return cls(np.zeros(classes, np.int64), np.zeros(classes, np.int64), np.zeros(classes, np.int64))
 
-    def add(self, other: Tally) -> None:
-        """Add another tally of the same classes."""
-        self.correct += other.correct
-        self.floor_correct += other.floor_correct
-        self.total += other.total
-        self.forward_passes += other.forward_passes
-        self.floor_forward_passes += other.floor_forward_passes
+
+@dataclass(frozen=True)
+class Learners:
+    """The two that are evaluated: ``head`` on features under theta, ``floor`` on those under ``frozen_theta``."""
+
+    head: Head
+    theta: np.ndarray
+    floor: Head
+    frozen_theta: np.ndarray
 
 
-def feature_statistics(
+def class_statistics(
     backbone: Backbone,
-    adapters: list[np.ndarray],
-    samples: list[Sample],
+    adapters: Sequence[np.ndarray],
+    samples: Sequence[Sample],
     classes: int,
     reader: PictureReader,
     scatter: bool = False,
@@ -82,77 +72,124 @@ def feature_statistics(
     ``classes`` is one more than the largest class id in ``samples``. With ``scatter`` the first adapter's statistics
     have their scatter, which only a closed-form head needs; the others are for class means.
     """
-    collectors = [
-        Collector(classes, backbone.feature_size, scatter and number == 0) for number in range(len(adapters))
-    ]
-    unreadable: list[int] = []
-
-    def load(index: int, out: np.ndarray) -> None:
-        load_test(samples[index].path, reader.spec, normalise=reader.normalise, out=out)
-
-    def skipped(index: int, error: ImageError) -> None:
-        unreadable.append(index)
-        reader.skipped(samples[index].path, error)
-
-    parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.checkpoint)
-    for indices, features in parts:
-        labels = np.array([samples[index].class_id for index in indices])
+    size = backbone.feature_size
+    collectors = [Collector(classes, size, scatter and number == 0) for number in range(len(adapters))]
+    readable: set[int] = set()
+    for indices, features in reader.features(backbone, adapters, [sample.path for sample in samples]):
+        readable |= set(indices.tolist())
         for collector, rows in zip(collectors, features, strict=True):
-            collector.add(rows, labels)
+            collector.add(rows, labels_of(samples, indices))
+    unreadable = [index for index in range(len(samples)) if index not in readable]
     return [collector.statistics() for collector in collectors], unreadable
+
+
+def evaluate_learned(trainer: Trainer) -> list[Tally | None]:
+    """A tally for each task learnt so far; None where its test pictures are gone or changed."""
+    progress = trainer.state.progress
+    by_name = {task.name: task for task in trainer.stream.tasks}
+    tallies: list[Tally | None] = []
+    for index, learnt in enumerate(progress.tasks):
+        task = by_name.get(learnt.name)
+        if task is None:
+            trainer.note(
+                f"task {learnt.name} is no longer in the stream: its accuracy is not measured again."
+            )
+            tallies.append(None)
+            continue
+        tally = _evaluate_learnt(trainer, index, task)
+        progress.evaluation_forward_passes += tally.forward_passes
+        progress.floor_forward_passes += tally.floor_forward_passes
+        count = int(tally.total.sum())
+        if index == len(progress.total):
+            progress.total.append(count)
+            learnt.test_images = count
+        is_same = count == progress.total[index]
+        if not is_same:
+            # Right answers out of another number of pictures do not belong into the same column.
+            trainer.note(
+                f"the test pictures of task {learnt.name} changed: its accuracy is not measured again."
+            )
+        tallies.append(tally if is_same else None)
+    return tallies
+
+
+def _evaluate_learnt(trainer: Trainer, index: int, task: Task) -> Tally:
+    """One task's tally; unreadable pictures are told when the task is evaluated for the first time."""
+    state, is_new = trainer.state, index == len(trainer.state.progress.tasks) - 1
+    samples = list_samples(trainer.stream, task, "test")
+    # The rows in it carry class ids, so that they are part of its name.
+    key = hashlib.sha256(f"{fingerprint(trainer.stream, task)} {task.class_ids}".encode()).hexdigest()
+    cache = FeatureCache(trainer.run.frozen / f"{index:03d}-{key[:16]}.f32", trainer.backbone.feature_size)
+    learners = Learners(
+        state.head,
+        state.adapter.theta,
+        class_mean_head(state.class_sums, state.class_counts),
+        trainer.frozen_theta,
+    )
+    reader = trainer.pictures.reader(task.name, len(samples), quiet=not is_new)
+    tally = evaluate_task(trainer.backbone, learners, samples, cache, reader)
+    if is_new:
+        trainer.pictures.check_skipped(task.name, len(samples) - int(tally.total.sum()), len(samples))
+        # Counted as if the cache was written just now, which a run that was cut off since may have done before.
+        tally.floor_forward_passes = tally.forward_passes if len(trainer.distinct_adapters()) > 1 else 0
+    return tally
 
 
 def evaluate_task(
     backbone: Backbone,
-    head: Head,
-    theta: np.ndarray,
-    floor: Head,
-    frozen_theta: np.ndarray,
-    samples: list[Sample],
-    cache: Path,
+    learners: Learners,
+    samples: Sequence[Sample],
+    cache: FeatureCache,
     reader: PictureReader,
 ) -> Tally:
-    """Count right answers of the learner and of the floor on one task's test pictures, over all classes seen.
+    """Count right answers of the learner and of the baseline on one task's test pictures, over all classes seen.
 
-    ``cache`` is the file that keeps the frozen features; it is written when it is not there.
+    ``cache`` keeps the frozen features; it is written when it is not there.
     """
-    classes = len(head.rows)
-    tally = Tally.empty(classes)
-    cached = _rows_in_cache(cache, backbone.feature_size)
-    same = bool(np.array_equal(theta, frozen_theta))
-    adapters = [theta] if same or cached is not None else [theta, frozen_theta]
-
-    def load(index: int, out: np.ndarray) -> None:
-        load_test(samples[index].path, reader.spec, normalise=reader.normalise, out=out)
-
-    def skipped(index: int, error: ImageError) -> None:
-        reader.skipped(samples[index].path, error)
-
-    def count_and_give_frozen_rows() -> Iterator[bytes]:
-        parts = readable_features(backbone, adapters, len(samples), load, skipped, reader.checkpoint)
-        for indices, features in parts:
-            labels = np.array([samples[index].class_id for index in indices])
-            tally.total += np.bincount(labels, minlength=classes)
-            tally.correct += _right(head, features[0], labels, classes)
-            tally.forward_passes += len(labels)
-            yield np.column_stack([features[-1], labels.astype(np.float32)]).tobytes()
-
-    if cached is None:
-        make_folder(cache.parent)
-        write_atomic(cache, _with_crc(count_and_give_frozen_rows()))
-        cached = _rows_in_cache(cache, backbone.feature_size)
-        tally.floor_forward_passes += 0 if same else tally.forward_passes
-    else:
-        for _ in count_and_give_frozen_rows():
+    tally = Tally.empty(len(learners.head.rows))
+    count = cache.count()
+    same = bool(np.array_equal(learners.theta, learners.frozen_theta))
+    adapters = [learners.theta] if same or count else [learners.theta, learners.frozen_theta]
+    frozen = _counted(
+        tally, learners.head, samples, reader.features(backbone, adapters, [s.path for s in samples])
+    )
+    if count:
+        for _ in frozen:
             pass
-    if cached is None:  # no picture of this task could be read
-        return tally
-    for rows in _cached_rows(cache, cached, backbone.feature_size):
-        tally.floor_correct += _right(floor, rows[:, :-1], rows[:, -1].astype(np.int64), classes)
+    else:
+        # The passes are made while the cache is written, a micro-batch at a time.
+        cache.write(frozen)
+        count = cache.count()
+        tally.floor_forward_passes += 0 if same else tally.forward_passes
+    for rows in cache.rows(count):
+        tally.floor_correct += count_right(learners.floor, rows[:, :-1], rows[:, -1].astype(np.int64))
     return tally
 
 
-def floor_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:
+def _counted(
+    tally: Tally, head: Head, samples: Sequence[Sample], parts: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """Count the learner's answers into ``tally`` and hand on the cache's rows, float32 [n, D + 1]."""
+    for indices, features in parts:
+        labels = labels_of(samples, indices)
+        tally.total += np.bincount(labels, minlength=len(tally.total))
+        tally.correct += count_right(head, features[0], labels)
+        tally.forward_passes += len(labels)
+        yield np.column_stack([features[-1], labels.astype(np.float32)])
+
+
+def labels_of(samples: Sequence[Sample], indices: np.ndarray) -> np.ndarray:
+    """Class ids int64 [n] of the samples at ``indices``."""
+    return np.array([samples[index].class_id for index in indices])
+
+
+def count_right(head: Head, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Right answers by class, int64 [C], on features float32 [n, D] with class ids ``labels`` int64 [n]."""
+    guesses = head.logits(features).argmax(axis=-1)
+    return np.bincount(labels[guesses == labels], minlength=len(head.rows))
+
+
+def class_mean_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:
     """The class-mean classifier from sums float64 [C, D] and counts int64 [C]."""
     return Head(mean_rows(class_sums, class_counts), np.ones(1, np.float32))
 
@@ -163,52 +200,61 @@ def mean_rows(class_sums: np.ndarray, class_counts: np.ndarray) -> np.ndarray:
     return unit(means).astype(np.float32)
 
 
-def _right(head: Head, features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    guesses = head.logits(features).argmax(axis=-1)
-    return np.bincount(labels[guesses == labels], minlength=classes)
+@dataclass(frozen=True)
+class FeatureCache:
+    """The file ``path`` of frozen features: rows float32 [D + 1], the last entry the class id, exact below 2^24."""
+
+    path: Path
+    feature_size: int
+
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * (self.feature_size + 1)
+
+    def count(self) -> int:
+        """How many rows it holds; 0 if it is missing, empty or not whole."""
+        if not os.path.lexists(self.path):
+            return 0
+        try:
+            with open_plain(self.path) as file:
+                count, rest = divmod(os.fstat(file.fileno()).st_size - _CRC_BYTES, self._row_bytes)
+                if count < 1 or rest:
+                    return 0
+                crc = 0
+                for rows in self.rows(count):
+                    crc = zlib.crc32(rows.data.cast("B"), crc)
+                file.seek(-_CRC_BYTES, os.SEEK_END)
+                return count if file.read(_CRC_BYTES) == crc.to_bytes(_CRC_BYTES, "little") else 0
+        except (EdgeZofcError, OSError):
+            return 0
+
+    def rows(self, count: int) -> Iterator[np.ndarray]:
+        """The first ``count`` rows, float32 [n, D + 1], some at a time.
+
+        Raises DamagedFileError if the file cannot be read, or no longer has so many.
+        """
+        if not count:
+            return
+        with open_plain(self.path) as file:
+            for start in range(0, count, _ROWS_AT_ONCE):
+                due = min(_ROWS_AT_ONCE, count - start) * self._row_bytes
+                with explained(self.path, "read"):
+                    raw = file.read(due)
+                if len(raw) != due:
+                    raise DamagedFileError(
+                        f"{self.path} became shorter while it was read; remove it and try again."
+                    )
+                yield np.frombuffer(raw, np.float32).reshape(-1, self.feature_size + 1)
+
+    def write(self, rows: Iterable[np.ndarray]) -> None:
+        """Replace the file by these rows, float32 [n, D + 1] each, atomically."""
+        make_folder(self.path.parent)
+        write_atomic(self.path, _with_crc(part.tobytes() for part in rows))
 
 
-def _with_crc(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _with_crc(pieces: Iterable[bytes]) -> Iterator[bytes]:
     crc = 0
     for piece in pieces:
         crc = zlib.crc32(piece, crc)
         yield piece
     yield crc.to_bytes(_CRC_BYTES, "little")
-
-
-def _rows_in_cache(path: Path, feature_size: int) -> int | None:
-    """How many rows a cache holds; None if it is missing, empty or not whole."""
-    if not os.path.lexists(path):
-        return None
-    try:
-        with open_plain(path) as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            count, rest = divmod(size_bytes - _CRC_BYTES, _row_bytes(feature_size))
-            if count < 1 or rest:
-                return None
-            crc = 0
-            for rows in _cached_rows(path, count, feature_size):
-                crc = zlib.crc32(rows.data.cast("B"), crc)
-            file.seek(-_CRC_BYTES, os.SEEK_END)
-            return count if file.read(_CRC_BYTES) == crc.to_bytes(_CRC_BYTES, "little") else None
-    except (EdgeZofcError, OSError):
-        return None
-
-
-def _cached_rows(path: Path, count: int, feature_size: int) -> Iterator[np.ndarray]:
-    """float32 [n, D + 1], some at a time: the frozen features and, exact below 2^24, the class id.
-
-    Raises DamagedFileError if the file cannot be read, or no longer has ``count`` rows.
-    """
-    with open_plain(path) as file:
-        for start in range(0, count, _ROWS_AT_ONCE):
-            due = min(_ROWS_AT_ONCE, count - start) * _row_bytes(feature_size)
-            with explained(path, "read"):
-                raw = file.read(due)
-            if len(raw) != due:
-                raise DamagedFileError(f"{path} became shorter while it was read; remove it and try again.")
-            yield np.frombuffer(raw, np.float32).reshape(-1, feature_size + 1)
-
-
-def _row_bytes(feature_size: int) -> int:
-    return 4 * (feature_size + 1)

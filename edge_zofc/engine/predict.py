@@ -1,7 +1,7 @@
 """Using what a run has learnt: name pictures, measure accuracy on a stream.
 
-What may surprise: a run is opened read-only and without its lock, from its newest snapshot, so a camera can
-go on naming pictures while another process learns.
+A run is opened read-only and without its lock, from its newest checkpoint, so a camera can go on naming pictures while
+another process learns.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
 from edge_zofc.data.stream import Sample, list_samples, read_stream
 from edge_zofc.device.memory_limit import give_freed_memory_back
+from edge_zofc.engine.evaluation import count_right, labels_of
+from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
-from edge_zofc.inference.features import readable_features
-from edge_zofc.inference.transforms import load_test
-from edge_zofc.storage import checkpoint
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.run_folder import STATE, Settings, read_settings
+from edge_zofc.storage.run_folder import RunFolder
+from edge_zofc.storage.settings import Settings
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedRun:
     """A run opened for use: theta float32 [P] (``adapter``), head rows [C, D], class names [C]."""
 
     bundle: Bundle
@@ -39,7 +39,11 @@ class Learned:
     @property
     def normalise(self) -> bool:
         """Whether pictures are normalised with the backbone's mean and standard deviation."""
-        return self.settings.run_options().normalise
+        return self.settings.options.normalise
+
+    def reader(self, skipped: Callable[[int, Path, ImageError], None]) -> PictureReader:
+        """How pictures are read for it; ``skipped`` is told of those that cannot be."""
+        return PictureReader(self.bundle.manifest.image, self.normalise, skipped)
 
 
 @dataclass(frozen=True)
@@ -84,62 +88,50 @@ def run_bundle(settings: Settings, folder: Path | None) -> Bundle:
     return bundle
 
 
-def open_learned(run: Path, bundle_folder: Path | None = None) -> Learned:
-    """Open a run's newest snapshot. Raises InputError if nothing was learnt yet."""
-    settings = read_settings(run)
-    bundle = run_bundle(settings, bundle_folder)
-    state = RunState.of(bundle, settings.run_options())
-    found = checkpoint.load_latest(run / STATE)
-    if found is not None:
-        state.restore(found.snapshot)
+def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
+    """Open a run's newest checkpoint. Raises InputError if nothing was learnt yet."""
+    run = RunFolder(folder)
+    settings = run.settings()
+    bundle, found = run_bundle(settings, bundle_folder), run.latest()
+    state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     if not state.progress.class_names:
         raise InputError(
-            f"The run in {run} has learnt no class yet; go on with 'edge-zofc learn --run {run}'."
+            f"The run in {folder} has learnt no class yet; go on with 'edge-zofc learn --run {folder}'."
         )
-    return Learned(bundle, settings, state.adapter.theta, state.head, tuple(state.progress.class_names))
+    return TrainedRun(bundle, settings, state.adapter.theta, state.head, tuple(state.progress.class_names))
 
 
-def open_backbone(learned: Learned, threads: int, micro_batch: int | None = None) -> Backbone:
-    """A session with the settings of the run's own, one adapter at a time, as thrifty as the run's."""
-    execution = learned.settings.execution
-    if not execution.arena:
+def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:
+    """A session with the placement of the run's own, one adapter at a time, as thrifty as the run's."""
+    kept = trained.settings.execution
+    if not kept.arena:
         give_freed_memory_back()
-    options = BackboneOptions(
-        micro_batch=micro_batch or execution.micro_batch,
-        threads=threads,
-        prepacking=execution.prepacking,
-        arena=execution.arena,
-    )
-    return Backbone(learned.bundle, options)
+    changes = {"micro_batch": micro_batch or kept.micro_batch, "parallel_queries": 1, "threads": threads}
+    return Backbone(trained.bundle, kept.model_copy(update=changes))
 
 
 def predict(
-    learned: Learned, backbone: Backbone, pictures: Sequence[Path], top: int
+    trained: TrainedRun, backbone: Backbone, pictures: Sequence[Path], top: int
 ) -> list[list[Guess] | ImageError]:
     """The ``top`` most probable classes of each picture, best first, or why it could not be read."""
     results: list[list[Guess] | ImageError] = [[] for _ in pictures]
-    spec = learned.bundle.manifest.image
 
-    def load(index: int, out: np.ndarray) -> None:
-        load_test(pictures[index], spec, normalise=learned.normalise, out=out)
-
-    def skipped(index: int, error: ImageError) -> None:
+    def skipped(index: int, path: Path, error: ImageError) -> None:
         results[index] = error
 
-    parts = readable_features(backbone, [learned.adapter], len(pictures), load, skipped, lambda: None)
-    for indices, features in parts:
-        for index, row in zip(indices, learned.head.probabilities(features[0]), strict=True):
+    for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], pictures):
+        for index, row in zip(indices, trained.head.probabilities(features[0]), strict=True):
             order = np.argsort(-row, kind="stable")[:top]
-            results[index] = [Guess(learned.class_names[i], float(row[i])) for i in order]
+            results[index] = [Guess(trained.class_names[i], float(row[i])) for i in order]
     return results
 
 
 def evaluate(
-    learned: Learned, backbone: Backbone, stream_folder: Path, tell: Callable[[str], None]
+    trained: TrainedRun, backbone: Backbone, stream_folder: Path, tell: Callable[[str], None]
 ) -> Evaluation:
     """Accuracy on each task of a stream; pictures of classes that the run has not seen are left out, and said so."""
-    stream = read_stream(stream_folder, learned.class_names)
-    classes = len(learned.class_names)
+    stream = read_stream(stream_folder, trained.class_names)
+    classes = len(trained.class_names)
     correct, total = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     tasks, skipped = [], 0
     unknown: set[int] = set()
@@ -147,8 +139,8 @@ def evaluate(
         listed = list_samples(stream, task, "test")
         samples = [sample for sample in listed if sample.class_id < classes]
         unknown |= {sample.class_id for sample in listed if sample.class_id >= classes}
-        right, seen, lost = _count(learned, backbone, samples, tell)
-        skipped += lost
+        right, seen = _count(trained, backbone, samples, tell)
+        skipped += len(samples) - int(seen.sum())
         correct += right
         total += seen
         tasks.append(_task_accuracy(task.name, int(right.sum()), int(seen.sum())))
@@ -159,26 +151,21 @@ def evaluate(
 
 
 def _count(
-    learned: Learned, backbone: Backbone, samples: list[Sample], tell: Callable[[str], None]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    classes, lost = len(learned.class_names), 0
+    trained: TrainedRun, backbone: Backbone, samples: Sequence[Sample], tell: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers and pictures seen, int64 [C] each."""
+    classes = len(trained.class_names)
     right, seen = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
 
-    def load(index: int, out: np.ndarray) -> None:
-        load_test(samples[index].path, learned.bundle.manifest.image, normalise=learned.normalise, out=out)
-
-    def skipped(index: int, error: ImageError) -> None:
-        nonlocal lost
-        lost += 1
+    def skipped(index: int, path: Path, error: ImageError) -> None:
         tell(f"Left out: {error}")
 
-    parts = readable_features(backbone, [learned.adapter], len(samples), load, skipped, lambda: None)
-    for indices, features in parts:
-        labels = np.array([samples[index].class_id for index in indices])
-        guesses = learned.head.logits(features[0]).argmax(axis=-1)
+    paths = [sample.path for sample in samples]
+    for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], paths):
+        labels = labels_of(samples, indices)
         seen += np.bincount(labels, minlength=classes)
-        right += np.bincount(labels[guesses == labels], minlength=classes)
-    return right, seen, lost
+        right += count_right(trained.head, features[0], labels)
+    return right, seen
 
 
 def _task_accuracy(name: str, correct: int, total: int) -> TaskAccuracy:

@@ -1,288 +1,278 @@
-"""Opening a run, learning under its plan and cap, and writing down what it cost.
+"""A run from request to result: open, plan, limit the memory, learn, write down what it cost.
 
-What may surprise: starting a run may be cut off anywhere too. ``settings.json`` is written first and makes the
-folder a run; a journal without a snapshot beside it holds nothing yet and is started again.
+Starting a run may be cut off anywhere. ``settings.json`` is written first and makes the folder a run. A journal without
+a checkpoint beside it holds nothing yet and is started again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_zofc import __version__
 from edge_zofc.algorithm.heads import set_torch_threads
-from edge_zofc.algorithm.options import Options
+from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_accuracy, summarise
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
-from edge_zofc.device import memory_limit, memory_plan
+from edge_zofc.device import memory_limit
+from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import DeviceProfile, load_profile
-from edge_zofc.device.system import PeakSampler
+from edge_zofc.device.system import PeakSampler, mib
 from edge_zofc.engine.loop import learn
-from edge_zofc.engine.result import Circumstances, result_of
-from edge_zofc.engine.setup import Request, check_trainable, settings_and_plan
-from edge_zofc.engine.signals import SignalBell
-from edge_zofc.engine.state import RunState
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings
+from edge_zofc.engine.signals import StopSignals
+from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
-from edge_zofc.inference.backbone import Backbone, BackboneOptions, Providers, choose_providers
-from edge_zofc.storage import checkpoint, journal
+from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
+from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.lock import LOCK_FILE, RunLock
-from edge_zofc.storage.reading import check_folder
-from edge_zofc.storage.run_folder import (
-    FROZEN,
-    JOURNAL,
-    SETTINGS,
-    STATE,
-    EventLog,
-    Settings,
-    is_run,
-    write_result,
-)
-from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, sweep
+from edge_zofc.storage.checkpoint import Loaded
+from edge_zofc.storage.result import RunResult, Scores, TaskResult, beats
+from edge_zofc.storage.run_folder import STATE, RunFolder
+from edge_zofc.storage.settings import SETTINGS, Settings
+from edge_zofc.storage.writing import make_folder
 
 log = logging.getLogger("edge_zofc")
 
-
-def learn_run(request: Request, on_step: Callable[[Session, float], None]) -> dict[str, Any]:
-    """Learn the stream's pending tasks in ``request.run`` and return the content of ``result.json``.
-
-    Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
-    """
-    bundle = read_bundle(request.bundle)
-    profile = load_profile(request.profile)
-    stream = read_stream(request.stream, only=request.tasks)
-    with run_folder(request):
-        return learn_locked(request, bundle, profile, stream, on_step)
-
-
-@contextmanager
-def run_folder(request: Request) -> Iterator[None]:
-    """The run's folder, made if need be, locked and without what a crash left over."""
-    _refuse_strangers(request)
-    make_folder(request.run)
-    with RunLock(request.run):
-        for folder in (request.run, request.run / STATE, request.run / FROZEN):
-            if folder != request.run:
-                check_folder(folder)
-            if folder.is_dir():
-                sweep(folder)
-        yield
-
-
-def learn_locked(
-    request: Request,
-    bundle: Bundle,
-    profile: DeviceProfile,
-    stream: Stream,
-    on_step: Callable[[Session, float], None],
-) -> dict[str, Any]:
-    """``learn_run`` inside ``run_folder``."""
-    with ExitStack() as stack:
-        settings, plan = settings_and_plan(request, bundle, profile, stream)
-        check_trainable(bundle, settings.run_options())
-        usage, bell = stack.enter_context(PeakSampler()), stack.enter_context(SignalBell())
-        # A CUDA process reserves more address space than any cap on it could allow.
-        providers = choose_providers(profile.session_providers())
-        memory_limit.enforce(plan, accelerator=providers[0][0] != "CPUExecutionProvider")
-        session = _open(request, bundle, settings, plan, profile, usage, stack)
-        session.on_step = on_step
-        where = _Where(request, plan, profile)
-
-        def write(now: Session) -> None:
-            write_result(request.run, _result(now, settings, where))
-
-        session.on_task_end = write
-        _tell_start(session, plan, settings)
-        bell.answer = lambda: session.backbone.interrupt()  # another backbone, once memory ran out
-        with _stop_on_signals(session):
-            try:
-                learn(session)
-            except Stopped:
-                write(session)
-                return {**_result(session, settings, where), "stopped": session.stop_signal}
-        session.events.write("finished")
-        session.save()
-        write(session)
-        return _result(session, settings, where)
+OnStep = Callable[[Trainer, float], None]
 
 
 @dataclass(frozen=True)
-class _Where:
-    request: Request
-    plan: memory_plan.MemoryPlan
+class Ground:
+    """What a request stands on, verified: bundle, profile and the run folder, whose lock is held."""
+
+    request: LearnRequest
+    bundle: Bundle
     profile: DeviceProfile
+    run: RunFolder
 
 
-def _refuse_strangers(request: Request) -> None:
-    """A folder that is not a run, and a --resume without a run, are the user's slip of the pen."""
-    folder = request.run
-    if is_run(folder):
-        return
-    if request.resume:
-        raise InputError(f"There is no run to resume in {folder}; leave out --resume to start one.")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give --run a folder.")
-    # A lock and a half-written settings.json are what a start leaves behind that was cut off in its first instant.
-    if folder.is_dir() and not all(_is_leftover(entry) for entry in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no run; give --run a new folder.")
+@dataclass(frozen=True)
+class Start:
+    """All that is settled before a session opens: ``found`` is the run's newest checkpoint, None for a new run."""
+
+    ground: Ground
+    found: Loaded | None
+    stream: Stream
+    settings: Settings
+    plan: MemoryPlan
 
 
-def _is_leftover(path: Path) -> bool:
-    return path.name == LOCK_FILE or (path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(SETTINGS))
+def learn_run(request: LearnRequest, on_step: OnStep) -> RunResult:
+    """Learn the stream's pending tasks in ``request.run`` and return what ``result.json`` holds.
+
+    Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
+    """
+    with StopSignals() as signals, locked_run(request) as ground:
+        return learn_locked(ground, signals, on_step)
 
 
-def _open(
-    request: Request,
-    bundle: Bundle,
-    settings: Settings,
-    plan: memory_plan.MemoryPlan,
-    profile: DeviceProfile,
-    usage: PeakSampler,
-    stack: ExitStack,
-) -> Session:
-    """Session, state, journal and log of a run, at its newest snapshot."""
-    options = settings.run_options()
-    state = RunState.of(bundle, options)
-    events = EventLog(request.run)
-    stack.callback(events.close)
-    found = checkpoint.load_latest(request.run / STATE)
-    if found is not None:
-        state.restore(found.snapshot)
-        for text in found.notes:
-            log.warning(text)
+@contextmanager
+def locked_run(request: LearnRequest) -> Iterator[Ground]:
+    """The verified bundle and profile, and the run's folder, made if need be and locked."""
+    bundle, profile, run = read_bundle(request.bundle), load_profile(request.profile), RunFolder(request.run)
+    if request.resume and not run.is_run():
+        raise InputError(f"There is no run to resume in {run.path}; leave out --resume to start one.")
+    with run.locked():
+        yield Ground(request, bundle, profile, run)
+
+
+def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep) -> RunResult:
+    """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
+    start = _start(ground)
+    providers = choose_providers(ground.profile.session_providers())
+    with PeakSampler() as usage, ExitStack() as files:
+        # A CUDA process reserves more address space than any limit on it could allow.
+        memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
+        trainer = _open(start, providers, usage, files)
+        trainer.signals, trainer.on_step = signals, on_step
+        trainer.on_task_end = lambda now: ground.run.write_result(result_of(now, start))
+        signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
+        _begin(trainer, start)
+        try:
+            learn(trainer)
+            trainer.events.write("finished")
+            trainer.save()
+        except Stopped:
+            pass
+        result = result_of(trainer, start)
+        ground.run.write_result(result)
+        return result
+
+
+def _start(ground: Ground) -> Start:
+    """The stream, read once, and the settings and plan of the run that is there, or those of a new one, written."""
+    request, run = ground.request, ground.run
+    found = run.latest()
+    for text in () if found is None else found.notes:
+        log.warning(text)
+    progress = RunProgress() if found is None else progress_of(found.snapshot)
+    stream = read_stream(request.stream, progress.class_names, request.tasks)
+    _refuse_other_stream(progress, stream, run)
+    if run.is_run():
+        settings, plan = kept_settings(request, ground.bundle, ground.profile, run)
     else:
-        state.progress.head_backend = plan.head_backend
-    written = _open_journal(request.run / JOURNAL, state, bundle, options, found is None)
-    stack.callback(written.close)
-    stream = read_stream(request.stream, state.progress.class_names, request.tasks)
-    backbone = Backbone(
-        bundle,
-        _backbone_options(plan, settings.execution.threads, choose_providers(profile.session_providers())),
-    )
+        settings, plan = new_settings(request, ground.bundle, ground.profile, len(stream.class_names))
+        run.write_settings(settings)
+    return Start(ground, found, stream, settings, plan)
+
+
+def _refuse_other_stream(progress: RunProgress, stream: Stream, run: RunFolder) -> None:
+    """Raise InputError where a task has no class in common with the learnt task of its name."""
+    by_name = {task.name: task for task in stream.tasks}
+    for learnt in progress.tasks:
+        task = by_name.get(learnt.name)
+        if task is not None and not set(task.class_ids) & set(learnt.class_ids):
+            theirs, ours = (", ".join(stream.class_names[i] for i in t.class_ids[:3]) for t in (task, learnt))
+            raise InputError(
+                f"The run in {run.path} has learnt another stream than {stream.root}: its task {learnt.name} has "
+                f"the classes {ours}, and there it has {theirs}; give --run a new folder."
+            )
+
+
+def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitStack) -> Trainer:
+    """State, log, journal and session of a run, at its newest checkpoint."""
+    bundle, run, options = start.ground.bundle, start.ground.run, start.settings.options
+    state = RunState.of(bundle, options, None if start.found is None else start.found.snapshot)
+    if start.found is None:
+        state.progress.head_backend = start.plan.placement.head_backend
     if state.progress.head_backend == "torch":
-        set_torch_threads(settings.execution.threads)
-    session = Session(
-        bundle, stream, request.run, options, state, backbone, written, events, usage, request.max_steps
-    )
-    if found is None:
-        make_folder(request.run / STATE)
-        session.save()
-    _tell_changes(session)
-    if _is_changed(session):
-        # Batches and class ids of the steps so far are those of pictures that are no longer the same.
-        name = state.current_task.name
-        session.undo_task(len(state.finished_tasks) - 1)
-        session.note(f"task {name} changed while it was being learnt: it is begun again.")
-        session.stream = read_stream(request.stream, state.progress.class_names, request.tasks)
-    return session
+        set_torch_threads(start.plan.placement.threads)
+    events = run.events()
+    files.callback(events.close)
+    steps = _open_journal(run, state, start)
+    files.callback(steps.close)
+    backbone = Backbone(bundle, start.plan.placement, providers)
+    trainer = Trainer(run, bundle, start.stream, options, state, backbone, steps, events, usage)
+    trainer.max_steps = start.ground.request.max_steps
+    if start.found is None:
+        make_folder(run.state)
+        trainer.save()
+    return trainer
 
 
-def _open_journal(
-    path: Path, state: RunState, bundle: Bundle, options: Options, is_new: bool
-) -> journal.Journal:
-    """The run's journal, cut back to the records that the snapshot knows; a new one for a new run."""
-    kept = state.progress.journal_records
+def _open_journal(run: RunFolder, state: RunState, start: Start) -> journal.Journal:
+    """The run's journal, cut back to the records that the checkpoint knows; a new one for a new run."""
+    options, is_new = start.settings.options, start.found is None
     header = journal.Header(
         options.seed,
-        bundle.identity,
+        start.ground.bundle.identity,
         state.adapter.size,
         state.adapter.eps,
         options.momentum,
         options.queries,
         optimizer=options.optimizer,
     )
-    if is_new and not os.path.lexists(path):
-        return journal.Journal.create(path, header)
-    if journal.read(path)[0] != header:
+    if is_new and not os.path.lexists(run.journal):
+        return journal.Journal.create(run.journal, header)
+    if journal.read(run.journal)[0] != header:
         raise DamagedFileError(
-            f"{path} is the journal of another run (its seed, bundle or options are not those in {SETTINGS}); "
+            f"{run.journal} is the journal of another run (its seed, bundle or options are not those in {SETTINGS}); "
             "put back this run's own."
         )
-    if is_new and next(journal.read(path)[1], None) is not None:
-        # The first snapshot is older than the first record: its folder is lost or not mounted.
+    if is_new and next(journal.read(run.journal)[1], None) is not None:
+        # The first checkpoint is older than the first record: its folder is lost or not mounted.
         raise DamagedFileError(
-            f"{path} holds records but {path.parent / STATE} holds no snapshot; put the folder {STATE} back "
+            f"{run.journal} holds records but {run.state} holds no snapshot; put the folder {STATE} back "
             "(the adapter alone can be rebuilt with 'edge-zofc replay')."
         )
-    return journal.Journal.open_for_append(path, keep_records=kept)
+    return journal.Journal.open_for_append(run.journal, keep_records=state.progress.journal_records)
 
 
-def _backbone_options(plan: memory_plan.MemoryPlan, threads: int, providers: Providers) -> BackboneOptions:
-    return BackboneOptions(
-        micro_batch=plan.micro_batch,
-        parallel_adapters=plan.parallel_queries,
-        threads=threads,
-        providers=providers,
-        prepacking=plan.prepacking,
-        arena=plan.arena,
-    )
-
-
-def _tell_changes(session: Session) -> None:
-    """Name what the stream left out, and tasks whose pictures changed after they were learnt."""
-    for text in session.stream.notes:
-        session.note(text)
-    by_name = {task.name: task for task in session.stream.tasks}
-    for learnt in session.state.finished_tasks:
+def _begin(trainer: Trainer, start: Start) -> None:
+    """Tell what the stream left out and what changed since; begin a half learnt task again if its pictures changed."""
+    for text in trainer.stream.notes:
+        trainer.note(text)
+    by_name = {task.name: task for task in trainer.stream.tasks}
+    for learnt in trainer.state.finished_tasks:
         task = by_name.get(learnt.name)
-        if task is not None and fingerprint(session.stream, task) != learnt.fingerprint:
-            session.note(
+        if task is not None and fingerprint(trainer.stream, task) != learnt.fingerprint:
+            trainer.note(
                 f"task {learnt.name} changed after it was learnt; it is not learnt again (add its new pictures "
                 "as a new task folder)."
             )
-
-
-def _is_changed(session: Session) -> bool:
-    """Whether the pictures of the task that is half learnt are others than when it began."""
-    unfinished = session.unfinished_task()
-    if unfinished is None:
-        return False
-    return fingerprint(session.stream, unfinished) != session.state.current_task.fingerprint
-
-
-def _tell_start(session: Session, plan: memory_plan.MemoryPlan, settings: Settings) -> None:
-    session.events.write(
+    unfinished = trainer.unfinished_task()
+    if unfinished is not None:
+        name = trainer.state.current_task.name
+        if fingerprint(trainer.stream, unfinished) != trainer.state.current_task.fingerprint:
+            # Batches and class ids of the steps so far are those of pictures that are no longer the same.
+            trainer.undo_task(len(trainer.state.finished_tasks) - 1)
+            trainer.note(f"task {name} changed while it was being learnt: it is begun again.")
+            request, known = start.ground.request, trainer.state.progress.class_names
+            trainer.stream = read_stream(request.stream, known, request.tasks)
+    trainer.events.write(
         "run_started",
-        **settings.options,
-        micro_batch=plan.micro_batch,
-        parallel_queries=plan.parallel_queries,
-        predicted_peak_bytes=plan.peak_bytes,
-        budget_bytes=plan.budget_bytes,
+        **asdict(trainer.options),
+        micro_batch=start.plan.placement.micro_batch,
+        parallel_queries=start.plan.placement.parallel_queries,
+        predicted_peak_bytes=start.plan.peak_bytes,
+        budget_bytes=start.plan.budget_bytes,
     )
-    log.info("%d task(s) to learn; %s", len(session.pending_tasks()), plan.reason)
+    log.info("%d task(s) to learn; %s", len(trainer.pending_tasks()), start.plan.reason)
 
 
-def _result(session: Session, settings: Settings, where: _Where) -> dict[str, Any]:
-    circumstances = Circumstances(
-        stream=session.stream.root.name,
-        device_profile=where.profile.name,
-        budget_bytes=where.plan.budget_bytes,
-        predicted_peak_bytes=where.plan.peak_bytes,
-        micro_batch=session.backbone.options.micro_batch,
-        parallel_queries=session.backbone.options.parallel_adapters,
-        completed=not session.pending_tasks(),
+def result_of(trainer: Trainer, start: Start) -> RunResult:
+    """What ``result.json`` holds: accuracies as fractions, learner and class means through the same function."""
+    progress, options, manifest = trainer.state.progress, trainer.options, trainer.bundle.manifest
+    learner, baseline = _scores(progress.learner, progress), _scores(progress.floor, progress)
+    named = {
+        name: getattr(options, name) for name in ("queries", "query_form", "optimizer", "preset", "seed")
+    }
+    return RunResult(
+        **learner.model_dump(),
+        **_costs(progress),
+        **trainer.backbone.placement.model_dump(include={"micro_batch", "parallel_queries"}),
+        **named,
+        edge_zofc=__version__,
+        completed=not trainer.pending_tasks(),
+        class_names=list(progress.class_names),
+        tasks=[_task_result(task) for task in trainer.state.finished_tasks],
+        forgetting_definition=FORGETTING_DEFINITION,
+        class_mean_floor=baseline,
+        beats_class_mean_floor=beats(learner, baseline),
+        predicted_peak_mib=mib(start.plan.peak_bytes),
+        memory_budget_mib=mib(start.plan.budget_bytes),
+        head_backend=progress.head_backend,
+        backbone=manifest.backbone.name,
+        image_size=manifest.image.size,
+        feature_size=manifest.feature_size,
+        bundle_identity=trainer.bundle.identity,
+        stream=trainer.stream.root.name,
+        precision=manifest.precision,
+        device_profile=start.ground.profile.name,
+        options=asdict(options),
+        stopped=trainer.signals.name,
     )
-    return result_of(session.bundle, settings, session.state.progress, circumstances)
 
 
-@contextmanager
-def _stop_on_signals(session: Session) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the loop to stop at the next picture or run of the graph; a second one does not wait."""
+def _costs(progress: RunProgress) -> dict[str, Any]:
+    training_seconds = sum(task.seconds for task in progress.tasks)
+    return {
+        "steps": progress.step,
+        "forward_passes": progress.forward_passes,
+        "evaluation_forward_passes": progress.evaluation_forward_passes,
+        "floor_forward_passes": progress.floor_forward_passes,
+        "seconds": round(progress.seconds, 3),
+        "seconds_per_step": round(training_seconds / progress.step, 6) if progress.step else None,
+        "peak_rss_mib": mib(progress.peak_rss_bytes),
+        "peak_anonymous_mib": mib(progress.peak_anonymous_bytes),
+        "peak_file_mib": mib(progress.peak_file_bytes),
+        "skipped_images": sum(task.skipped_images for task in progress.tasks),
+    }
 
-    def ask(number: int, frame: object) -> None:
-        if session.stop_signal is not None:
-            raise KeyboardInterrupt
-        session.stop_signal = signal.Signals(number).name
-        log.warning("%s: saving the state and stopping.", session.stop_signal)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _scores(counts: Counts, progress: RunProgress) -> Scores:
+    by_class = mean_per_class_accuracy(counts.correct_by_class, progress.total_by_class)
+    summary = asdict(summarise(counts.correct, progress.total))
+    summary["accuracy_matrix"] = [list(row) for row in summary["accuracy_matrix"]]
+    summary["stage_accuracy"] = list(summary["stage_accuracy"])
+    return Scores(**summary, mean_per_class_accuracy=by_class)
+
+
+def _task_result(task: TaskProgress) -> TaskResult:
+    known = task.model_dump(include=set(TaskResult.model_fields))
+    return TaskResult(**{**known, "seconds": round(task.seconds, 3)})

@@ -1,7 +1,7 @@
-"""All that a run knows: what a snapshot must hold so that a resumed run ends with the same bits.
+"""All that a run knows: what a checkpoint must hold so that a resumed run ends with the same bits.
 
-What may surprise: nothing here depends on when a snapshot is taken. Counters that go into ``result.json`` are
-part of the state, so a step that is repeated after a power cut is counted once.
+Nothing here depends on when a checkpoint is taken. Counters that go into ``result.json`` are part of the state, so a
+step that is repeated after a power cut is counted once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser, Statistics
@@ -18,6 +18,8 @@ from edge_zofc.algorithm.options import HeadKind, Options
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
+from edge_zofc.storage.reading import load_model
+from edge_zofc.storage.run_folder import RunFolder
 
 Phase = Literal["idle", "training", "trained"]
 """idle: between tasks; training: at ``epoch``/``batch``; trained: the task waits for its evaluation."""
@@ -48,7 +50,7 @@ class TaskProgress(_Model):
     """Positions in the task's training list that could not be decoded when the task began."""
     first_losses: list[float] = Field(default_factory=list)
     recent_losses: list[float] = Field(default_factory=list)
-    """Losses of the first and of the latest batches behind those, at most ``guard.WINDOW`` each."""
+    """Losses of the first and of the latest batches behind those, at most ``divergence.WINDOW`` each."""
 
 
 class Counts(_Model):
@@ -67,7 +69,7 @@ class Counts(_Model):
         return self
 
 
-class Progress(_Model):
+class RunProgress(_Model):
     """The part of the state that is not an array. ``total[j]`` is the number of test pictures of task j."""
 
     phase: Phase = "idle"
@@ -91,7 +93,7 @@ class Progress(_Model):
     head_backend: HeadBackend = "torch"
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Progress:
+    def _agrees_with_itself(self) -> RunProgress:
         classes = len(self.class_names)
         if len(set(self.class_names)) < classes:
             raise ValueError("a class stands in it twice")
@@ -105,14 +107,20 @@ class Progress(_Model):
         return self
 
 
-def progress_of(snapshot: Snapshot) -> Progress:
+def progress_of(snapshot: Snapshot) -> RunProgress:
     """What a snapshot says besides its arrays. Raises DamagedFileError if it is not a state."""
-    try:
-        return Progress.model_validate(snapshot.metadata)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DamagedFileError(f"a snapshot's state is not valid: {where}: {first['msg']}.") from error
+    return load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
+
+
+def tasks_of(run: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the tasks that a run has finished, and of the one that it is in the middle of."""
+    found = run.latest()
+    if found is None:
+        return frozenset(), frozenset()
+    progress = progress_of(found.snapshot)
+    names = [task.name for task in progress.tasks]
+    half = names[-1:] if progress.phase != "idle" else []
+    return frozenset(names) - frozenset(half), frozenset(half)
 
 
 @dataclass
@@ -129,15 +137,21 @@ class RunState:
     class_sums: np.ndarray
     class_counts: np.ndarray
     statistics: Statistics | None = None
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     optimiser: HeadOptimiser | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, options: Options) -> RunState:
-        """The state of a new run with this bundle and these options."""
+    def of(cls, bundle: Bundle, options: Options, snapshot: Snapshot | None = None) -> RunState:
+        """The state of a run with this bundle and these options: a new one's, or what ``snapshot`` holds.
+
+        Raises DamagedFileError if that is not a state.
+        """
         start = bundle.initial_adapter()
         adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
-        return cls.start(adapter, bundle.manifest.feature_size, options.head)
+        state = cls.start(adapter, bundle.manifest.feature_size, options.head)
+        if snapshot is not None:
+            state.restore(snapshot)
+        return state
 
     @classmethod
     def start(cls, adapter: Adapter, feature_size: int, head_kind: HeadKind) -> RunState:
@@ -157,7 +171,7 @@ class RunState:
         self.adapter.reset_velocity()
         self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
         self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
-        self.progress = Progress(head_backend=self.progress.head_backend)
+        self.progress = RunProgress(head_backend=self.progress.head_backend)
 
     @property
     def current_task(self) -> TaskProgress:

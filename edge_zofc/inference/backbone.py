@@ -1,15 +1,13 @@
 """The frozen ONNX session: pictures x adapters -> features. The only device module that knows onnxruntime.
 
-What may surprise: shapes are static while a run lasts. A short last micro-batch is padded with zeros and
-the padding's features are dropped, because onnxruntime plans its memory per input shape and a second shape
-would cost a second plan. The adapters are read where they lie: on the CPU a run sees the caller's array
-itself, so perturbing theta in place needs no copy.
+Shapes are static while a run lasts. A short last micro-batch is padded with zeros and the padding's features are
+dropped, because onnxruntime plans its memory per input shape and a second shape would cost a second plan. The adapters
+are read where they lie: on the CPU a run sees the caller's array itself, so perturbing theta in place needs no copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from edge_zofc.errors import DamagedFileError, Stopped
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.settings import Placement
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
 CPU: Providers = (("CPUExecutionProvider", {}),)
@@ -36,24 +35,8 @@ _PROBE_MODEL = bytes.fromhex(
 )
 
 
-@dataclass(frozen=True)
-class BackboneOptions:
-    """How the session runs.
-
-    ``micro_batch`` pictures and at most ``parallel_adapters`` adapters go into one run. ``prepacking`` off
-    leaves the weights memory-mapped; ``arena`` off gives memory back after each run.
-    """
-
-    micro_batch: int
-    parallel_adapters: int = 1
-    threads: int = 1
-    providers: Providers = CPU
-    prepacking: bool = True
-    arena: bool = True
-
-
-def session_options(options: BackboneOptions) -> Any:
-    """These options as onnxruntime takes them, a ``SessionOptions``."""
+def session_options(options: Placement) -> Any:
+    """A placement as onnxruntime takes it, a ``SessionOptions``."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -73,16 +56,13 @@ def session_options(options: BackboneOptions) -> Any:
 class Backbone:
     """An open session on a verified bundle."""
 
-    def __init__(self, bundle: Bundle, options: BackboneOptions) -> None:
+    def __init__(self, bundle: Bundle, placement: Placement, providers: Providers = CPU) -> None:
         """Open the graph. Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out."""
-        self.options = options
+        self.bundle, self.placement, self.providers = bundle, placement, providers
         self.feature_size = bundle.manifest.feature_size
-        self._graph = bundle.graph_path
-        settings = session_options(options)
+        settings = session_options(placement)
         try:
-            self._session = ort.InferenceSession(
-                str(bundle.graph_path), settings, providers=list(options.providers)
-            )
+            self._session = ort.InferenceSession(str(bundle.graph_path), settings, providers=list(providers))
         except _RUNTIME_ERRORS as error:
             _raise_if_out_of_memory(error)
             raise DamagedFileError(
@@ -92,7 +72,7 @@ class Backbone:
         self._run = ort.RunOptions()
         self._run.log_severity_level = 4  # what fails is raised; to be asked to stop is nothing to print
         side = bundle.manifest.image.size
-        self._images = np.zeros((options.micro_batch, 3, side, side), np.float32)
+        self._images = np.zeros((placement.micro_batch, 3, side, side), np.float32)
 
     def interrupt(self) -> None:
         """End the present run of the graph, after the node that it is at, and every later one; from any thread."""
@@ -110,7 +90,7 @@ class Backbone:
     def features(self, count: int, adapters: np.ndarray) -> np.ndarray:
         """Features float32 [K, count, D] of the first ``count`` pictures in ``image_buffer``.
 
-        ``adapters`` is float32 [K, P] with K at most ``parallel_adapters``, read where it lies. Raises
+        ``adapters`` is float32 [K, P] with K at most ``parallel_queries``, read where it lies. Raises
         MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says, Stopped
         after ``interrupt``.
         """
@@ -123,20 +103,16 @@ class Backbone:
                 raise Stopped("a run of the graph was interrupted") from error
             _raise_if_out_of_memory(error)
             raise DamagedFileError(
-                f"onnxruntime {ort.__version__} cannot run {self._graph}: {_first_line(error)} "
+                f"onnxruntime {ort.__version__} cannot run {self.bundle.graph_path}: {_first_line(error)} "
                 "(see 'edge-zofc doctor --bundle')."
             ) from error
         found, due = np.asarray(result), (len(adapters), len(self._images), self.feature_size)
         if found.dtype != np.float32 or found.shape != due:
             raise DamagedFileError(
-                f"{self._graph} gives {found.dtype} {found.shape}, not float32 {due}; export the bundle again."
+                f"{self.bundle.graph_path} gives {found.dtype} {found.shape}, not float32 {due}; "
+                "export the bundle again."
             )
         return found[:, :count]
-
-
-def available_providers() -> tuple[str, ...]:
-    """The execution providers that this onnxruntime was built with, best first."""
-    return tuple(ort.get_available_providers())
 
 
 def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:

@@ -20,8 +20,9 @@ import numpy as np
 from edge_zofc.device.profiles import format_bytes, matching_profile
 from edge_zofc.device.system import Board, board
 from edge_zofc.errors import EdgeZofcError
-from edge_zofc.inference.backbone import Backbone, BackboneOptions, probe_providers
+from edge_zofc.inference.backbone import Backbone, probe_providers
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle, Precision, Probe
+from edge_zofc.storage.settings import Placement
 
 LITTLE_MEMORY_BYTES = 200 << 20
 """Below this not even a w8 ViT-B with the numpy head is planned to fit."""
@@ -193,7 +194,7 @@ def _compared(computed: np.ndarray, expected: np.ndarray, precision: Precision) 
 
 def probe_features(bundle: Bundle, probe: Probe) -> np.ndarray:
     """The probe's features float32 [k, n, D] as this machine's CPU computes them, one picture at a time."""
-    backbone = Backbone(bundle, BackboneOptions(micro_batch=1, prepacking=False, arena=False))
+    backbone = Backbone(bundle, Placement.simple(fast=False))
     result = np.empty_like(probe.features)
     for index, image in enumerate(probe.images):
         backbone.image_buffer[0] = image

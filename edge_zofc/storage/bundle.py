@@ -17,8 +17,8 @@ the precision, its fidelity (how well projected gradients survive the precision)
 activation bytes, and size and SHA-256 of the other four files. ``tests/test_bundle.py`` compares a
 written manifest with literal values.
 
-What may surprise: ``read_bundle`` hashes every file before anything else opens it, so that a damaged
-or foreign graph never reaches onnxruntime; on a 343 MB bundle that costs about a second.
+``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
+onnxruntime. On a 343 MB bundle that costs about a second.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, InputError, explained
-from edge_zofc.storage.reading import is_there, open_plain, read_bounded
+from edge_zofc.storage.reading import is_there, load_model, open_plain, read_bounded
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -270,12 +270,7 @@ def _parse_manifest(raw: bytes, path: Path) -> Manifest:
         raise InputError(
             f"{path} has format version {version}, this edge-zofc reads {FORMAT_VERSION}; update edge-zofc."
         )
-    try:
-        return Manifest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise DamagedFileError(f"{path} is not a bundle's manifest: {where}: {first['msg']}.") from error
+    return load_model(Manifest, data, f"{path} is not a bundle's manifest:")
 
 
 def _verify_file(path: Path, entry: FileEntry) -> None:

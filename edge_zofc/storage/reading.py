@@ -1,7 +1,7 @@
 """Reading files that nobody checked: plain ones alone, and no more of them than a stated limit.
 
-What may surprise: in a file's place may stand a link that leads out of the run folder, a FIFO that never answers or a
-device that does something when it is opened. None of them is opened, or not for longer than it takes to see what it is.
+In a file's place may stand a link that leads out of the run folder, a FIFO that never answers or a device that does
+something when it is opened. None of them is opened, or not for longer than it takes to see what it is.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from edge_zofc.errors import DamagedFileError, explained
+from pydantic import BaseModel, ValidationError
+
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, explained, printable, quoted
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -79,3 +83,27 @@ def not_plain(path: Path) -> DamagedFileError:
     return DamagedFileError(
         f"{path} is a link, folder, pipe or device, not a plain file; put back a good copy."
     )
+
+
+def load_model(
+    model: type[M],
+    data: bytes | dict[str, Any],
+    opening: str,
+    error_type: type[EdgeZofcError] = DamagedFileError,
+    ending: str = "",
+) -> M:
+    """A pydantic model from its JSON text or an object; the one place that turns a validation error into a sentence.
+
+    Raises ``error_type``: ``opening``, the place and what is wrong there, and ``ending``.
+    """
+    try:
+        if isinstance(data, bytes):
+            return model.model_validate_json(data)
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        given = first["input"]
+        value = f" (it is {quoted(given)})" if isinstance(given, (str, int, float)) else ""
+        message = printable(first["msg"].removeprefix("Value error, "))
+        raise error_type(f"{opening} {printable(place, 100)}{value}: {message}{ending}.") from error

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from edge_zofc.errors import DamagedFileError, InputError, printable
-from edge_zofc.storage.reading import read_bounded
+from edge_zofc.algorithm.metrics import task_forgetting
+from edge_zofc.errors import InputError
+from edge_zofc.storage.reading import load_model, read_bounded
+from edge_zofc.storage.writing import write_atomic
 
+RESULT = "result.json"
 RESULT_LIMIT_BYTES = 64 << 20  # 1,000 tasks make a matrix of about 10 MB
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -63,18 +66,13 @@ class Scores(_Record):
 
     def task_forgetting(self) -> list[float | None]:
         """Best accuracy over all stages minus the last one, for every task but the last."""
-        matrix = self.accuracy_matrix
-        lost: list[float | None] = []
-        for task, last in enumerate(matrix[-1][:-1] if matrix else []):
-            seen = [value for row in matrix[task:] if (value := row[task]) is not None]
-            lost.append(None if last is None else max(seen) - last)
-        return lost
+        return task_forgetting(self.accuracy_matrix)
 
 
 class RunResult(Scores):
     """``result.json`` as ``learn`` writes it; forward passes are images x adapters."""
 
-    format_version: Literal[1]
+    format_version: Literal[1] = 1
     edge_zofc: str
     completed: bool
     class_names: list[str]
@@ -97,6 +95,7 @@ class RunResult(Scores):
     parallel_queries: Count | None = None
     queries: Count | None = None
     query_form: str | None = None
+    optimizer: str | None = None
     head_backend: str | None = None
     backbone: str | None = None
     image_size: Count | None = None
@@ -109,6 +108,8 @@ class RunResult(Scores):
     seed: int | None = None
     skipped_images: Count | None = None
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    stopped: str | None = None
+    """The signal, or the reason, that ended this ``learn``; not in the file."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunResult:
@@ -125,23 +126,27 @@ class RunResult(Scores):
         return self
 
 
-def check_result(result: dict[str, Any] | bytes, where: str = "result.json") -> RunResult:
-    """The checked result from its JSON text or object; raises DamagedFileError with the first thing wrong."""
-    try:
-        if isinstance(result, bytes):
-            return RunResult.model_validate_json(result)
-        return RunResult.model_validate(result)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise DamagedFileError(
-            f"{where} is damaged at {printable(place)}: {printable(first['msg'])}; run learn again."
-        ) from error
+def beats(learner: Scores, baseline: Scores) -> bool | None:
+    """The one rule: whether the average accuracy is above the class-mean baseline's; None where there is none."""
+    if learner.average_accuracy is None or baseline.average_accuracy is None:
+        return None
+    return learner.average_accuracy > baseline.average_accuracy
 
 
-def read_result(run_folder: Path) -> RunResult:
-    """Read ``R/result.json``; raises InputError if there is none, DamagedFileError if it is wrong."""
-    path = run_folder / "result.json"
+def check_result(result: dict[str, Any] | bytes, where: str = RESULT) -> RunResult:
+    """The checked result from its JSON text or object. Raises DamagedFileError with the first thing wrong."""
+    return load_model(RunResult, result, f"{where} is damaged at", ending="; run learn again")
+
+
+def read_result(folder: Path) -> RunResult:
+    """Read ``R/result.json``. Raises InputError if there is none, DamagedFileError if it is wrong."""
+    path = folder / RESULT
     if not path.exists():
-        raise InputError(f"{run_folder} holds no result.json: run edge-zofc learn first.")
+        raise InputError(f"{folder} holds no {RESULT}: run edge-zofc learn first.")
     return check_result(read_bounded(path, RESULT_LIMIT_BYTES), str(path))
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    """Replace ``R/result.json``."""
+    text = result.model_dump_json(indent=1, exclude={"stopped"}) + "\n"
+    write_atomic(folder / RESULT, text.encode())

@@ -1,14 +1,14 @@
-"""What lies where in a run folder, and the two small files that are not the journal or a snapshot.
+"""A run folder as one object: what lies where in it, and who may write there.
 
-    settings.json   options and bundle of the run, written once by the first ``learn``
+    settings.json   options and bundle of the run, written once by the first ``learn`` (``settings.py``)
     journal.bin     one record a step (``journal.py``)
-    state/          snapshots (``snapshot.py``)
-    frozen/         frozen features of test pictures, a cache (``evaluate.py``)
+    state/          checkpoints (``checkpoint.py``)
+    frozen/         frozen features of test pictures, a cache (``engine/evaluation.py``)
     events.jsonl    what happened, one JSON object a line
-    result.json     the numbers, rewritten after each task
+    result.json     the numbers, rewritten after each task (``result.py``)
     lock            held by the process that learns (``lock.py``)
 
-What may surprise: events are written but not fsynced. They tell a story; nothing is recovered from them.
+Events are written but not fsynced; nothing is recovered from them.
 """
 
 from __future__ import annotations
@@ -16,103 +16,105 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from edge_zofc.errors import InputError, explained
+from edge_zofc.storage import checkpoint
+from edge_zofc.storage.lock import LOCK_FILE, RunLock
+from edge_zofc.storage.reading import check_folder
+from edge_zofc.storage.result import RunResult, read_result, write_result
+from edge_zofc.storage.settings import SETTINGS, Settings, is_run, read_settings, write_settings
+from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, rotate, sweep
 
-from edge_zofc.algorithm.options import Options, options_from_json
-from edge_zofc.errors import DamagedFileError, InputError, explained
-from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.reading import is_there, read_bounded
-from edge_zofc.storage.writing import open_log, rotate, write_atomic
-
-SETTINGS = "settings.json"
 JOURNAL = "journal.bin"
 STATE = "state"
 FROZEN = "frozen"
 EVENTS = "events.jsonl"
-RESULT = "result.json"
 
 EVENTS_LIMIT_BYTES = 32 << 20
-_SETTINGS_LIMIT_BYTES = 1 << 20
 
 
-class Execution(BaseModel):
-    """How the session runs; kept because features round differently under another shape or thread count."""
+@dataclass(frozen=True)
+class RunFolder:
+    """The run in the folder ``path``, which need not be there yet. Readers need no lock."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: Path
 
-    micro_batch: Annotated[int, Field(ge=1, le=1 << 16)]
-    parallel_queries: Annotated[int, Field(ge=1, le=1 << 16)]
-    threads: Annotated[int, Field(ge=1, le=1 << 16)]
-    prepacking: bool
-    arena: bool
-    head_backend: Literal["torch", "numpy"]
+    @property
+    def journal(self) -> Path:
+        """The log of every step."""
+        return self.path / JOURNAL
+
+    @property
+    def state(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / STATE
+
+    @property
+    def frozen(self) -> Path:
+        """The folder of cached features."""
+        return self.path / FROZEN
+
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return is_run(self.path)
+
+    def settings(self) -> Settings:
+        """Raises as ``read_settings``."""
+        return read_settings(self.path)
+
+    def write_settings(self, settings: Settings) -> None:
+        """Durable when it returns."""
+        write_settings(self.path, settings)
+
+    def latest(self) -> checkpoint.Loaded | None:
+        """The newest whole checkpoint. Raises as ``checkpoint.load_latest``."""
+        return checkpoint.load_latest(self.state)
+
+    def events(self) -> EventLog:
+        """The event log, opened for appending."""
+        return EventLog(self.path)
+
+    def result(self) -> RunResult:
+        """Raises as ``read_result``."""
+        return read_result(self.path)
+
+    def write_result(self, result: RunResult) -> None:
+        """Replace ``result.json``."""
+        write_result(self.path, result)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if need be, hold its lock and remove what a crash left over.
+
+        Raises InputError if something else lies in it, RunLockedError while another process works on it.
+        """
+        self._refuse_strangers()
+        make_folder(self.path)
+        with RunLock(self.path):
+            for folder in (self.path, self.state, self.frozen):
+                if folder != self.path:
+                    check_folder(folder)
+                if folder.is_dir():
+                    sweep(folder)
+            yield
+
+    def _refuse_strangers(self) -> None:
+        if self.is_run():
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; give --run a folder.")
+        # A start that was cut off leaves a lock, and perhaps a half-written settings.json.
+        if self.path.is_dir() and not all(_is_leftover(entry) for entry in self.path.iterdir()):
+            raise InputError(f"{self.path} is not empty and holds no run; give --run a new folder.")
 
 
-class Settings(BaseModel):
-    """``settings.json``: what may not change while a run lives."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: Literal[1]
-    bundle_identity: str
-    bundle_folder: str
-    options: dict[str, Any]
-    execution: Execution
-
-    def run_options(self) -> Options:
-        """The options as a checked dataclass. Raises InputError if this version does not know them."""
-        return options_from_json(self.options)
-
-
-def make_settings(bundle: Bundle, options: Options, execution: Execution) -> Settings:
-    """Settings of a new run. The bundle's folder is kept so that ``predict`` finds it; its identity rules."""
-    return Settings(
-        format_version=1,
-        bundle_identity=bundle.identity,
-        bundle_folder=str(bundle.folder.resolve()),
-        options=asdict(options),
-        execution=execution,
-    )
-
-
-def write_settings(folder: Path, settings: Settings) -> None:
-    """Write ``settings.json`` durably; it is the file whose presence makes a folder a run."""
-    write_atomic(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
-
-
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run: something of the name of its settings, whatever that is."""
-    return is_there(folder / SETTINGS)
-
-
-def read_settings(folder: Path) -> Settings:
-    """Read ``settings.json``. Raises InputError if there is no run, DamagedFileError if it is not valid."""
-    path = folder / SETTINGS
-    if not is_run(folder):
-        raise InputError(
-            f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'."
-        )
-    raw = read_bounded(path, _SETTINGS_LIMIT_BYTES)
-    try:
-        found = Settings.model_validate_json(raw)
-        found.run_options()
-        return found
-    except InputError as error:
-        raise DamagedFileError(f"{path} is not a run's settings: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise DamagedFileError(f"{path} is not a run's settings: {where}: {first['msg']}.") from error
-
-
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Replace ``result.json``."""
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    write_atomic(folder / RESULT, text.encode())
+def _is_leftover(path: Path) -> bool:
+    return path.name == LOCK_FILE or (path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(SETTINGS))
 
 
 class EventLog:
@@ -128,7 +130,7 @@ class EventLog:
         self._bytes = os.fstat(self._file.fileno()).st_size
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event with the present time. Raises as ``disk_errors.explained`` if the disk refuses."""
+        """Append one event with the present time. Raises as ``explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
             rest = memoryview(line.encode() + b"\n")

@@ -25,6 +25,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable
+from os import getpid
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -108,7 +109,7 @@ def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -
     pieces = [data] if isinstance(data, Data) else list(data)
     size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
     # The process number keeps two processes that write the same name from sharing a temporary file.
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{getpid()}-{path.name}")
     renamed = False
     try:
         with explained(path, "written", size_bytes):

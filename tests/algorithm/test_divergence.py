@@ -16,12 +16,12 @@ from edge_zofc.algorithm.divergence import FACTOR, SLACK, WINDOW, out_of_band
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.engine.history import read_history, replay_run
 from edge_zofc.engine.state import progress_of
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage import checkpoint, journal
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.run_folder import read_settings
+from edge_zofc.storage.settings import read_settings
 
 LONG = {**FAST, "epochs": 30, "queries": 1}
 
@@ -76,7 +76,7 @@ class Worse:
 
         patch.setattr(Head, "losses", losses)
 
-    def follow(self, session: Session, loss: float) -> None:
+    def follow(self, session: Trainer, loss: float) -> None:
         """Called after each step."""
         self.step = session.state.progress.step
 
@@ -206,7 +206,7 @@ def test_after_a_divergence_a_smaller_rate_is_taken_from_the_next_task_on_and_re
 ) -> None:
     stream, run, before = diverging(small_bundle, tmp_path)
     go(small_bundle, stream, run, changes={"adapter_lr": 0.001}, max_steps=75)
-    assert read_settings(run).run_options().adapter_lr == 0.001
+    assert read_settings(run).options.adapter_lr == 0.001
     with pytest.raises(InputError, match=r"adapter_lr: 0.001 -> 0.002\) can change between tasks only"):
         go(small_bundle, stream, run, changes={"adapter_lr": 0.002})
     result = go(small_bundle, stream, run, changes={})

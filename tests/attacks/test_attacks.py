@@ -19,7 +19,7 @@ from small import write_small_stream
 from victims import PROFILE, Victim, all_victims
 
 from edge_zofc.engine.run import learn_run
-from edge_zofc.engine.setup import Request
+from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import FILES, Bundle, read_bundle
 
@@ -175,6 +175,6 @@ def test_a_wrong_hash_is_refused_before_onnxruntime_sees_the_graph(
         raw[len(raw) // 2] ^= 1
         (folder / name).write_bytes(raw)
         with pytest.raises(DamagedFileError, match="SHA-256"):
-            learn_run(Request(folder, small_stream, tmp_path / name / "run"), quiet)
+            learn_run(LearnRequest(folder, small_stream, tmp_path / name / "run"), quiet)
         assert not (tmp_path / name / "run").exists()
     assert opened == []

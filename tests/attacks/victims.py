@@ -28,7 +28,7 @@ from edge_zofc.storage import bundle, checkpoint, journal
 from edge_zofc.storage.bundle import ImageSpec, read_bundle
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
 from edge_zofc.storage.result import check_result, read_result
-from edge_zofc.storage.run_folder import Execution, make_settings, read_settings, write_settings
+from edge_zofc.storage.settings import Placement, Settings, read_settings, write_settings
 
 P, D, SIDE = 12, 4, 8
 SPEC = ImageSpec(size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
@@ -253,13 +253,8 @@ def read_of(text: Path, path: Path, good: bytes, read: Callable[[], object]) -> 
 def run_victims(folder: Path) -> Iterator[Victim]:
     """The other files of a run folder."""
     tiny = tiny_bundle(folder / "bundle")
-    execution = Execution(
-        micro_batch=4, parallel_queries=2, threads=1, prepacking=True, arena=False, head_backend="numpy"
-    )
-    write_settings(folder, make_settings(tiny, make_options("edge", {}), execution))
-    yield Victim(
-        "settings.json", folder / "settings.json", lambda: read_settings(folder).run_options(), {0, 5}
-    )
+    write_settings(folder, Settings.of(tiny, make_options("edge", {}), Placement.simple(4, 2)))
+    yield Victim("settings.json", folder / "settings.json", lambda: read_settings(folder).options, {0, 5})
 
     result = {**make_result(2), "tasks": make_result(2)["tasks"]}
     (folder / "result.json").write_text(json.dumps(result))
@@ -274,18 +269,18 @@ def run_victims(folder: Path) -> Iterator[Victim]:
     yield Victim("events.jsonl", folder / "events.jsonl", lambda: read_log(folder), {0})
 
     rows = np.arange(2 * (D + 1), dtype=np.float32).reshape(2, D + 1)
-    cache = folder / "frozen.f32"
-    cache.write_bytes(b"".join(evaluation._with_crc(iter([rows.tobytes()]))))
+    cache = evaluation.FeatureCache(folder / "frozen.f32", D)
+    cache.write([rows])
     good = rows.tobytes()
 
     def read_cache() -> object:
-        count = evaluation._rows_in_cache(cache, D)
-        if count is not None:
-            found = b"".join(rows.tobytes() for rows in evaluation._cached_rows(cache, count, D))
+        count = cache.count()
+        if count:
+            found = b"".join(rows.tobytes() for rows in cache.rows(count))
             assert found == good, "a damaged cache passes for good"
         return count
 
-    yield Victim("frozen features", cache, read_cache, {0})
+    yield Victim("frozen features", cache.path, read_cache, {0})
 
 
 PROFILE = b"""name = "mine"

@@ -12,17 +12,17 @@ from cgroup import memory_cgroup
 from edge_zofc.device import memory_limit
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.settings import Placement
 
 MIB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def plan_of(budget_mib: int) -> MemoryPlan:
-    return MemoryPlan((), 1, 1, False, True, "numpy", 0, budget_mib * MIB, 0, "")
+    return MemoryPlan((), Placement.simple(), 0, budget_mib * MIB, 0, "")
 
 
 def test_without_proc_nothing_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_zofc.device.system._STATM", Path("/nowhere/statm"))
     monkeypatch.setattr("edge_zofc.device.system._STATUS", Path("/nowhere/status"))
     assert memory_limit.enforce(plan_of(1000)) is None
 
@@ -32,8 +32,9 @@ _CAPPED = """
     import numpy as np
     from edge_zofc.device import memory_limit, memory_plan
     from edge_zofc.device.system import usage
+    from edge_zofc.storage.settings import Placement
     MIB = 1 << 20
-    plan = memory_plan.MemoryPlan((), 1, 1, False, ARENA, "numpy", 0, usage().rss_bytes + 200 * MIB, 0, "")
+    plan = memory_plan.MemoryPlan((), Placement.simple(fast=ARENA), 0, usage().rss_bytes + 200 * MIB, 0, "")
     limit = memory_limit.enforce(plan)
     kept = np.ones(60 * MIB, np.uint8)
     try:
@@ -95,8 +96,9 @@ def test_after_the_cap_a_product_of_large_matrices_reserves_no_more_than_its_arr
         import numpy as np
         from edge_zofc.device import memory_limit, memory_plan
         from edge_zofc.device.system import data_bytes, usage
+        from edge_zofc.storage.settings import Placement
         budget = usage().rss_bytes + (200 << 20)
-        memory_limit.enforce(memory_plan.MemoryPlan((), 1, 1, False, True, "numpy", 0, budget, 0, ""))
+        memory_limit.enforce(memory_plan.MemoryPlan((), Placement.simple(), 0, budget, 0, ""))
         before = data_bytes()
         matrix = np.ones((512, 512))
         product = matrix @ matrix

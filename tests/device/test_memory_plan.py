@@ -3,12 +3,14 @@
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_zofc.algorithm.options import Options
 from edge_zofc.device import memory_plan, process_cost
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.device.system import Board, PeakSampler, Usage, data_bytes, usage
@@ -18,10 +20,8 @@ from edge_zofc.storage.bundle import FILES, Manifest
 MIB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-WITH_TORCH = BaseCost(
-    Cost(30 * MIB, 30 * MIB, 80 * MIB), Cost(270 * MIB, 230 * MIB, 660 * MIB), measured=True
-)
-WITHOUT_TORCH = BaseCost(Cost(30 * MIB, 30 * MIB, 80 * MIB), None, measured=True)
+WITH_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=Cost(270 * MIB, 230 * MIB, 660 * MIB))
+WITHOUT_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=None)
 
 
 def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
@@ -59,19 +59,17 @@ def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
     )
 
 
+OPTIONS = ("batch_size", "queries", "query_form", "head", "optimizer")
+
+
 def planned(
     budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object
 ) -> memory_plan.MemoryPlan:
-    asked = {
-        "batch_size": 48,
-        "queries": 4,
-        "query_form": "one-sided",
-        "classes": 100,
-        "threads": 2,
-        "base": WITH_TORCH,
-        **changes,
-    }
-    return memory_plan.plan(manifest(precision, weights_mib), budget_bytes=budget_mib * MIB, **asked)  # type: ignore[arg-type]
+    asked = {name: changes.pop(name) for name in OPTIONS if name in changes}
+    base, threads = changes.pop("base", WITH_TORCH), changes.pop("threads", 2)
+    options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
+    work = memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
+    return memory_plan.plan(work, budget_mib * MIB, memory_plan.Fixed(**changes))  # type: ignore[arg-type]
 
 
 def item(found: memory_plan.MemoryPlan, name: str) -> memory_plan.PlanItem:
@@ -83,7 +81,12 @@ def item(found: memory_plan.MemoryPlan, name: str) -> memory_plan.PlanItem:
 
 def test_with_room_everything_is_fast() -> None:
     found = planned(100_000)
-    assert (found.micro_batch, found.parallel_queries, found.arena, found.head_backend) == (
+    assert (
+        found.placement.micro_batch,
+        found.placement.parallel_queries,
+        found.placement.arena,
+        found.placement.head_backend,
+    ) == (
         16,
         5,
         True,
@@ -93,17 +96,21 @@ def test_with_room_everything_is_fast() -> None:
 
 def test_in_200_mib_a_w8_vit_b_learns_without_torch_one_picture_and_adapter_at_a_time() -> None:
     found = planned(200)
-    assert (found.micro_batch, found.parallel_queries, found.arena) == (1, 1, False)
-    assert found.head_backend == "numpy"
+    assert (found.placement.micro_batch, found.placement.parallel_queries, found.placement.arena) == (
+        1,
+        1,
+        False,
+    )
+    assert found.placement.head_backend == "numpy"
     assert "torch does not fit" in found.reason
     assert item(found, "weights").file_bytes == 89 * MIB
 
 
 def test_torch_is_kept_wherever_it_fits() -> None:
-    assert planned(750).head_backend == "torch"
-    assert planned(600).head_backend == "numpy"
-    assert planned(10_000, base=WITHOUT_TORCH).head_backend == "numpy"
-    assert planned(10_000, head_backend="numpy").head_backend == "numpy"
+    assert planned(750).placement.head_backend == "torch"
+    assert planned(600).placement.head_backend == "numpy"
+    assert planned(10_000, base=WITHOUT_TORCH).placement.head_backend == "numpy"
+    assert planned(10_000, head_backend="numpy").placement.head_backend == "numpy"
 
 
 def test_activations_are_those_of_the_manifest() -> None:
@@ -114,37 +121,37 @@ def test_activations_are_those_of_the_manifest() -> None:
 
 
 def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
-    found = planned(100_000, closed_form=True)
+    found = planned(100_000, head="lda", head_backend="numpy")
     assert item(found, "covariance of the closed-form head").anonymous_bytes == 3 * 8 * 768**2
-    assert found.peak_bytes - planned(100_000).peak_bytes == 3 * 8 * 768**2
+    assert found.peak_bytes - planned(100_000, head_backend="numpy").peak_bytes == 3 * 8 * 768**2
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:
     assert memory_plan.evaluations_per_step("two-sided", 4) == 9
     assert memory_plan.evaluations_per_step("one-sided", 4) == 5
-    assert planned(100_000, query_form="two-sided").parallel_queries == 9
+    assert planned(100_000, query_form="two-sided").placement.parallel_queries == 9
 
 
 def test_weights_are_prepacked_where_that_is_faster_and_there_is_room() -> None:
-    assert planned(100_000, "w4", 54).prepacking
+    assert planned(100_000, "w4", 54).placement.prepacking
     assert item(planned(100_000, "w4", 54), "weights").anonymous_bytes == pytest.approx(0.8 * 54 * MIB, abs=1)
-    assert planned(100_000, "fp32", 327).prepacking
-    assert not planned(100_000, "w8", 89).prepacking
+    assert planned(100_000, "fp32", 327).placement.prepacking
+    assert not planned(100_000, "w8", 89).placement.prepacking
 
 
 def test_a_run_goes_on_with_its_weights_as_they_were_packed() -> None:
     """Packed weights round differently: what fits today must not change the bits of a run."""
-    assert not planned(100_000, "fp32", 327, prepacking=False).prepacking
+    assert not planned(100_000, "fp32", 327, prepacking=False).placement.prepacking
     tight = planned(500, "fp32", 327, prepacking=True)
-    assert tight.prepacking
+    assert tight.placement.prepacking
     assert tight.peak_bytes <= 500 * MIB
 
 
 def test_what_is_asked_for_is_kept() -> None:
     found = planned(100_000, micro_batch=32, parallel_queries=2)
-    assert (found.micro_batch, found.parallel_queries) == (32, 2)
-    assert planned(100_000, micro_batch=500, parallel_queries=70).micro_batch == 48
-    assert planned(100_000, micro_batch=500, parallel_queries=70).parallel_queries == 5
+    assert (found.placement.micro_batch, found.placement.parallel_queries) == (32, 2)
+    assert planned(100_000, micro_batch=500, parallel_queries=70).placement.micro_batch == 48
+    assert planned(100_000, micro_batch=500, parallel_queries=70).placement.parallel_queries == 5
 
 
 # ---- the plan: properties
@@ -162,8 +169,8 @@ def test_a_plan_fits_its_budget_and_its_items_add_up(
     except DoesNotFitError:
         return
     assert found.peak_bytes == found.anonymous_bytes + found.file_bytes <= budget * MIB
-    assert 1 <= found.micro_batch <= batch
-    assert 1 <= found.parallel_queries <= queries + 1
+    assert 1 <= found.placement.micro_batch <= batch
+    assert 1 <= found.placement.parallel_queries <= queries + 1
 
 
 @settings(max_examples=40)
@@ -174,7 +181,12 @@ def test_more_room_never_makes_a_plan_slower(budget: int, more: int) -> None:
             found = planned(mib)
         except DoesNotFitError:
             return None
-        return found.head_backend == "torch", found.arena, found.parallel_queries, found.micro_batch
+        return (
+            found.placement.head_backend == "torch",
+            found.placement.arena,
+            found.placement.parallel_queries,
+            found.placement.micro_batch,
+        )
 
     small, large = rank(budget), rank(budget + more)
     assert small is None or (large is not None and small <= large)
@@ -213,7 +225,7 @@ def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
 
 
 def test_torch_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match="pip install torch"):
+    with pytest.raises(InputError, match=r"pip install 'edge-zofc\[torch\]'"):
         planned(1000, base=WITHOUT_TORCH, head_backend="torch")
 
 
@@ -269,7 +281,8 @@ def test_a_sampler_may_be_started_and_stopped_twice() -> None:
 
 
 def test_without_proc_the_parts_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_zofc.device.system._STATM", Path("/nowhere/statm"))
+    elsewhere = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2 * MIB))
+    monkeypatch.setattr("edge_zofc.device.system._process", lambda number: elsewhere)
     monkeypatch.setattr("edge_zofc.device.system._STATUS", Path("/nowhere/status"))
     found = usage()
     assert isinstance(found, Usage)
@@ -316,7 +329,7 @@ def test_a_damaged_cache_is_measured_anew(
     monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
     monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
     (tmp_path / f"base-cost-{process_cost._key(('numpy',))}.json").write_bytes(content)
-    assert process_cost.measure_base(("numpy",), tmp_path) == BaseCost(Cost(1, 2, 3), None, measured=True)
+    assert process_cost.measure_base(("numpy",), tmp_path) == BaseCost(process=Cost(1, 2, 3), torch=None)
 
 
 def test_a_crowded_machine_is_not_measured_but_estimated(

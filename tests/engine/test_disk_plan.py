@@ -21,7 +21,7 @@ from small import write_small_stream
 
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.engine.disk_plan import TaskSize, predict_disk, stream_sizes
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -189,7 +189,7 @@ def test_a_disk_that_is_unplugged_in_the_middle_is_a_sentence_and_nothing_is_wri
     (place.parent / "disk").mkdir()
     mount("--bind", place.parent / "disk", place)
 
-    def unplug(session: Session, loss: float) -> None:
+    def unplug(session: Trainer, loss: float) -> None:
         if session.state.progress.step == 3:
             subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -18,8 +18,8 @@ from edge_zofc.algorithm.directions import batches, direction
 from edge_zofc.algorithm.heads import cosine_rate
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.engine.history import replay_run
-from edge_zofc.engine.predict import open_learned
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.predict import open_run
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.transforms import load_train
@@ -91,7 +91,7 @@ def test_ten_steps_of_the_paper_agree_with_plain_torch(
         small_bundle, stream, tmp_path / "run", preset="paper", changes={"batch_size": 8}, max_steps=10,
         parallel_queries=parallel,
     )  # fmt: skip
-    learned = open_learned(tmp_path / "run")
+    learned = open_run(tmp_path / "run")
     assert np.abs(theta - small_bundle.initial_adapter()).max() > 1e-4, "the reference must have moved"
     assert np.abs(learned.adapter - theta).max() < 1e-5
     assert np.abs(learned.head.rows - rows).max() < 1e-5
@@ -182,7 +182,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 def test_a_signal_stops_between_two_runs_of_the_graph_and_saves(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path
 ) -> None:
-    def send(session: Session, loss: float) -> None:
+    def send(session: Trainer, loss: float) -> None:
         if session.state.progress.step == 3:
             signal.raise_signal(signal.SIGTERM)
 
@@ -334,7 +334,7 @@ def test_a_picture_that_vanishes_while_learning_leaves_its_batch(
 ) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=1, train=12)
 
-    def lose(session: Session, loss: float) -> None:
+    def lose(session: Trainer, loss: float) -> None:
         (stream / "000_task/train/class01/007.png").unlink(missing_ok=True)
 
     result = go(small_bundle, stream, tmp_path / "run", on_step=lose)
@@ -362,7 +362,7 @@ def test_a_stream_that_is_unplugged_before_a_task_ends_leaves_the_task_unfinishe
         {**FAST, "head": head},
     )
 
-    def unplug(session: Session, loss: float) -> None:
+    def unplug(session: Trainer, loss: float) -> None:
         if session.state.progress.step == 8:  # the last of the second task
             stream.rename(away)
 
@@ -380,7 +380,7 @@ def test_a_stream_that_is_unplugged_before_a_task_ends_leaves_the_task_unfinishe
 def test_pictures_that_come_while_their_task_is_learnt_are_told(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=1)
 
-    def add(session: Session, loss: float) -> None:
+    def add(session: Trainer, loss: float) -> None:
         picture(1, 99).save(stream / "000_task/train/class01/late.png")
 
     result = go(small_bundle, stream, tmp_path / "run", add)

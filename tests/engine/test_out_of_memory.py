@@ -14,11 +14,11 @@ from runs import FAST, final_bits, go
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.engine import evaluation, loop
-from edge_zofc.engine.out_of_memory import _smaller
 from edge_zofc.engine.state import RunState
-from edge_zofc.engine.trainer import Session
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
+from edge_zofc.engine.trainer import Trainer
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.settings import Placement
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> Callable[[], int]:
@@ -48,8 +48,8 @@ PLACES = [
     (RunState, "begin_optimiser", 1, "cosine"),
     (loop, "solve", 1, "lda"),
     (loop, "solve", 2, "lda"),
-    (evaluation, "_right", 2, "lda"),
-    (Session, "count_step", 3, "lda"),
+    (evaluation, "count_right", 2, "lda"),
+    (Trainer, "count_step", 3, "lda"),
 ]
 
 
@@ -99,10 +99,10 @@ def test_a_session_that_cannot_be_opened_again_is_halved_further(
     go(small_bundle, small_stream, whole)
     real = Backbone.__init__
 
-    def open_only_large_or_single(self: Backbone, bundle: Bundle, options: BackboneOptions) -> None:
-        if options.micro_batch == 2:
+    def open_only_large_or_single(self: Backbone, bundle: Bundle, placement: Placement, *more: Any) -> None:
+        if placement.micro_batch == 2:
             raise MemoryError("injected")
-        real(self, bundle, options)
+        real(self, bundle, placement, *more)
 
     monkeypatch.setattr(Backbone, "__init__", open_only_large_or_single)
     fail_once(monkeypatch, Head, "losses", 2)
@@ -117,9 +117,9 @@ def test_a_session_that_cannot_be_opened_again_is_halved_further(
 
 
 def test_the_arena_is_the_last_thing_given_up() -> None:
-    options: BackboneOptions | None = BackboneOptions(4, 5)
+    options: Placement | None = Placement.simple(4, 5)
     seen = []
     while options is not None:
-        seen.append((options.micro_batch, options.parallel_adapters, options.arena))
-        options = _smaller(options)
+        seen.append((options.micro_batch, options.parallel_queries, options.arena))
+        options = options.smaller()
     assert seen == [(4, 5, True), (2, 5, True), (1, 5, True), (1, 1, True), (1, 1, False)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import go
 
-from edge_zofc.data.stream import read_stream
 from edge_zofc.device.profiles import load_profile
-from edge_zofc.engine.setup import Request, settings_and_plan
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
+from edge_zofc.engine.setup import LearnRequest, kept_settings
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.run_folder import read_settings, write_settings
+from edge_zofc.storage.run_folder import RunFolder
+from edge_zofc.storage.settings import Placement, read_settings, write_settings
 
 
 @pytest.mark.parametrize("prepacking", [True, False])
@@ -27,11 +28,9 @@ def test_a_run_goes_on_with_its_weights_as_they_were_packed(
     execution = settings.execution.model_copy(update={"prepacking": prepacking})
     write_settings(run, settings.model_copy(update={"execution": execution}))
 
-    request = Request(small_bundle.folder, small_stream, run, profile="cpu-2gib")
-    _, plan = settings_and_plan(
-        request, small_bundle, load_profile("cpu-2gib"), read_stream(small_stream, only=None)
-    )
-    assert plan.prepacking == prepacking
+    request = LearnRequest(small_bundle.folder, small_stream, run, profile="cpu-2gib")
+    _, plan = kept_settings(request, small_bundle, load_profile("cpu-2gib"), RunFolder(run))
+    assert plan.placement.prepacking == prepacking
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
@@ -45,9 +44,9 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     write_settings(run, settings.model_copy(update={"execution": execution}))
     real = Backbone.__init__
 
-    def look(self: Backbone, bundle: Bundle, options: BackboneOptions) -> None:
-        opened.append(options.threads)
-        real(self, bundle, options)
+    def look(self: Backbone, bundle: Bundle, placement: Placement, *more: Any) -> None:
+        opened.append(placement.threads)
+        real(self, bundle, placement, *more)
 
     monkeypatch.setattr(Backbone, "__init__", look)
     go(small_bundle, small_stream, run, max_steps=2)

@@ -17,8 +17,8 @@ import pytest
 from runs import FAST, final_bits, go, quiet, without_times
 from small import picture, write_small_stream
 
-from edge_zofc.engine.setup import Request
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.setup import LearnRequest
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.watch import POLL_SECONDS, QUIET_SECONDS, READY, Clock, Watcher, watch_run
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import Bundle
@@ -47,10 +47,13 @@ class Hands:
 
 
 def watch(
-    bundle: Bundle, stream: Path, run: Path, hands: Hands, on_step: Callable[[Session, float], None] = quiet
+    bundle: Bundle, stream: Path, run: Path, hands: Hands, on_step: Callable[[Trainer, float], None] = quiet
 ) -> dict[str, Any]:
-    request = Request(bundle.folder, stream, run, "cpu-2gib", changes=FAST, micro_batch=4, parallel_queries=2)
-    return watch_run(request, on_step, Clock(hands.now, hands.sleep))
+    request = LearnRequest(
+        bundle.folder, stream, run, "cpu-2gib", changes=FAST, micro_batch=4, parallel_queries=2
+    )
+    result, stopped = watch_run(request, on_step, Clock(hands.now, hands.sleep))
+    return {**(result.model_dump(mode="json") if result else {}), "stopped": stopped}
 
 
 @pytest.fixture
@@ -114,7 +117,7 @@ def test_a_folder_half_copied_is_not_learnt(
 def test_a_signal_while_learning_and_a_restart_lose_nothing(
     small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    def send(session: Session, loss: float) -> None:
+    def send(session: Trainer, loss: float) -> None:
         if session.state.progress.step == 6:
             signal.raise_signal(signal.SIGTERM)
 

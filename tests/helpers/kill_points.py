@@ -43,7 +43,7 @@ class KillPoints:
         self.at, self.torn, self.count = at, torn, 0
         self.names: list[str] = []
         # The next process has another number, so that it does not write over the leftovers of this one.
-        patch.setattr("os.getpid", lambda: 10**6 + at)
+        patch.setattr("edge_zofc.storage.writing.getpid", lambda: 10**6 + at)
         for name in CALLS:
             patch.setattr(DISK, name, self._disk(name), raising=False)
         patch.setattr(EventLog, "write", self._around("event", EventLog.write))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.engine.run import learn_run
-from edge_zofc.engine.setup import Request
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.setup import LearnRequest
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 
@@ -18,12 +18,12 @@ FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
 _VARYING = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib", "stopped"}
 
 
-def quiet(session: Session, loss: float) -> None:
+def quiet(session: Trainer, loss: float) -> None:
     """Follows the steps and says nothing."""
 
 
 def go(
-    bundle: Bundle, stream: Path, run: Path, on_step: Callable[[Session, float], None] = quiet, **more: Any
+    bundle: Bundle, stream: Path, run: Path, on_step: Callable[[Trainer, float], None] = quiet, **more: Any
 ) -> dict[str, Any]:
     """Learn with small settings: micro-batch 4, two adapters at once unless told otherwise."""
     options: dict[str, Any] = {
@@ -32,7 +32,9 @@ def go(
         "parallel_queries": 2,
         "profile": "cpu-2gib",
     }
-    return learn_run(Request(bundle.folder, stream, run, **{**options, **more}), on_step)
+    return learn_run(LearnRequest(bundle.folder, stream, run, **{**options, **more}), on_step).model_dump(
+        mode="json"
+    )
 
 
 def final_bits(run: Path) -> tuple[bytes, ...]:

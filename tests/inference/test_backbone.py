@@ -12,9 +12,10 @@ from small import SIDE, WIDTH, small_model
 
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.spsa import BASE, queries
-from edge_zofc.inference.backbone import Backbone, BackboneOptions, choose_providers, probe_providers
-from edge_zofc.inference.features import query_features
+from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers
+from edge_zofc.inference.features import Pictures, query_features
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.settings import Placement
 
 PICTURES = np.random.default_rng(5).normal(size=(7, 3, SIDE, SIDE)).astype(np.float32)
 
@@ -30,10 +31,10 @@ def moved(bundle: Bundle) -> Adapter:
     return Adapter(start + steps.astype(np.float32) * np.float32(2.0**-22), seed=3, eps=1e-3, momentum=0.9)
 
 
-def features_of(bundle: Bundle, micro_batch: int, parallel: int, **options: bool) -> np.ndarray:
-    backbone = Backbone(bundle, BackboneOptions(micro_batch, parallel, **options))  # type: ignore[arg-type]
+def features_of(bundle: Bundle, micro_batch: int, parallel: int, fast: bool = True) -> np.ndarray:
+    backbone = Backbone(bundle, Placement.simple(micro_batch, parallel, fast=fast))
     wanted = (BASE, *queries("two-sided", 2))
-    return query_features(backbone, moved(bundle), 4, wanted, len(PICTURES), load, lambda: None)
+    return query_features(backbone, moved(bundle), 4, wanted, Pictures(len(PICTURES), load, lambda: None))
 
 
 def test_features_are_torchs(small_bundle: Bundle) -> None:
@@ -64,12 +65,12 @@ def test_padding_does_not_show(small_bundle: Bundle) -> None:
 
 
 def test_thrift_changes_no_bit(small_bundle: Bundle) -> None:
-    thrifty = features_of(small_bundle, 4, 1, prepacking=False, arena=False)
+    thrifty = features_of(small_bundle, 4, 1, fast=False)
     assert np.abs(thrifty - features_of(small_bundle, 4, 1)).max() < 1e-5
 
 
 def test_theta_is_restored_also_when_a_run_is_abandoned(small_bundle: Bundle) -> None:
-    backbone = Backbone(small_bundle, BackboneOptions(4, 1))
+    backbone = Backbone(small_bundle, Placement.simple(4, 1))
     adapter, calls = moved(small_bundle), []
     before = adapter.theta.tobytes()
 
@@ -79,7 +80,7 @@ def test_theta_is_restored_also_when_a_run_is_abandoned(small_bundle: Bundle) ->
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        query_features(backbone, adapter, 0, queries("two-sided", 4), 7, load, stop_at_third)
+        query_features(backbone, adapter, 0, queries("two-sided", 4), Pictures(7, load, stop_at_third))
     assert adapter.theta.tobytes() == before
 
 
@@ -93,8 +94,8 @@ def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path:
     """onnxruntime's own telemetry would be, without a word, when it is imported."""
     code = (
         "import sys; from pathlib import Path; from edge_zofc.storage.bundle import read_bundle\n"
-        "from edge_zofc.inference.backbone import Backbone, BackboneOptions\n"
-        "Backbone(read_bundle(Path(sys.argv[1])), BackboneOptions(1))"
+        "from edge_zofc.inference.backbone import Backbone\nfrom edge_zofc.storage.settings import Placement\n"
+        "Backbone(read_bundle(Path(sys.argv[1])), Placement.simple(1))"
     )
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 from small import write_small_bundle
 
 from edge_zofc.device.system import Board
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.report import doctor
 from edge_zofc.report.doctor import Finding, inspect
 from edge_zofc.storage.bundle import PROBE, Bundle, Precision, Probe
+from edge_zofc.storage.settings import Placement
 
 MIB = 1 << 20
 PC = Board("", "x86_64", 8, 16_000 * MIB, 8_000 * MIB, None)
@@ -114,7 +115,7 @@ def as_exported(bundle: Bundle, folder: Path) -> Bundle:
     """The bundle with the graph's own answers as its probe, as export writes it: two pictures, two adapters at once."""
     shutil.copytree(bundle.folder, folder)
     probe = bundle.probe()
-    backbone = Backbone(bundle, BackboneOptions(micro_batch=2, parallel_adapters=2))
+    backbone = Backbone(bundle, Placement.simple(micro_batch=2, parallel_queries=2))
     backbone.image_buffer[:] = probe.images
     # safetensors 0.8 stores a strided array's memory as it lies, which is another array.
     features = np.ascontiguousarray(backbone.features(2, probe.adapters))

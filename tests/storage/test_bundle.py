@@ -202,12 +202,13 @@ def test_safetensors_changed_anywhere_are_read_or_refused_in_one_sentence(
 
 
 def test_a_graph_that_onnxruntime_cannot_open_is_code_5(copy: Path) -> None:
-    from edge_zofc.inference.backbone import Backbone, BackboneOptions
+    from edge_zofc.inference.backbone import Backbone
+    from edge_zofc.storage.settings import Placement
 
     (copy / bundle.GRAPH).write_bytes(b"\x08\x08garbage")
     rehash(copy, bundle.GRAPH)
     with pytest.raises(DamagedFileError, match="cannot open"):
-        Backbone(read_bundle(copy), BackboneOptions(1))
+        Backbone(read_bundle(copy), Placement.simple(1))
 
 
 def test_the_small_bundle_is_the_same_each_time(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from edge_zofc.algorithm.directions import direction
 from edge_zofc.algorithm.options import make_options, options_from_json
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.engine.history import read_history, replay_run, roll_back
-from edge_zofc.engine.setup import make_plan
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.setup import Device, make_plan
+from edge_zofc.engine.pictures import TaskPictures
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, ImageError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -356,10 +357,10 @@ def test_memory_that_runs_out_in_the_second_look_repeats_the_step(
 def test_a_picture_lost_before_the_second_look_counts_on_no_side(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Session.loader
+    real = TaskPictures.loader
     calls: list[int] = []
 
-    def loader(self: Session, picked: object) -> object:
+    def loader(self: TaskPictures, picked: object) -> object:
         calls.append(1)
         load, is_second_look = real(self, picked), len(calls) == 2  # type: ignore[arg-type]
 
@@ -370,7 +371,7 @@ def test_a_picture_lost_before_the_second_look_counts_on_no_side(
 
         return lose
 
-    monkeypatch.setattr(Session, "loader", loader)
+    monkeypatch.setattr(TaskPictures, "loader", loader)
     found = go(small_bundle, small_stream, tmp_path / "run", changes=changes("conserve"))
     assert found["skipped_images"] == 1
     assert "it is gone." in (tmp_path / "run/events.jsonl").read_text()
@@ -407,7 +408,7 @@ def test_each_optimizer_starts_at_a_learning_rate_of_its_own() -> None:
 def test_the_plan_counts_the_vectors_that_an_optimizer_adds(small_bundle: Bundle) -> None:
     profile, peaks = load_profile("cpu-2gib"), {}
     for name in ALL:
-        plan = make_plan(small_bundle, profile, make_options("edge", {"optimizer": name}))
+        plan = make_plan(small_bundle, make_options("edge", {"optimizer": name}), Device(profile))
         peaks[name] = next(item.anonymous_bytes for item in plan.items if item.name == "adapter")
     size = 4 * small_bundle.manifest.adapter.size
     assert {name: (peak - peaks["sgd"]) // size for name, peak in peaks.items()} == {

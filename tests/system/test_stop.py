@@ -18,12 +18,13 @@ from onnx import TensorProto, helper
 from runs import end_state, go
 from small import write_small_bundle, write_small_stream
 
-from edge_zofc.engine import evaluation, trainer
-from edge_zofc.engine.signals import SignalBell
+from edge_zofc.engine import evaluation, pictures
+from edge_zofc.engine.signals import StopSignals
 from edge_zofc.errors import Stopped
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import EventLog
+from edge_zofc.storage.settings import Placement
 from edge_zofc.storage.writing import DISK
 
 SHORT = {"epochs": 2, "batch_size": 4, "queries": 1}
@@ -54,8 +55,7 @@ class StopPoints:
             patch.setattr(DISK, name, self._before(getattr(DISK, name)), raising=False)
         patch.setattr(EventLog, "write", self._before(EventLog.write))
         patch.setattr(Backbone, "features", self._before(Backbone.features))
-        for module in (trainer, evaluation):
-            patch.setattr(module, "load_test", self._before(module.load_test))
+        patch.setattr(pictures, "load_test", self._before(pictures.load_test))
 
     def _before(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -113,7 +113,7 @@ def test_counters_of_an_evaluation_that_was_stopped_count_nothing_twice(
                 signal.raise_signal(signal.SIGTERM)
             return seen[-1]
 
-        patch.setattr("edge_zofc.engine.loop.evaluate_task", ask)
+        patch.setattr("edge_zofc.engine.evaluation.evaluate_task", ask)
         part = go(small_bundle, stream, tmp_path / "run", changes=SHORT)
     assert part["stopped"] == "SIGTERM"
     assert len(part["tasks"]) == 1
@@ -159,9 +159,9 @@ def slow_graph(path: Path, feature_size: int) -> None:
 def test_a_signal_ends_a_long_run_of_the_graph(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     slow_graph(bundle.graph_path, bundle.manifest.feature_size)
-    backbone = Backbone(bundle, BackboneOptions(micro_batch=1))
-    with SignalBell() as bell:
-        bell.answer = backbone.interrupt
+    backbone = Backbone(bundle, Placement.simple(micro_batch=1))
+    with StopSignals() as signals:
+        signals.interrupt = backbone.interrupt
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         began = time.monotonic()
         with pytest.raises(Stopped):
@@ -177,7 +177,7 @@ def test_a_bell_leaves_no_thread_no_handle_and_the_wakeup_as_it_was() -> None:
 
     before = left()
     for _ in range(3):
-        with SignalBell():
+        with StopSignals():
             signal.raise_signal(signal.SIGTERM)
     assert left() == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -193,7 +193,7 @@ def test_a_signal_is_heard_between_two_pictures_of_a_micro_batch(
         for path in (stream / "000_task/train").rglob("*.png"):
             path.write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
-        real = evaluation.load_test
+        real = pictures.load_test
 
         def load(*given: Any, **named: Any) -> Any:
             read.append(1)
@@ -201,7 +201,7 @@ def test_a_signal_is_heard_between_two_pictures_of_a_micro_batch(
                 signal.raise_signal(signal.SIGTERM)
             return real(*given, **named)
 
-        patch.setattr(evaluation, "load_test", load)
+        patch.setattr(pictures, "load_test", load)
         result = go(small_bundle, stream, tmp_path / "run", changes=SHORT, micro_batch=16)
     assert result["stopped"] == "SIGTERM"
     assert len(read) == 3

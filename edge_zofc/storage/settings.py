@@ -1,0 +1,108 @@
+"""``settings.json``: what may not change while a run lives, its options and how its session runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from edge_zofc.algorithm.heads import HeadBackend
+from edge_zofc.algorithm.options import Options, options_from_json
+from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.reading import is_there, load_model, read_bounded
+from edge_zofc.storage.writing import write_atomic
+
+SETTINGS = "settings.json"
+_LIMIT_BYTES = 1 << 20
+
+Count = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class Placement(BaseModel):
+    """How a session runs on a machine; kept with the run, as features round differently in another shape.
+
+    ``micro_batch`` pictures and at most ``parallel_queries`` adapters go into one run of the graph. ``prepacking`` off
+    leaves the weights memory-mapped. ``arena`` off gives memory back after each run. ``head_backend`` trains the cosine
+    head.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    micro_batch: Count
+    parallel_queries: Count
+    threads: Count
+    prepacking: bool
+    arena: bool
+    head_backend: HeadBackend
+
+    @classmethod
+    def simple(
+        cls, micro_batch: int = 1, parallel_queries: int = 1, *, threads: int = 1, fast: bool = True
+    ) -> Placement:
+        """One without a plan; ``fast`` prepacks the weights and keeps the arena."""
+        return cls(
+            micro_batch=micro_batch,
+            parallel_queries=parallel_queries,
+            threads=threads,
+            prepacking=fast,
+            arena=fast,
+            head_backend="numpy",
+        )
+
+    def smaller(self) -> Placement | None:
+        """Half the micro-batch; once that is 1, one adapter at a time; then without the arena; None after that."""
+        if self.micro_batch > 1:
+            return self.model_copy(update={"micro_batch": self.micro_batch // 2})
+        if self.parallel_queries > 1:
+            return self.model_copy(update={"parallel_queries": 1})
+        return self.model_copy(update={"arena": False}) if self.arena else None
+
+    def __str__(self) -> str:
+        return (
+            f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run, "
+            f"prepacking {'on' if self.prepacking else 'off'}, arena {'on' if self.arena else 'off'}, "
+            f"{self.head_backend} head"
+        )
+
+
+class Settings(BaseModel):
+    """The content of ``settings.json``. The bundle's folder says where to look for it; its identity decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    bundle_identity: str
+    bundle_folder: str
+    options: Annotated[Options, BeforeValidator(options_from_json)]
+    execution: Placement
+
+    @classmethod
+    def of(cls, bundle: Bundle, options: Options, placement: Placement) -> Settings:
+        """The settings of a new run."""
+        where = str(bundle.folder.resolve())
+        return cls(bundle_identity=bundle.identity, bundle_folder=where, options=options, execution=placement)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds a run: something of the name of its settings, whatever that is."""
+    return is_there(folder / SETTINGS)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write ``settings.json`` durably; it is the file whose presence makes a folder a run."""
+    write_atomic(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_settings(folder: Path) -> Settings:
+    """Read ``settings.json``. Raises InputError if there is no run, DamagedFileError if it is not valid."""
+    path = folder / SETTINGS
+    if not is_run(folder):
+        raise InputError(
+            f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'."
+        )
+    try:
+        return load_model(Settings, read_bounded(path, _LIMIT_BYTES), f"{path} is not a run's settings:")
+    except InputError as error:
+        raise DamagedFileError(f"{path} is not a run's settings: {error}") from error
