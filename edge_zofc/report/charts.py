@@ -1,285 +1,203 @@
-"""The pictures of a run, each one inline SVG.
+"""The charts of a run, each one inline SVG that needs nothing else. matplotlib draws them, where it is installed.
 
-The surprise: nothing is drawn in a colour. Every stroke and letter gets a stand-in such as ``#010101``, which
-becomes a CSS variable in the finished SVG, so that one picture serves the light and the dark page. Letters
-stay letters (no outlines). Task names are never drawn: fonts lack their characters, ``$`` starts a formula.
-The colours behind the variables are Okabe and Ito's (jfly.uni-koeln.de/color), which colour-blind readers can
-tell apart.
+Names out of files are never drawn: the font may lack their characters.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge_zofc.report.curves import Bucket, Curve, Log
+from edge_zofc.report.text import baseline_of, percent, points
 from edge_zofc.storage.result import RunResult, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-LEARNER, FLOOR, THIRD, LIMIT = "#040404", "#050505", "#060606", "#070707"
-STAND_INS = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--grid)",
-    LEARNER: "var(--learner)",
-    FLOOR: "var(--floor)",
-    THIRD: "var(--third)",
-    LIMIT: "var(--limit)",
-}
-STYLE = {
-    "axes.edgecolor": MUTED,
+# Stand-ins: each becomes the CSS variable of its name in page.html, so that one SVG serves the light and the dark
+# page. Two renderings, one a scheme, would need no stand-ins, but 1.8 times the bytes: 151 instead of 83 kB for 5
+# tasks, 811 instead of 456 kB for 200.
+VARIABLES = ("ink", "muted", "grid", "learner", "baseline", "third", "limit")
+INK, MUTED, GRID, LEARNER, BASELINE, THIRD, LIMIT = STAND_INS = [f"#01010{k}" for k in range(7)]
+STYLE: dict[str, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.spines.left", "axes.spines.right", "axes.spines.top", "ytick.left"), False),
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "grid.color": GRID,
-    "grid.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 2,
-    "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # letters stay letters, in the font of the page
     "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.left": False,
 }
 PLAIN, TALL, WIDE = (5.8, 3.3), (5.8, 3.9), (11.9, 3.5)  # inches; the page scales them
 NUMBERED_CELLS = 12  # tasks up to which every cell of the heat map holds its number
 VECTOR_CELLS = 24  # tasks up to which cells are vector shapes; beyond, one embedded bitmap is smaller
 
 
-@dataclass(frozen=True)
-class Chart:
-    """One picture: ``svg`` is markup that is safe to place in a page as it is."""
+def draw_charts(result: RunResult, log: Log) -> dict[str, str] | None:
+    """Name -> SVG of the charts that the run has data for, safe in a page as they are; None without matplotlib.
 
-    title: str
-    caption: str
-    svg: str
-    wide: bool = False
+    The names, in the order of the page: accuracy, matrix, forgetting, memory, loss.
+    """
+    with _without_warnings():
+        try:
+            from matplotlib import style
+        except ImportError:
+            return None
+        with style.context(["default", STYLE]):  # the user's own matplotlibrc has no say here
+            found = {
+                "accuracy": _accuracy_chart(result),
+                "matrix": _matrix_chart(result),
+                "forgetting": _forgetting_chart(result),
+                "memory": _memory_chart(result, log),
+            }
+            charts = {name: svg for name, svg in found.items() if svg is not None}
+            # Two charts stand side by side; the loss fills the row that is left.
+            loss = _loss_chart(result, log, WIDE if len(charts) % 2 == 0 else PLAIN)
+    return charts if loss is None else {**charts, "loss": loss}
 
 
-def accuracy_chart(result: RunResult) -> Chart | None:
-    """Accuracy on all seen classes after each task, learner and class-mean floor; None without accuracies."""
-    floor = result.class_mean_floor
-    series = [("learner", LEARNER, "o", result.stage_accuracy)]
-    if floor is not None:
-        series.append(("class means, no training", FLOOR, "s", floor.stage_accuracy))
-    series = [entry for entry in series if _known(entry[3])]
-    if not series:
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence matplotlib, which warns when the home is not writable and it takes a temporary folder instead."""
+    logger = logging.getLogger("matplotlib")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _accuracy_chart(result: RunResult) -> str | None:
+    """Accuracy on all seen classes after each task, of the learner and of the class means."""
+    lines = [
+        ("learner", LEARNER, "o-", result.stage_accuracy),
+        ("class means, no training", BASELINE, "s--", baseline_of(result).stage_accuracy),
+    ]
+    lines = [line for line in lines if _known(line[3])]
+    if not lines:
         return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        ends = []
-        for label, colour, marker, values in series:
-            percent = [math.nan if value is None else 100 * value for value in values]
-            style = "-" if colour == LEARNER else "--"
-            size = 5 if len(percent) <= 25 else 3
-            axes.plot(
-                range(1, len(percent) + 1), percent, style, color=colour, marker=marker, ms=size, label=label
-            )
-            ends.append((len(percent), percent[-1], colour))
-        _mark_ends(axes, ends)
-        _task_axis(axes, max(len(values) for *_, values in series))
-        axes.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy on all seen classes (%)")
-        _legend(axes)
-
-    words = "; ".join(f"{label} ends at {_percent(_known(values)[-1])}" for label, *_, values in series)
-    return Chart(
-        "Accuracy on all seen classes",
-        "Every point answers over all classes seen so far, so the question gets harder from task to task.",
-        _svg(draw, f"Line chart of the accuracy on all seen classes after each task: {words}.", TALL),
-    )
+    figure, axes = _figure(TALL)
+    ends = []
+    for label, colour, shape, values in lines:
+        stages, size = range(1, len(values) + 1), 5 if len(values) <= 25 else 3
+        axes.plot(stages, _percents(values), shape, color=colour, ms=size, label=label)
+        ends.append((len(values), _percents(values)[-1], colour))
+    _mark_ends(axes, ends)
+    _task_axis(axes, max(len(values) for *_, values in lines))
+    axes.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy on all seen classes (%)")
+    _legend(axes)
+    told = "; ".join(f"{label} ends at {percent(_known(values)[-1])}" for label, *_, values in lines)
+    return _svg(figure, f"Line chart of the accuracy on all seen classes after each task: {told}.")
 
 
-def matrix_chart(scores: Scores) -> Chart | None:
-    """The accuracy matrix as a heat map, row = after task i, column = on task j; None before a second one."""
-    import matplotlib
-    import numpy as np
-
+def _matrix_chart(scores: Scores) -> str | None:
+    """The accuracy matrix as a heat map, row = after task i, column = on task j; None before a second task."""
     count = len(scores.accuracy_matrix)
-    cells = np.full((count, count), np.nan)
+    cells = np.full((count, count), math.nan)
     for index, row in enumerate(scores.accuracy_matrix):
-        cells[index, : index + 1] = [math.nan if value is None else 100 * value for value in row]
+        cells[index, : index + 1] = _percents(row)
     if count < 2 or np.isnan(cells).all():
         return None
-    colours = matplotlib.colormaps["viridis"]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        edges = np.arange(count + 1) + 0.5
-        mesh = axes.pcolormesh(
-            edges,
-            edges,
-            np.ma.masked_invalid(cells),
-            cmap=colours,
-            vmin=0,
-            vmax=100,
-            rasterized=count > VECTOR_CELLS,
-        )
-        if count <= VECTOR_CELLS:
-            mesh.set(edgecolor="face", linewidth=0.3)
-        axes.grid(visible=False)
-        axes.set(ylim=(count + 0.5, 0.5), ylabel="after learning task", aspect="equal")
-        _task_axis(axes, count, "accuracy on task", margin=0.5)
-        axes.set_yticks(axes.get_xticks())
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(length=0)
-        bar = figure.colorbar(
-            mesh, ax=axes, label="accuracy (%)", fraction=0.045, pad=0.03, ticks=range(0, 101, 20)
-        )
-        bar.outline.set_visible(False)
-        if count <= NUMBERED_CELLS:
-            for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):
-                ink = "white" if cells[i, j] < 60 else "black"
-                axes.text(j + 1, i + 1, f"{cells[i, j]:.0f}", ha="center", va="center", color=ink, size=9)
-
-    return Chart(
-        "Accuracy on every task after every task",
-        "A column is one task's life: its first cell is how well it was learnt, its lowest what is left.",
-        _svg(
-            draw,
-            f"Heat map of the accuracy matrix of {count} tasks; its numbers are in the table below.",
-            TALL,
-        ),
+    figure, axes = _figure(TALL)
+    edges, bitmap = np.arange(count + 1) + 0.5, count > VECTOR_CELLS
+    mesh = axes.pcolormesh(edges, edges, np.ma.masked_invalid(cells), vmin=0, vmax=100, rasterized=bitmap)
+    if not bitmap:
+        mesh.set(edgecolor="face", linewidth=0.3)
+    axes.grid(visible=False)
+    axes.set(ylim=(count + 0.5, 0.5), ylabel="after learning task", aspect="equal")
+    _task_axis(axes, count, "accuracy on task", margin=0.5)
+    axes.set_yticks(axes.get_xticks())
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0)
+    ticks = range(0, 101, 20)
+    bar = figure.colorbar(mesh, ax=axes, label="accuracy (%)", fraction=0.045, pad=0.03, ticks=ticks)
+    bar.outline.set_visible(False)
+    for i, j in np.argwhere(~np.isnan(cells)) if count <= NUMBERED_CELLS else ():
+        ink = "white" if cells[i, j] < 60 else "black"
+        axes.text(j + 1, i + 1, f"{cells[i, j]:.0f}", ha="center", va="center", color=ink)
+    return _svg(
+        figure, f"Heat map of the accuracy matrix of {count} tasks; its numbers are in the table below."
     )
 
 
-def forgetting_chart(result: RunResult) -> Chart | None:
+def _forgetting_chart(result: RunResult) -> str | None:
     """Points that each task lost since its best stage, and their mean; None before a second task."""
-    lost = result.task_forgetting()
+    lost, baseline = result.task_forgetting(), baseline_of(result).task_forgetting()
     if not _known(lost):
         return None
-    floor = [] if result.class_mean_floor is None else result.class_mean_floor.task_forgetting()
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        x = range(1, len(lost) + 1)
-        axes.bar(
-            x,
-            [math.nan if value is None else 100 * value for value in lost],
-            0.62,
-            color=LEARNER,
-            label="learner",
-        )
-        if len(floor) == len(lost) and _known(floor):
-            points = [math.nan if value is None else 100 * value for value in floor]
-            axes.plot(x, points, "s", color=FLOOR, ms=5, mec="none", label="class means, no training")
-        if result.forgetting is not None:
-            axes.axhline(100 * result.forgetting, color=LIMIT, lw=1.2, ls="--", label="learner's mean")
-        _task_axis(axes, len(lost), "task", margin=0.5)
-        top = max([100 * value for value in [*_known(lost), *_known(floor)]])
-        axes.set(ylabel="points lost since the best stage", ylim=(0, max(1.0, 1.15 * top)))
-        _legend(axes)
-
-    worst = max(_known(lost))
-    return Chart(
-        "Forgetting per task",
-        "A task's best accuracy minus its accuracy at the end; the last task has nothing to forget yet.",
-        _svg(draw, f"Bar chart of the points that each task lost; the most is {100 * worst:.1f} points."),
-    )
+    figure, axes = _figure(PLAIN)
+    tasks = range(1, len(lost) + 1)
+    axes.bar(tasks, _percents(lost), 0.62, color=LEARNER, label="learner")
+    if len(baseline) == len(lost) and _known(baseline):
+        axes.plot(tasks, _percents(baseline), "s", color=BASELINE, ms=5, label="class means, no training")
+    if result.forgetting is not None:
+        axes.axhline(100 * result.forgetting, color=LIMIT, lw=1.2, ls="--", label="learner's mean")
+    _task_axis(axes, len(lost), "task", margin=0.5)
+    top, worst = max([*_known(lost), *_known(baseline)]), max(_known(lost))
+    axes.set(ylabel="points lost since the best stage", ylim=(0, max(1.0, 115 * top)))
+    _legend(axes)
+    return _svg(figure, f"Bar chart of the points that each task lost; the most is {points(worst)}.")
 
 
-def memory_chart(result: RunResult, log: Log) -> Chart | None:
+def _memory_chart(result: RunResult, log: Log) -> str | None:
     """Resident memory step by step under the budget; None where no step was logged."""
     curves = [
         ("resident", LEARNER, log.rss_mib),
-        ("anonymous", FLOOR, log.anonymous_mib),
+        ("anonymous", BASELINE, log.anonymous_mib),
         ("file-backed", THIRD, log.file_mib),
     ]
     curves = [entry for entry in curves if entry[2].buckets]
     if not curves:
         return None
-    highest = max(bucket.high for *_, curve in curves for bucket in curve.buckets)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        top = highest
-        for label, colour, curve in curves:
-            axes.plot(*_points(curve, "high"), color=colour, lw=1.8, label=label)
-        for name, limit, style in (
-            ("budget", result.memory_budget_mib, "-"),
-            ("predicted peak", result.predicted_peak_mib, ":"),
-        ):
-            # A limit far above would press the curves onto the axis; the cost table has the numbers.
-            if limit is not None and limit <= 4 * highest:
-                axes.axhline(limit, color=LIMIT, lw=1.6, ls=style, label=f"{name} {limit:,.0f} MiB")
-                top = max(top, limit)
-        axes.set(ylim=(0, max(1.0, 1.08 * top)), ylabel="memory (MiB)")
-        _step_axis(axes, result, log)
-
-    budget = (
-        "" if result.memory_budget_mib is None else f" under a budget of {result.memory_budget_mib:,.0f} MiB"
-    )
-    return Chart(
-        "Memory of the process",
-        "Anonymous memory is what the process holds; file-backed pages (mapped weights) can be dropped.",
-        _svg(
-            draw,
-            f"Line chart of the memory at every training step{budget}; the highest is {highest:,.0f} MiB.",
-        ),
-    )
+    figure, axes = _figure(PLAIN)
+    for label, colour, curve in curves:
+        axes.plot(*_line(curve, "high"), color=colour, lw=1.8, label=label)
+    top = highest = max(bucket.high for *_, curve in curves for bucket in curve.buckets)
+    budget, predicted = result.memory_budget_mib, result.predicted_peak_mib
+    for name, limit, dashes in (("budget", budget, "-"), ("predicted peak", predicted, ":")):
+        # A limit far above would press the curves onto the axis; the cost table has the numbers.
+        if limit is not None and limit <= 4 * highest:
+            axes.axhline(limit, color=LIMIT, lw=1.6, ls=dashes, label=f"{name} {limit:,.0f} MiB")
+            top = max(top, limit)
+    axes.set(ylim=(0, max(1.0, 1.08 * top)), ylabel="memory (MiB)")
+    _step_axis(axes, result, log)
+    under = "" if budget is None else f" under a budget of {budget:,.0f} MiB"
+    told = f"Line chart of the memory at every training step{under}; the highest is {highest:,.0f} MiB."
+    return _svg(figure, told)
 
 
-def loss_chart(result: RunResult, log: Log, wide: bool = False) -> Chart | None:
+def _loss_chart(result: RunResult, log: Log, size_inches: tuple[float, float]) -> str | None:
     """Loss of every step, faint, and its running mean within each task; None where no step was logged."""
-    buckets = log.loss.buckets
-    if not buckets:
+    if not log.loss.buckets:
         return None
-    smooth = _running_mean(buckets, [step for step, _ in log.task_starts])
-    middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
-    highest = max(bucket.high for bucket in buckets)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        steps, means = _points(log.loss, "mean")
-        if log.loss.stride > 1:
-            lows, highs = _points(log.loss, "low")[1], _points(log.loss, "high")[1]
-            axes.fill_between(steps, lows, highs, color=LEARNER, alpha=0.18, lw=0, label="range")
-        axes.plot(
-            steps,
-            means,
-            color=LEARNER,
-            alpha=0.4,
-            lw=0.9,
-            label="each step" if log.loss.stride == 1 else "mean",
-        )
-        axes.plot(steps, smooth, color=FLOOR, lw=2, label="running mean within a task")
-        if min(bucket.low for bucket in buckets) > 0 and highest > 20 * middle:
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=min(0.0, min(bucket.low for bucket in buckets)))
-        axes.set(ylabel="cross-entropy (nats)")
-        _step_axis(axes, result, log)
-
-    return Chart(
-        "Training loss",
-        "The loss starts anew with each task (thin upright lines): a cosine head's covers that task's classes, "
-        "a solved head's every class seen.",
-        _svg(
-            draw,
-            f"Line chart of the training loss over steps; it ends at {smooth[-1]:.3g}.",
-            WIDE if wide else PLAIN,
-        ),
-        wide,
-    )
+    smooth = _running_mean(log.loss.buckets, [step for step, _ in log.task_starts])
+    figure, axes = _figure(size_inches)
+    steps, means = _line(log.loss, "mean")
+    thinned = log.loss.stride > 1
+    if thinned:
+        lows, highs = _line(log.loss, "low")[1], _line(log.loss, "high")[1]
+        axes.fill_between(steps, lows, highs, color=LEARNER, alpha=0.18, lw=0, label="range")
+    axes.plot(steps, means, color=LEARNER, alpha=0.4, lw=0.9, label="mean" if thinned else "each step")
+    axes.plot(steps, smooth, color=BASELINE, label="running mean within a task")
+    _loss_axis(axes, log.loss.buckets)
+    _step_axis(axes, result, log)
+    return _svg(figure, f"Line chart of the training loss over steps; it ends at {smooth[-1]:.3g}.")
 
 
 def _running_mean(buckets: Sequence[Bucket], starts: Sequence[int]) -> list[float]:
@@ -295,7 +213,7 @@ def _running_mean(buckets: Sequence[Bucket], starts: Sequence[int]) -> list[floa
     return values
 
 
-def _points(curve: Curve, what: str) -> tuple[list[int], list[float]]:
+def _line(curve: Curve, what: str) -> tuple[list[int], list[float]]:
     return [bucket.first for bucket in curve.buckets], [getattr(bucket, what) for bucket in curve.buckets]
 
 
@@ -303,24 +221,22 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
+def _percents(values: Sequence[float | None]) -> list[float]:
+    """Fractions in percent; NaN, which is a gap in a line, for None."""
+    return [math.nan if value is None else 100 * value for value in values]
 
 
 def _mark_ends(axes: Axes, ends: Sequence[tuple[int, float, str]]) -> None:
     """Write the last value of every line, given as (x, y, colour), above it, and below for the lowest of two."""
-    for rank, (y, x, colour) in enumerate(
-        sorted((y, x, colour) for x, y, colour in ends if not math.isnan(y))
-    ):
+    known = sorted((y, x, colour) for x, y, colour in ends if not math.isnan(y))
+    for rank, (y, x, colour) in enumerate(known):
         offset = (0, -14 if rank == 0 and len(ends) > 1 else 7)
         axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
 
 
 def _legend(axes: Axes, lift: float = 0.0) -> None:
-    entries = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] != "learner"
-    )
-    handles, labels = zip(*entries, strict=True)
+    entries = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(entries, key=lambda entry: entry[1] != "learner"), strict=True)
     columns = 2 if len(labels) == 4 else 3
     corner = (-0.02, 1.0 + lift)
     axes.legend(handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=columns, columnspacing=1.4)
@@ -330,6 +246,22 @@ def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float 
     every = 1 if count <= 12 else next(e for e in (5, 10, 20, 50, 100, 10 * count) if count / e <= 8)
     axes.set(xlim=(1 - margin, count + margin), xlabel=label)
     axes.set_xticks(sorted({1, *range(every, count + 1, every)}))
+
+
+def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
+    """From zero, or logarithmic where the highest loss would press the others onto the axis."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set(ylabel="cross-entropy (nats)")
+    lowest, highest = min(bucket.low for bucket in buckets), max(bucket.high for bucket in buckets)
+    middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
+    if lowest <= 0 or highest <= 20 * middle:
+        axes.set_ylim(bottom=min(0.0, lowest))
+        return
+    axes.set_yscale("log")
+    # matplotlib's own labels are formulas with exponents; these are plain: 0.1, 1, 10.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
@@ -344,40 +276,31 @@ def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
         if len(log.task_starts) <= 60:
             axes.axvline(step, color=GRID, lw=0.8, zorder=0)
         if index % every == 0 and len(log.task_starts) > 1:
-            axes.annotate(
-                f"task {task + 1}" if index == 0 else f"{task + 1}",
-                xy=(step, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                color=MUTED,
-                size=7,
-            )
+            name, top = f"task {task + 1}" if index == 0 else f"{task + 1}", axes.get_xaxis_transform()
+            axes.annotate(name, (step, 1), (0, 2), top, "offset points", color=MUTED, size=7)
     _legend(axes, lift=0.04)
 
 
-def _svg(draw: Callable[[Figure], None], description: str, size_inches: tuple[float, float] = PLAIN) -> str:
-    """Let ``draw`` fill a figure and return it as themed inline SVG that scales with the page."""
-    from matplotlib import rc_context
+def _figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    # Ids of one page must differ between pictures, and a report must not differ between two writings.
-    style: Any = {**STYLE, "svg.hashsalt": description}  # newer matplotlibs type every key, older ones none
-    with rc_context(style):
-        figure = Figure(figsize=size_inches, layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure = Figure(figsize=size_inches, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """The figure as inline SVG in the colours of the page, as wide as its place."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # Ids of one page must differ between charts, and a report must not differ between two writings.
+    with rc_context({"svg.hashsalt": description}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=200)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for stand_in, variable in STAND_INS.items():
-        text = text.replace(stand_in, variable)
-    text = re.sub(
-        r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL
-    )  # would rule the whole page
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # "figure_1", "axes_1" ... would stand in every picture
-    text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans'")
-    width, tall = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
-    opening = f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width} {tall}">'
-    return opening + text[text.index(">") + 1 :].strip()
+    for stand_in, name in zip(STAND_INS, VARIABLES, strict=True):
+        text = text.replace(stand_in, f"var(--{name})")
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # "figure_1", "axes_1" ... would stand in every chart
+    width, height = 72 * figure.get_size_inches()
+    opening = f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width:g} {height:g}">'
+    return opening + text[text.index(">", text.index("<svg")) + 1 :].strip()

@@ -1,8 +1,7 @@
 """``events.jsonl`` -> curves of bounded length, and the notes in it.
 
 The file is never held in memory: a run of a month writes gigabytes of it, and a board may make the report. Every
-curve is thinned while its line is read, to at most ``CURVE_POINTS`` buckets. Each bucket has the mean, the lowest and
-the highest value of its steps. A resumed run logs some steps twice; the later line counts.
+curve is thinned while its line is read. A resumed run logs some steps twice; the later line counts.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from edge_zofc.storage.reading import open_plain
 CURVE_POINTS = 2000
 LISTED_LINES = 50  # skipped pictures and notes that are kept word for word; the rest is counted
 LINE_LIMIT_BYTES = 1 << 20  # a power cut can leave a tail of zeros without any line end
-PICTURE_LIMIT = 1e12  # larger losses are drawn nowhere: axes cannot show them beside ordinary ones
+DRAWN_LIMIT = 1e12  # larger values are left out: no axis shows them beside ordinary ones
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class Curve:
 
 @dataclass
 class Log:
-    """What the pictures and the lists need of ``events.jsonl``.
+    """What the charts and the lists need of ``events.jsonl``.
 
     ``task_starts``: (first step, task index) in step order; ``skipped`` and ``notes``: the first
     ``LISTED_LINES`` of them as sentences, beside their full numbers.
@@ -102,9 +101,8 @@ class Log:
         elif kind == "note":
             self._note(str(event.get("text")))
         elif kind == "micro_batch_halved":
-            self._note(
-                f"Micro-batch cut from {event.get('from')} to {event.get('to')}: {event.get('reason')}"
-            )
+            sizes = f"from {event.get('from')} to {event.get('to')}"
+            self._note(f"Micro-batch cut {sizes}: {event.get('reason')}")
         elif kind == "stopped":
             self._note(f"Stopped by {event.get('signal')}")
         elif kind == "run_started":
@@ -121,12 +119,8 @@ class Log:
             return
         for name in ("loss", "rss_mib", "anonymous_mib", "file_mib"):
             value = event.get(name)
-            # NaN fails the comparison; a bool is an int, but no measurement.
-            if (
-                isinstance(value, (int, float))
-                and not isinstance(value, bool)
-                and abs(value) <= PICTURE_LIMIT
-            ):
+            # NaN fails the comparison; a bool is no measurement.
+            if isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= DRAWN_LIMIT:
                 getattr(self, name).add(step, float(value))
         while self.task_starts and self.task_starts[-1][0] >= step:
             self.task_starts.pop()

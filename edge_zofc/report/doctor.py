@@ -1,16 +1,16 @@
 """What this machine has, what it lacks and how to get it; with a bundle, whether it computes what was exported.
 
-Versions come from the installed packages' metadata: nothing heavy is imported to learn that it is there.
-
-What may surprise: a provider that onnxruntime lists may not work (a Jetson with the ordinary wheel, a driver
-that does not match), so each one runs a real node; and a failed one is no fault as long as the CPU works.
+Versions come from the installed packages' metadata: nothing heavy is imported to learn that it is there. A provider
+that onnxruntime lists may not work (a Jetson with the ordinary wheel, a driver that does not match), so each one runs
+a real node. A failed one is no fault as long as the CPU works.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +19,7 @@ import numpy as np
 
 from edge_zofc.device.profiles import format_bytes, matching_profile
 from edge_zofc.device.system import Board, board
-from edge_zofc.errors import EdgeZofcError
-from edge_zofc.inference.backbone import Backbone, probe_providers
+from edge_zofc.errors import EdgeZofcError, printable
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle, Precision, Probe
 from edge_zofc.storage.settings import Placement
 
@@ -32,12 +31,16 @@ LITTLE_MEMORY_BYTES = 200 << 20
 # bits, and one rounding that falls the other way is a step of 1/127.
 PROBE_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "w8": 1e-4, "w4": 1e-4, "fp16": 2e-2, "int8": 5e-2}
 
-_RUNTIME = ("numpy", "onnxruntime", "pillow", "psutil", "pydantic", "safetensors", "tqdm")
-_OPTIONAL = {
-    "torch": ("the head runs on numpy instead", "pip install torch"),
-    "matplotlib": ("reports have no pictures", "pip install matplotlib"),
-    "timm": ("no export on this machine", "pip install 'edge-zofc[export]'"),
-    "onnx": ("no export on this machine", "pip install 'edge-zofc[export]'"),
+_RUNTIME = ("jinja2", "numpy", "pillow", "psutil", "pydantic", "safetensors", "tabulate", "tqdm")
+# Distributions of the one package onnxruntime. Two at a time overwrite each other's files.
+_ONNXRUNTIME = ("onnxruntime", *(f"onnxruntime-{flavour}" for flavour in (
+    "gpu", "directml", "openvino", "rocm", "migraphx", "cann", "webgpu", "training",
+)))  # fmt: skip
+_OPTIONAL = {  # package -> what is missing without it, and the extra that brings it
+    "torch": ("the cosine head runs on numpy instead", "torch"),
+    "matplotlib": ("reports have no charts", "report"),
+    "timm": ("no export on this machine", "export"),
+    "onnx": ("no export on this machine", "export"),
 }
 # Public sources, none of them tried on the hardware.
 _JETPACK = {
@@ -61,14 +64,14 @@ class Finding:
     name: str
     ok: bool | None
     detail: str
-    remedy: str
+    remedy: str = ""
 
 
 def inspect(
     bundle: Bundle | None = None,
     *,
     here: Board | None = None,
-    providers: ProviderProbe = probe_providers,
+    providers: ProviderProbe | None = None,
     features: FeatureFunction | None = None,
     root: Path = Path("/"),
 ) -> list[Finding]:
@@ -77,43 +80,82 @@ def inspect(
     The keyword arguments are for tests: another board, other providers, another way to compute features.
     """
     here = board(root) if here is None else here
-    found = [*_machine(here), *_packages(), *_providers(providers())]
-    if "Jetson" in here.model:
-        found += _jetson(root)
+    on_jetson = "Jetson" in here.model
+    flavours = {name: version for name in _ONNXRUNTIME if (version := _version(name))}
+    found = [*_machine(here), *_packages(flavours, on_jetson)]
+    found += _providers((providers or _probed)(), next(iter(flavours), "onnxruntime"))
+    if on_jetson:
+        found.append(_jetson(root))
     if bundle is not None:
-        found += _bundle(bundle, probe_features if features is None else features)
+        found += _bundle(bundle, features or probe_features)
     return found
+
+
+def table(findings: Iterable[Finding], width: int = 80) -> str:
+    """The findings as lines of at most ``width`` columns, a remedy below its finding; words stay whole."""
+    findings = list(findings)
+    column = max((len(finding.name) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        mark = {True: "ok", False: "BAD", None: ""}[finding.ok]
+        lines += _wrapped(f"{mark:5}{finding.name:{column}}  ", finding.detail, width)
+        if finding.remedy:
+            lines += _wrapped("     -> ", finding.remedy, width)
+    return "\n".join(lines)
+
+
+def _wrapped(head: str, text: str, width: int) -> list[str]:
+    # Texts of the system (a driver's error, a board's name) may hold line ends and escape sequences.
+    clean, indent = printable(" ".join(text.split())) or "-", " " * len(head)
+    lines = textwrap.TextWrapper(width, head, indent, break_long_words=False, break_on_hyphens=False)
+    return lines.wrap(clean)
 
 
 def _machine(here: Board) -> list[Finding]:
     profile = matching_profile(here)
     name = here.model or f"{here.machine}, no device tree"
     known = f"; its profile is {profile.name}, not verified on hardware" if profile else ""
-    findings = [Finding("board", None, f"{name}, {here.cpu_count} CPUs for this process{known}", "")]
     memory = f"{format_bytes(here.mem_available_bytes)} available of {format_bytes(here.mem_total_bytes)}"
     enough = here.usable_bytes >= LITTLE_MEMORY_BYTES
     remedy = "" if enough else "end other programs, or learn a smaller backbone with --precision w8"
-    findings.append(Finding("memory", enough, memory, remedy))
     limit = here.cgroup_limit_bytes
-    detail = "none below the machine's memory" if limit is None else format_bytes(limit)
-    return [*findings, Finding("cgroup limit", None, detail, "")]
+    cgroup = "none below the machine's memory" if limit is None else format_bytes(limit)
+    return [
+        Finding("board", None, f"{name}, {here.cpu_count} CPUs for this process{known}"),
+        Finding("memory", enough, memory, remedy),
+        Finding("cgroup limit", None, cgroup),
+    ]
 
 
-def _packages() -> list[Finding]:
+def _packages(flavours: dict[str, str], on_jetson: bool) -> list[Finding]:
     python = ".".join(map(str, sys.version_info[:3]))
-    findings = [Finding("python", True, f"{python} on {platform.system()} {platform.machine()}", "")]
-    for name in _RUNTIME:
-        version = _version(name)
-        if name == "onnxruntime" and version is None:
-            # The GPU flavours install the same module under another name.
-            version = _version("onnxruntime-gpu")
-        remedy = "" if version else f"pip install {name}"
-        findings.append(Finding(name, version is not None, version or "missing", remedy))
-    for name, (without, command) in _OPTIONAL.items():
-        version = _version(name)
-        detail = version or f"missing: {without}"
-        findings.append(Finding(name, True if version else None, detail, "" if version else command))
-    return findings
+    needed = [_package(name, False, "missing", f"pip install {name}") for name in _RUNTIME]
+    optional = [
+        _package(name, None, f"missing: {without}", f"pip install 'edge-zofc[{extra}]'")
+        for name, (without, extra) in _OPTIONAL.items()
+    ]
+    first = Finding("python", True, f"{python} on {platform.system()} {platform.machine()}")
+    return [first, *needed, _onnxruntime(flavours, on_jetson), *optional]
+
+
+def _package(name: str, ok_without: bool | None, detail: str, remedy: str) -> Finding:
+    version = _version(name)
+    return Finding(name, True, version) if version else Finding(name, ok_without, detail, remedy)
+
+
+def _onnxruntime(flavours: dict[str, str], on_jetson: bool) -> Finding:
+    """``flavours``: distribution -> version of what is installed; exactly one is right."""
+    told = " and ".join(f"{name} {version}" for name, version in flavours.items())
+    if len(flavours) == 1:
+        return Finding("onnxruntime", True, told.removeprefix("onnxruntime "))
+    if not flavours:
+        return Finding(
+            "onnxruntime", False, "missing", _JETSON_GPU if on_jetson else "pip install onnxruntime"
+        )
+    keep = next(name for name in flavours if name != "onnxruntime")
+    again = "install the wheel for this JetPack again" if on_jetson else f"pip install {keep}"
+    remedy = f"pip uninstall -y {' '.join(flavours)} && {again}"
+    return Finding("onnxruntime", False, f"{told} overwrite each other's files", remedy)
 
 
 def _version(package: str) -> str | None:
@@ -123,61 +165,59 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _providers(probed: Sequence[tuple[str, bool, str]]) -> list[Finding]:
+def _probed() -> Sequence[tuple[str, bool, str]]:
+    try:
+        from edge_zofc.inference.backbone import probe_providers
+    except ImportError:  # onnxruntime is missing or broken, and this command is there to say so
+        return []
+    return probe_providers()
+
+
+def _providers(probed: Sequence[tuple[str, bool, str]], flavour: str) -> list[Finding]:
+    cpu, remedy = "CPUExecutionProvider", f"pip install --force-reinstall {flavour}"
     findings = []
     for name, works, detail in probed:
-        cpu = name == "CPUExecutionProvider"
-        ok = works if works or cpu else None
-        remedy = (
-            "" if works else "pip install --force-reinstall onnxruntime" if cpu else "the CPU is used instead"
-        )
-        findings.append(Finding(name, ok, detail, remedy))
-    if not any(name == "CPUExecutionProvider" for name, _, _ in probed):
-        findings.append(
-            Finding("CPUExecutionProvider", False, "missing", "pip install --force-reinstall onnxruntime")
-        )
+        if works:
+            findings.append(Finding(name, True, detail))
+        elif name == cpu:
+            findings.append(Finding(name, False, detail, remedy))
+        else:
+            findings.append(Finding(name, None, detail, "the CPU is used instead"))
+    if not any(name == cpu for name, _, _ in probed):
+        findings.append(Finding(cpu, False, "missing", remedy))
     return findings
 
 
-def _jetson(root: Path) -> list[Finding]:
+def _jetson(root: Path) -> Finding:
     """What the L4T release means for onnxruntime; /etc/nv_tegra_release begins "# R36 (release), REVISION: ..."."""
     try:
         first = (root / "etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace")[:200]
     except OSError:
         first = ""
     release = next((word for word in first.split() if word in _JETPACK), None)
-    if release is None:
-        return [Finding("JetPack", None, "not recognised in /etc/nv_tegra_release", _JETSON_GPU)]
-    return [
-        Finding(
-            "JetPack", None, f"L4T {release}: {_JETPACK[release]} (not verified on hardware)", _JETSON_GPU
-        )
-    ]
+    known = f"L4T {release}: {_JETPACK[release]} (not verified on hardware)" if release else None
+    return Finding("JetPack", None, known or "not recognised in /etc/nv_tegra_release", _JETSON_GPU)
 
 
 def _bundle(bundle: Bundle, features: FeatureFunction) -> list[Finding]:
-    manifest = bundle.manifest
+    manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
     what = f"{manifest.backbone.name}, {manifest.image.size} px, {manifest.precision}, files as exported"
-    fidelity = manifest.fidelity.one_sided
-    trainable = fidelity >= MIN_FIDELITY
-    findings = [
-        Finding("bundle", True, what, ""),
-        Finding(
-            "bundle fidelity",
-            True if trainable else None,
-            f"{fidelity:.3f} one-sided, {manifest.fidelity.two_sided:.3f} two-sided; {MIN_FIDELITY} is needed to learn",
-            "" if trainable else "export with --precision w8 or fp32 to learn; this one can only predict",
-        ),
-    ]
+    findings = [Finding("bundle", True, what)]
+    both = f"{fidelity.one_sided:.3f} one-sided, {fidelity.two_sided:.3f} two-sided; {MIN_FIDELITY} is needed to learn"
+    if fidelity.one_sided >= MIN_FIDELITY:
+        findings.append(Finding("bundle fidelity", True, both))
+    else:
+        remedy = "export with --precision w8 or fp32 to learn; this one can only predict"
+        findings.append(Finding("bundle fidelity", None, both, remedy))
     try:
         bundle.initial_adapter()
         probe = bundle.probe()
         computed = features(bundle, probe)
+    except ImportError as error:
+        return [*findings, Finding("bundle probe", False, f"not computed: {error}", "install onnxruntime")]
     except (EdgeZofcError, MemoryError) as error:
-        return [
-            *findings,
-            Finding("bundle probe", False, str(error) or "out of memory", "export or copy it again"),
-        ]
+        detail = str(error) or "out of memory"
+        return [*findings, Finding("bundle probe", False, detail, "export or copy it again")]
     return [*findings, _compared(computed, probe.features, manifest.precision)]
 
 
@@ -194,6 +234,8 @@ def _compared(computed: np.ndarray, expected: np.ndarray, precision: Precision) 
 
 def probe_features(bundle: Bundle, probe: Probe) -> np.ndarray:
     """The probe's features float32 [k, n, D] as this machine's CPU computes them, one picture at a time."""
+    from edge_zofc.inference.backbone import Backbone
+
     backbone = Backbone(bundle, Placement.simple(fast=False))
     result = np.empty_like(probe.features)
     for index, image in enumerate(probe.images):

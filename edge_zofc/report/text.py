@@ -1,53 +1,56 @@
-"""What a run came to, in words and written numbers: shared by the page and the terminal.
+"""Sentences and written numbers, shared by the page and the terminal.
 
-The surprise: a value that the run does not have (no test pictures, no second task) is a dash, never a zero.
+A value that the run does not have (no test pictures, no second task) is a dash, never a zero.
 """
 
 from __future__ import annotations
 
-from edge_zofc.storage.result import RunResult
+from edge_zofc.storage.result import RunResult, Scores
 
 NOTHING = "–"
 
 
 def headline(result: RunResult) -> str:
     """What the run came to, in one sentence."""
-    learnt = result.tasks[
-        : len(result.accuracy_matrix) or None
-    ]  # a stopped run may list tasks it never reached
+    # A stopped run may list tasks that it never reached.
+    learnt = result.tasks[: len(result.accuracy_matrix) or None]
     classes = {class_id for task in learnt for class_id in task.class_ids}
     done = f"After {count(len(learnt), 'task')} and {count(len(classes), 'class', 'classes')} the learner"
     if result.last_accuracy is None:
         return f"{done} has no accuracy: the stream has no test pictures."
     sentence = f"{done} names {percent(result.last_accuracy)} of all test pictures"
-    floor = result.class_mean_floor
-    if floor is None or floor.last_accuracy is None:
+    baseline = baseline_of(result)
+    if baseline.last_accuracy is None:
         return sentence + "."
-    return f"{sentence}; class means without any training: {percent(floor.last_accuracy)}."
+    return f"{sentence}; class means without any training: {percent(baseline.last_accuracy)}."
 
 
 def verdict(result: RunResult) -> tuple[str, str]:
-    """("good" | "bad" | "", sentence): does training beat the class means of the frozen features?"""
-    floor = result.class_mean_floor
-    if floor is None or floor.last_accuracy is None or result.last_accuracy is None:
-        return (
-            "",
-            "Whether it beats class means without any training cannot be said: there is nothing to compare.",
-        )
-    end = 100 * (result.last_accuracy - floor.last_accuracy)
-    gains = [end]
-    text = f"{end:+.1f} points at the end"
-    if result.average_accuracy is not None and floor.average_accuracy is not None:
-        gains.append(100 * (result.average_accuracy - floor.average_accuracy))
-        text += f", {gains[-1]:+.1f} points on average over the stages"
-    if min(gains) > 0:
-        return "good", f"The learner beats the class-mean floor: {text}."
-    if max(gains) > 0:
-        return "", f"The learner beats the class-mean floor only in part: {text}."
+    """("good" | "bad" | "", sentence): what ``beats_class_mean_floor`` says, and by how many points."""
+    if result.beats_class_mean_floor is None:
+        sentence = "cannot be said: there is nothing to compare."
+        return "", f"Whether it beats class means without any training {sentence}"
+    baseline = baseline_of(result)
+    gains = (
+        ("at the end", result.last_accuracy, baseline.last_accuracy),
+        ("on average over the stages", result.average_accuracy, baseline.average_accuracy),
+    )
+    text = ", ".join(
+        f"{points(mine - theirs, signed=True)} {where}"
+        for where, mine, theirs in gains
+        if mine is not None and theirs is not None
+    )
+    if result.beats_class_mean_floor:
+        return "good", f"The learner beats the class-mean baseline: {text}."
     return (
         "bad",
-        f"The learner does not beat the class-mean floor: {text}. Training did not pay on this stream.",
+        f"The learner does not beat the class-mean baseline: {text}. Training did not pay on this stream.",
     )
+
+
+def baseline_of(result: RunResult) -> Scores:
+    """The scores of the class means; empty ones where the run has none."""
+    return result.class_mean_floor or Scores(accuracy_matrix=[], stage_accuracy=[])
 
 
 def memory_sentence(result: RunResult) -> str:
@@ -61,23 +64,20 @@ def memory_sentence(result: RunResult) -> str:
         text += " (over the budget)" if peak > budget else ""
     if predicted and peak:
         error = 100 * (predicted / peak - 1)
-        side = (
-            "as measured"
-            if abs(error) < 0.5
-            else f"{abs(error):.0f} % {'above' if error > 0 else 'below'} that"
-        )
-        text += f"; {number(predicted, 'MiB')} had been predicted, {side}"
+        text += f"; {number(predicted, 'MiB')} had been predicted, "
+        beside = "above" if error > 0 else "below"
+        text += "as measured" if abs(error) < 0.5 else f"{abs(error):.0f} % {beside} that"
     return text + "."
 
 
-def percent(fraction: float | None) -> str:
+def percent(fraction: float | None, unit: str = " %") -> str:
     """A fraction as ``71.2 %``, None as a dash."""
-    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+    return NOTHING if fraction is None else f"{100 * fraction:.1f}{unit}"
 
 
-def points(change: float | None, signed: bool = False) -> str:
+def points(change: float | None, signed: bool = False, unit: str = " points") -> str:
     """A difference of fractions as ``10.5 points``, None as a dash."""
-    return NOTHING if change is None else f"{100 * change:{'+' if signed else ''}.1f} points"
+    return NOTHING if change is None else f"{100 * change:{'+' if signed else ''}.1f}{unit}"
 
 
 def number(value: float | None, unit: str = "", digits: int = 0) -> str:

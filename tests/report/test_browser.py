@@ -1,4 +1,4 @@
-"""The page in a real browser: it is quiet, it asks for nothing, and no picture is empty."""
+"""The page in a real browser: it is quiet, it asks for nothing, and no chart is empty."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FLAGS = [
     "--window-size=1200,2400",
 ]
 MEASURE = """<script>
-const boxes = [...document.querySelectorAll("svg, img")].map(picture => {
-  const box = picture.getBoundingClientRect();
-  const drawn = picture.tagName === "IMG" ? picture.naturalWidth * picture.naturalHeight
-    : picture.getBBox().width * picture.getBBox().height;
+const boxes = [...document.querySelectorAll("svg, img")].map(chart => {
+  const box = chart.getBoundingClientRect();
+  const drawn = chart.tagName === "IMG" ? chart.naturalWidth * chart.naturalHeight
+    : chart.getBBox().width * chart.getBBox().height;
   return [box.width, box.height, drawn].map(Math.round).join("x");
 });
 const root = document.documentElement;
-root.setAttribute("data-pictures", boxes.join(" "));
+root.setAttribute("data-charts", boxes.join(" "));
 root.setAttribute("data-overflow", root.scrollWidth - root.clientWidth);
 root.setAttribute("data-requests", performance.getEntriesByType("resource").length);
 </script>"""
@@ -64,11 +64,9 @@ def test_the_console_check_would_see_a_broken_page(chromium, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "tested", "pictures"), [(1, True, 3), (5, True, 5), (40, True, 5), (3, False, 2)]
+    ("tasks", "tested", "charts"), [(1, True, 3), (5, True, 5), (40, True, 5), (3, False, 2)]
 )
-def test_a_browser_shows_every_picture_and_complains_about_nothing(
-    chromium, tmp_path, tasks, tested, pictures
-):
+def test_a_browser_shows_every_chart_and_complains_about_nothing(chromium, tmp_path, tasks, tested, charts):
     make_run(tmp_path, tasks, tested=tested)
     page = write_report(tmp_path)
     load(chromium, page, tmp_path / "profile", "--dump-dom")
@@ -78,8 +76,8 @@ def test_a_browser_shows_every_picture_and_complains_about_nothing(
     copy = tmp_path / "measured.html"
     copy.write_text(markup.replace("</main>", "</main>" + MEASURE), encoding="utf-8")
     dom = load(chromium, copy, tmp_path / "profile", "--dump-dom").stdout
-    sizes = re.search(r'data-pictures="([^"]*)"', dom)[1].split()
-    assert len(sizes) == pictures
+    sizes = re.search(r'data-charts="([^"]*)"', dom)[1].split()
+    assert len(sizes) == charts
     for size in sizes:
         width, height, drawn = map(int, size.split("x"))
         assert width > 300 and height > 150 and drawn > 10_000, sizes
@@ -89,10 +87,10 @@ def test_a_browser_shows_every_picture_and_complains_about_nothing(
 @pytest.mark.parametrize("scheme", [0, 1])  # dark, light
 def test_the_drawn_page_has_the_series_colours_of_its_scheme(chromium, tmp_path, scheme):
     make_run(tmp_path, 5)
-    picture = tmp_path / "page.png"
-    options = (f"--screenshot={picture}", f"--blink-settings=preferredColorScheme={scheme}")
+    screenshot = tmp_path / "page.png"
+    options = (f"--screenshot={screenshot}", f"--blink-settings=preferredColorScheme={scheme}")
     load(chromium, write_report(tmp_path), tmp_path / "profile", *options)
-    with Image.open(picture) as image:
+    with Image.open(screenshot) as image:
         colours = {colour for count, colour in image.convert("RGB").getcolors(1 << 24) if count > 200}
     page, learner, floor = (
         ((20, 23, 27), (86, 180, 233), (230, 159, 0))

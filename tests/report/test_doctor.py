@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -57,10 +58,94 @@ def test_missing_packages_come_with_the_command_that_gets_them(monkeypatch: pyte
 
     monkeypatch.setattr(doctor.metadata, "version", version)
     names = by_name(inspect(here=PC, providers=cpu_works))
-    assert (names["torch"].ok, names["torch"].remedy) == (None, "pip install torch")
+    assert (names["torch"].ok, names["torch"].remedy) == (None, "pip install 'edge-zofc[torch]'")
+    assert names["matplotlib"].remedy == "pip install 'edge-zofc[report]'"
     assert (names["psutil"].ok, names["psutil"].remedy) == (False, "pip install psutil")
     assert names["onnx"].remedy == "pip install 'edge-zofc[export]'"
     assert "numpy" in names["torch"].detail
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let these packages, and no other, be installed, each as version 1.2."""
+
+    def only(*names: str) -> None:
+        def version(name: str) -> str:
+            if name not in names:
+                raise metadata.PackageNotFoundError(name)
+            return "1.2"
+
+        monkeypatch.setattr(doctor.metadata, "version", version)
+
+    return only
+
+
+@pytest.mark.parametrize(
+    ("flavour", "detail"),
+    [("onnxruntime", "1.2"), ("onnxruntime-gpu", "onnxruntime-gpu 1.2"), ("onnxruntime-openvino", None)],
+)
+def test_any_one_flavour_of_onnxruntime_will_do(
+    installed: Callable[..., None], flavour: str, detail: str | None
+) -> None:
+    installed(flavour)
+    found = by_name(inspect(here=PC, providers=cpu_works))["onnxruntime"]
+    assert (found.ok, found.detail, found.remedy) == (True, detail or f"{flavour} 1.2", "")
+
+
+@pytest.mark.parametrize("second", ["onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"])
+def test_two_flavours_of_onnxruntime_are_a_fault_with_its_remedy(
+    installed: Callable[..., None], second: str
+) -> None:
+    installed("onnxruntime", second)
+    found = by_name(inspect(here=PC, providers=cpu_works))["onnxruntime"]
+    assert found.ok is False
+    assert found.detail == f"onnxruntime 1.2 and {second} 1.2 overwrite each other's files"
+    assert found.remedy == f"pip uninstall -y onnxruntime {second} && pip install {second}"
+
+
+def test_a_jetson_is_not_sent_to_pypi_for_its_onnxruntime(installed: Callable[..., None]) -> None:
+    for names in ((), ("onnxruntime", "onnxruntime-gpu")):
+        installed(*names)
+        found = by_name(inspect(here=NANO, providers=cpu_works))["onnxruntime"]
+        assert found.ok is False
+        assert "JetPack" in found.remedy and "pip install" not in found.remedy
+
+
+def test_a_broken_provider_is_mended_by_the_flavour_that_is_there(installed: Callable[..., None]) -> None:
+    installed("onnxruntime-gpu")
+    found = by_name(inspect(here=PC, providers=list))["CPUExecutionProvider"]
+    assert found.remedy == "pip install --force-reinstall onnxruntime-gpu"
+
+
+def test_without_onnxruntime_the_doctor_still_answers(
+    monkeypatch: pytest.MonkeyPatch, installed: Callable[..., None], small_bundle: Bundle
+) -> None:
+    installed()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "edge_zofc.inference.backbone")
+    names = by_name(inspect(small_bundle, here=PC))
+    assert (names["onnxruntime"].ok, names["onnxruntime"].remedy) == (False, "pip install onnxruntime")
+    assert names["CPUExecutionProvider"].ok is False
+    assert names["bundle probe"].ok is False and "onnxruntime" in names["bundle probe"].detail
+
+
+def test_the_table_fits_80_columns_and_breaks_no_word() -> None:
+    found = [
+        *inspect(here=NANO, providers=cpu_works),
+        Finding(
+            "bundle probe", False, "two\nlines and \x1b[31m " + "words " * 30, "do-this --with='that' " * 6
+        ),
+        Finding("x", None, ""),
+    ]
+    text = doctor.table(found, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.replace("\n", "").isprintable()
+    words = text.split()
+    for finding in found:
+        for word in finding.remedy.split() + finding.name.split():
+            assert word in words
+    assert "-> do-this --with='that'" in text and "BAD  bundle probe" in text
+    assert doctor.table([]) == ""
 
 
 def test_nothing_heavy_is_imported_to_see_that_it_is_there() -> None:

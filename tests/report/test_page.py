@@ -60,8 +60,8 @@ def page_of(folder: Path) -> Page:
     return page
 
 
-@pytest.mark.parametrize(("tasks", "pictures"), [(1, 3), (2, 5), (5, 5), (40, 5)])
-def test_the_page_is_one_file_that_points_nowhere(tmp_path, tasks, pictures):
+@pytest.mark.parametrize(("tasks", "charts"), [(1, 3), (2, 5), (5, 5), (40, 5)])
+def test_the_page_is_one_file_that_points_nowhere(tmp_path, tasks, charts):
     make_run(tmp_path, tasks, steps=5)
     path = write_report(tmp_path)
     assert path == tmp_path / "report.html"
@@ -76,7 +76,7 @@ def test_the_page_is_one_file_that_points_nowhere(tmp_path, tasks, pictures):
                 assert value.startswith(("#", "data:")), (tag, name, value)
             assert "url(" not in (value or "") or "url(#" in value
     assert "@import" not in markup and "url(http" not in markup and "<metadata" not in markup
-    assert page.count("svg") == pictures
+    assert page.count("svg") == charts
     assert all(a.get("aria-label") and a.get("role") == "img" for tag, a in page.tags if tag == "svg")
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -140,6 +140,22 @@ def test_names_from_files_are_shown_and_never_obeyed(tmp_path):
     assert not any("onload" in attributes for _, attributes in page.tags)
     for words in (bad, "&lt;b&gt;", "<img src=//x>", "a\ufffdb\ufffdd", "$x_{", "\u732b", "Stopped by <i>"):
         assert words in page.text
+
+
+def test_a_name_that_looks_like_a_template_stays_a_name(tmp_path):
+    names = ["{{ 7 * 7 }}", "{% for x in y %}", "{# gone #}", "{{ run.__class__ }}"]
+    make_run(tmp_path, 2, stream=names[0], class_names=names, options={names[1]: names[2]})
+    text = page_of(tmp_path).text
+    assert "49" not in text.split("preset")[0]
+    assert text.count(names[0]) >= 3 and all(name in text for name in names)
+
+
+def test_every_value_of_the_page_is_one_clean_line_of_bounded_length(tmp_path):
+    """The template shows `run.stream` and its like as they are: the environment makes them printable."""
+    long = "x\x1b[31m\n" + "y" * 5000
+    make_run(tmp_path, 1, stream=long, backbone=long, preset=long, edge_zofc=long, forgetting_definition=long)
+    markup = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "\x1b" not in markup and "x\ufffd[31m\ufffd" in markup and "y" * 300 not in markup
 
 
 def test_without_test_pictures_the_page_has_dashes_and_no_accuracy(tmp_path):

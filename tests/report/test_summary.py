@@ -27,6 +27,19 @@ def test_the_summary_fits_a_terminal_and_holds_the_numbers(tasks, width):
     assert ("tasks shown" in flat) == (tasks > 8 or (tasks > 5 and width <= 60))
 
 
+def test_the_matrix_of_the_summary_is_a_triangle_beside_the_two_totals():
+    matrix, stages = [[1.0], [0.5, None], [0.25, None, 0.125]], [1.0, 0.5, 0.1875]
+    floor = {"accuracy_matrix": [[0.9]], "stage_accuracy": [0.9]}
+    result = make_result(3, accuracy_matrix=matrix, stage_accuracy=stages, class_mean_floor=floor)
+    lines = [line.split() for line in summary(result).splitlines()]
+    start = lines.index(["task", "1", "2", "3", "all", "class", "means"])
+    assert lines[start + 1 : start + 4] == [
+        ["1", "100.0", "100.0", "90.0"],
+        ["2", "50.0", "-", "50.0", "-"],
+        ["3", "25.0", "-", "12.5", "18.8", "-"],
+    ]
+
+
 def test_the_summary_survives_names_that_are_no_ascii_or_drive_a_terminal():
     text = summary(make_result(2, backbone="\x1b[31mред\u202e", device_profile="\ud800"))
     assert text.isascii() and "\x1b" not in text

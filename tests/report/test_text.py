@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from made_runs import make_result
 
 from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, verdict
@@ -21,20 +22,32 @@ def test_the_headline_and_the_verdict_say_who_won_in_plain_words():
         "After 1 task and 2 classes the learner names 71.2 % of all test pictures; "
         "class means without any training: 60.7 %."
     )
-    gain = "The learner beats the class-mean floor: +10.5 points at the end, +10.0 points on average over the stages."
-    assert verdict(run) == ("good", gain)
-    tone, sentence = verdict(check_result({**result, "last_accuracy": 0.5, "average_accuracy": 0.7}))
+    gain = "+10.5 points at the end, +10.0 points on average over the stages."
+    assert verdict(run) == ("good", f"The learner beats the class-mean baseline: {gain}")
+    worse = {**result, "last_accuracy": 0.5, "average_accuracy": 0.7, "beats_class_mean_floor": False}
+    tone, sentence = verdict(check_result(worse))
     assert tone == "bad" and sentence.startswith(
-        "The learner does not beat the class-mean floor: -10.7 points"
+        "The learner does not beat the class-mean baseline: -10.7 points"
     )
-    tone, sentence = verdict(check_result({**result, "average_accuracy": 0.6}))
-    assert tone == "" and "only in part: +10.5 points at the end, -10.0 points on average" in sentence
 
 
-def test_a_tie_with_the_floor_is_not_called_a_win():
+@pytest.mark.parametrize(("beats", "tone"), [(True, "good"), (False, "bad")])
+def test_the_verdict_is_the_results_own_and_tells_both_differences(beats, tone):
+    """The result decides by the average over the stages; the end may say the opposite."""
+    ahead, behind = ("average", "last") if beats else ("last", "average")
+    result = make_result(3, beats_class_mean_floor=beats)
+    floor = {**result["class_mean_floor"], f"{ahead}_accuracy": 0.5, f"{behind}_accuracy": 0.7}
+    result |= {"last_accuracy": 0.6, "average_accuracy": 0.6, "class_mean_floor": floor}
+    found, sentence = verdict(check_result(result))
+    assert found == tone and "+10.0 points" in sentence and "-10.0 points" in sentence
+
+
+def test_a_tie_with_the_baseline_is_not_called_a_win():
     result = make_result(3)
-    tied = {**result, "class_mean_floor": {key: result[key] for key in result["class_mean_floor"]}}
-    assert verdict(check_result(tied))[0] == "bad"
+    tied = {key: result[key] for key in result["class_mean_floor"]}
+    result |= {"class_mean_floor": tied, "beats_class_mean_floor": False}
+    tone, sentence = verdict(check_result(result))
+    assert tone == "bad" and "does not beat" in sentence and "+0.0 points at the end" in sentence
 
 
 def test_the_memory_sentence_compares_peak_budget_and_prediction():
