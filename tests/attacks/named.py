@@ -335,7 +335,7 @@ def a_state_with_more_records_than_the_journal(world: Path) -> None:
     _forge_state(world, journal_records=10**9)
 
 
-@named("learn history report", 0, 5)
+@named("learn history report", 0, 2, 5)
 def a_state_whose_names_fool_a_terminal(world: Path) -> None:
     _forge_state(world, class_names=["\x1b[2J", "../../etc/passwd\n"])
 

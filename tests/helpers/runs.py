@@ -32,9 +32,8 @@ def go(
         "parallel_queries": 2,
         "profile": "cpu-2gib",
     }
-    return learn_run(LearnRequest(bundle.folder, stream, run, **{**options, **more}), on_step).model_dump(
-        mode="json"
-    )
+    result = learn_run(LearnRequest(bundle.folder, stream, run, **{**options, **more}), on_step)
+    return result.model_dump(mode="json", exclude={"stopped"} if result.stopped is None else None)
 
 
 def final_bits(run: Path) -> tuple[bytes, ...]:

@@ -200,7 +200,7 @@ def as_exported(bundle: Bundle, folder: Path) -> Bundle:
     """The bundle with the graph's own answers as its probe, as export writes it: two pictures, two adapters at once."""
     shutil.copytree(bundle.folder, folder)
     probe = bundle.probe()
-    backbone = Backbone(bundle, Placement.simple(micro_batch=2, parallel_queries=2))
+    backbone = Backbone(bundle, Placement.simple(2, 2))
     backbone.image_buffer[:] = probe.images
     # safetensors 0.8 stores a strided array's memory as it lies, which is another array.
     features = np.ascontiguousarray(backbone.features(2, probe.adapters))
