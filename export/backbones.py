@@ -1,7 +1,7 @@
 """Where the frozen backbone comes from: the package, timm's hub, a checkpoint file, or random numbers.
 
-What may surprise: the classifier in a checkpoint is thrown away unread, and a checkpoint of another picture size
-is taken as it is: only its table of position embeddings is resized, as timm does it.
+The classifier in a checkpoint is left out. A checkpoint of another picture size is taken as it is, but its table of
+position embeddings is resized, as timm does it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,43 @@ Source = Literal["package", "timm", "checkpoint", "random"]
 
 
 @dataclass(frozen=True)
+class BackboneRequest:
+    """Which backbone to load. Without ``name`` it is the package's own small ViT at 96 pixels.
+
+    With a timm ``name`` exactly one source of weights must be given: ``pretrained`` (timm's hub), ``checkpoint`` (a
+    safetensors file) or ``random_weights``. ``img_size`` S, in pixels, resizes the position table. ``depth`` keeps the
+    first blocks. ``seed`` feeds random weights.
+    """
+
+    name: str | None = None
+    pretrained: bool = False
+    checkpoint: Path | None = None
+    random_weights: bool = False
+    img_size: int | None = None
+    depth: int | None = None
+    seed: int = 0
+
+    def source(self) -> Source:
+        """Where the weights come from. Raises InputError if that is not said, or said twice."""
+        given = [self.pretrained, self.checkpoint is not None, self.random_weights]
+        if self.name is None:
+            if any(given):
+                raise InputError(
+                    "--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model)."
+                )
+            return "package"
+        if sum(given) != 1:
+            raise InputError(
+                f"Give --backbone {self.name} exactly one source of weights: --pretrained (timm's hub), "
+                "--checkpoint FILE (safetensors) or --random-weights (for benchmarks only)."
+            )
+        return "timm" if self.pretrained else "random" if self.checkpoint is None else "checkpoint"
+
+
+PACKAGE_BACKBONE = BackboneRequest()
+
+
+@dataclass(frozen=True)
 class LoadedBackbone:
     """A timm VisionTransformer in eval mode, how its inputs are made, and where its weights came from.
 
@@ -50,69 +87,49 @@ class LoadedBackbone:
     width: int
 
 
-def load_backbone(
-    name: str | None = None,
-    *,
-    pretrained: bool = False,
-    checkpoint: Path | None = None,
-    random_weights: bool = False,
-    img_size: int | None = None,
-    depth: int | None = None,
-    seed: int = 0,
-) -> LoadedBackbone:
-    """Build the backbone. Without ``name`` it is the package's own small ViT at 96 pixels.
+def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone:
+    """Build the backbone; torch's global random state is left alone.
 
-    With a timm ``name`` exactly one source of weights must be given. ``img_size`` S resizes the position table,
-    ``depth`` keeps the first blocks, ``seed`` feeds random weights (torch's global state is left alone).
     Raises InputError for everything that does not fit together.
     """
-    source = _source(name, pretrained, checkpoint, random_weights)
-    if name is not None:
-        _check_name(name)
-    architecture = name or _PACKAGE_ARCHITECTURE
-    size = _PACKAGE_IMAGE.size if name is None and img_size is None else img_size
-    if size is not None and not 8 <= size <= MAX_IMAGE_SIZE:
-        raise InputError(f"The image size must be 8 to {MAX_IMAGE_SIZE} pixels, got {size}.")
-    model = _create(architecture, size, source == "timm", seed)
-    check_supported(model)
-    _check_patches(model)
-    digest = None
-    if source == "package":
-        raw = (
-            importlib.resources.files(__package__)
-            .joinpath(f"weights/{PACKAGE_NAME}.safetensors")
-            .read_bytes()
-        )
-        digest = _load_weights(model, raw, PACKAGE_NAME, None)
-    elif checkpoint is not None:
-        digest = _load_weights(model, _read(checkpoint), str(checkpoint), depth)
-    kept = _keep_blocks(model, depth)
+    source = request.source()
+    model = _create(request, source)
+    digest = _fill(model, request, source)
+    depth = _keep_blocks(model, request.depth)
     info = BackboneInfo(
-        name=name or PACKAGE_NAME,
+        name=request.name or PACKAGE_NAME,
         source=source,
         weights_sha256=digest or _state_digest(model),
-        depth=kept,
+        depth=depth,
         pooling=model.global_pool,
     )
-    return LoadedBackbone(
-        model.eval().requires_grad_(False), _image_spec(model, name), info, int(model.embed_dim)
-    )
+    image = _image_spec(model, request.name)
+    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim))
 
 
-def _source(name: str | None, pretrained: bool, checkpoint: Path | None, random_weights: bool) -> Source:
-    given = [pretrained, checkpoint is not None, random_weights]
-    if name is None:
-        if any(given):
-            raise InputError(
-                "--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model)."
-            )
-        return "package"
-    if sum(given) != 1:
-        raise InputError(
-            f"Give --backbone {name} exactly one source of weights: --pretrained (timm's hub), "
-            "--checkpoint FILE (safetensors) or --random-weights (for benchmarks only)."
-        )
-    return "timm" if pretrained else "checkpoint" if checkpoint is not None else "random"
+def _create(request: BackboneRequest, source: Source) -> Any:
+    """The model at the size that was asked for, with random weights or those of timm's hub."""
+    size = request.img_size
+    if request.name is not None:
+        _check_name(request.name)
+    elif size is None:
+        size = _PACKAGE_IMAGE.size
+    if size is not None and not 8 <= size <= MAX_IMAGE_SIZE:
+        raise InputError(f"The image size must be 8 to {MAX_IMAGE_SIZE} pixels, got {size}.")
+    model = _from_timm(request.name or _PACKAGE_ARCHITECTURE, size, source == "timm", request.seed)
+    check_supported(model)
+    _check_patches(model)
+    return model
+
+
+def _fill(model: Any, request: BackboneRequest, source: Source) -> str | None:
+    """Load the weights of a file, if they come from one; returns the SHA-256 of the file."""
+    if source == "package":
+        weights = importlib.resources.files(__package__).joinpath(f"weights/{PACKAGE_NAME}.safetensors")
+        return _load_weights(model, weights.read_bytes(), PACKAGE_NAME, None)
+    if request.checkpoint is not None:
+        return _load_weights(model, _read(request.checkpoint), str(request.checkpoint), request.depth)
+    return None
 
 
 def _check_name(name: str) -> None:
@@ -124,7 +141,7 @@ def _check_name(name: str) -> None:
         raise InputError(f"'{name}' is not a VisionTransformer; supported are {SUPPORTED}.")
 
 
-def _create(architecture: str, size: int | None, pretrained: bool, seed: int) -> Any:
+def _from_timm(architecture: str, size: int | None, pretrained: bool, seed: int) -> Any:
     options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained}
     if size is not None:
         options["img_size"] = size

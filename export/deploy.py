@@ -3,26 +3,25 @@
 The adapter becomes a constant, the head (cosine or linear) and its softmax a few nodes at the end. How a
 picture becomes the input, and the labels, stand in the file's metadata as JSON (keys ``preprocessing``, ``labels``).
 
-What may surprise: neither torch nor timm is needed, since the bundle's own graph is rewritten; and the quantised
-precisions and the fused attention are operators of onnxruntime (domain com.microsoft), so that is what runs it.
+The bundle's own graph is rewritten, so neither torch nor timm is loaded. onnxruntime alone can run the file: the
+quantised precisions and the fused attention are operators of its own (domain com.microsoft).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_zofc.algorithm.heads import Head, unit
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.export.fidelity import open_session, run
+from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.storage.bundle import WEIGHTS, Bundle
+from edge_zofc.storage.writing import write_atomic
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the deployed file and the bundle's own graph with the head."""
@@ -44,6 +43,10 @@ def deploy(
     that is there in one step, after it gave the same answers as the bundle on the bundle's probe.
     Raises InputError if the parts do not fit each other or the path cannot be written.
     """
+    if not out_path.parent.is_dir():
+        raise InputError(
+            f"{out_path} cannot be written ({out_path.parent} is no folder); choose another OUT.onnx."
+        )
     manifest = bundle.manifest
     _require(head.rows, (len(class_names), manifest.feature_size), "the head's rows")
     _require(adapter, (manifest.adapter.size,), "the adapter")
@@ -53,11 +56,9 @@ def deploy(
             f"The weights have {weights_bytes} bytes, one ONNX file holds {_MAX_PROTO_BYTES}; "
             "export the bundle as w8 or w4."
         )
-    model = onnx.load(str(bundle.graph_path))
-    _fix_adapter(model.graph, adapter)
-    _append_head(model.graph, head)
-    helper.set_model_props(model, _metadata(bundle, class_names, normalise))
-    _write(model, out_path, bundle, head, adapter)
+    model = _model(head, adapter, bundle, _metadata(bundle, class_names, normalise))
+    _check(model, bundle, head, adapter)
+    write_atomic(out_path, model)
 
 
 def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
@@ -66,6 +67,16 @@ def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
             f"The run does not fit the bundle: {what} must be finite numbers of shape {list(shape)}, "
             f"got {list(values.shape)}."
         )
+
+
+def _model(head: Head, adapter: np.ndarray, bundle: Bundle, metadata: dict[str, str]) -> bytes:
+    """The bundle's graph with adapter, head and metadata, as the bytes of an ONNX file."""
+    model = onnx.load(str(bundle.graph_path))
+    _fix_adapter(model.graph, adapter)
+    _append_head(model.graph, head)
+    helper.set_model_props(model, metadata)
+    serialised: bytes = model.SerializeToString(deterministic=True)
+    return serialised
 
 
 def _fix_adapter(graph: onnx.GraphProto, adapter: np.ndarray) -> None:
@@ -140,30 +151,12 @@ def _metadata(bundle: Bundle, class_names: Sequence[str], normalise: bool) -> di
     }
 
 
-def _write(model: onnx.ModelProto, path: Path, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
-    """Write beside ``path``, check there, flush, rename."""
-    partial = path.absolute().with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(model.SerializeToString(deterministic=True))
-            file.flush()
-            os.fsync(file.fileno())
-        _check(partial, bundle, head, adapter)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); choose another OUT.onnx."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check(path: Path, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
+def _check(model: bytes, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
     images = bundle.probe().images
-    features = run(open_session(bundle.graph_path), images, adapter[None].astype(np.float32))[0]
+    adapters = adapter[None].astype(np.float32)
+    features = compute_features(open_session(bundle.graph_path), images, adapters)[0]
     wanted = head.probabilities(features)
-    session: ort.InferenceSession = open_session(path)
-    (found,) = session.run(["probabilities"], {"image": images})
+    (found,) = open_session(model).run(["probabilities"], {"image": images})
     difference = float(np.max(np.abs(found - wanted)))
     if not difference <= TOLERANCE:
         raise InputError(

@@ -1,29 +1,28 @@
-"""Fidelity: can the adapter be trained through this graph? Measured, never assumed.
+"""Fidelity: how well the gradients that learning estimates through a graph follow the true ones.
 
 The graph's projected gradients ``(L(theta + eps z) - L(theta)) / eps`` (one-sided) and
 ``(L(theta + eps z) - L(theta - eps z)) / (2 eps)`` (two-sided), over random directions z of +-1, are correlated
 with the true directional derivatives ``z . grad L(theta)``, which torch's autograd computes through the same,
 dequantised weights. L is the cross-entropy of a fixed cosine head.
 
-What may surprise: it is not measured at the initial adapter. There the up-projections are zero, so half of the
-gradient is exactly zero; every piece is moved a little (uniformly within +-0.02, on the lattice) first.
+It is measured beside the initial adapter, whose up-projections are zero, so that half of the gradient is exactly
+zero there. Every value is moved uniformly within +-0.02, on the lattice, first.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from torch.nn import functional
 
-from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.directions import direction
+from edge_zofc.export.session import compute_features
 from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
 from edge_zofc.storage.bundle import Fidelity
 
-EPS = round(1e-3 / LATTICE_STEP) * LATTICE_STEP
+EPS = lattice_eps(1e-3)
 """1e-3, the paper's eps, on the lattice."""
 DIRECTIONS = 64
 CLASSES = 4
@@ -83,21 +82,6 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.clip(first @ second / lengths, -1.0, 1.0))
 
 
-def run(session: ort.InferenceSession, images: np.ndarray, adapters: np.ndarray) -> np.ndarray:
-    """Features float32 [K, B, D] from the graph."""
-    return np.asarray(session.run(["features"], {"images": images, "adapters": adapters})[0])
-
-
-def open_session(graph: Path, threads: int = 0) -> ort.InferenceSession:
-    """The graph on the CPU. ``threads`` 0 leaves the number to onnxruntime."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the processor from torch, which runs in between.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
 def _width(session: ort.InferenceSession) -> int:
     return int(session.get_outputs()[0].shape[2])
 
@@ -110,7 +94,7 @@ def _losses(
     labels: np.ndarray,
 ) -> np.ndarray:
     """Mean cross-entropy [K] in float64."""
-    features = torch.from_numpy(run(session, images, adapters)).double()
+    features = torch.from_numpy(compute_features(session, images, adapters)).double()
     return np.array([_loss(of_one, rows, labels).item() for of_one in features])
 
 

@@ -3,8 +3,8 @@
 Each point is taken in a fresh process (``python -m edge_zofc.export.measure GRAPH IMAGES ADAPTERS THREADS`` prints one
 JSON object), because memory once taken by onnxruntime's arena is not given back.
 
-What may surprise: the fit is an upper envelope, not a mean: a plan that is a little too large is safe, one that
-is too small gets a process killed.
+The fit is an upper envelope, not a mean: a plan that is a little too large is safe, and one that is too small gets a
+process killed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from edge_zofc.errors import DoesNotFitError
+from edge_zofc.export.session import open_session
+from edge_zofc.export.signals import signals_held
 from edge_zofc.storage.bundle import ActivationBytes
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
@@ -56,21 +58,33 @@ def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:
     arguments = [str(graph), str(images), str(adapters), str(threads)]
-    try:
-        done = subprocess.run(  # noqa: S603 - this very module in this very interpreter
-            [sys.executable, "-m", "edge_zofc.export.measure", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=True,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        last = str(error.stderr or error).strip().splitlines()[-1]
+    with _started([sys.executable, "-m", "edge_zofc.export.measure", *arguments]) as child:
+        try:
+            answer, errors = child.communicate(timeout=_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            answer, errors = "", str(error)
+    if child.returncode != 0:
+        last = (errors.strip() or f"exit code {child.returncode}").splitlines()[-1]
         raise DoesNotFitError(
             f"Measuring the memory of {images} pictures x {adapters} adapters failed ({last}); "
             "export on a machine with more memory, or a smaller backbone."
-        ) from error
-    return int(json.loads(done.stdout)["bytes"])
+        )
+    return int(json.loads(answer)["bytes"])
+
+
+@contextmanager
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """The running process; when the ``with`` ends, for whatever reason, the process has ended too."""
+    with ExitStack() as stack:
+        # An exception from a signal handler inside of Popen would leave a process that nobody can end.
+        with signals_held():
+            child = stack.enter_context(
+                subprocess.Popen(  # noqa: S603 - this very module in this very interpreter
+                    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            )
+            stack.callback(child.kill)
+        yield child
 
 
 def fit(points: Sequence[Point]) -> ActivationBytes:
@@ -103,12 +117,7 @@ def fit(points: Sequence[Point]) -> ActivationBytes:
 def main(arguments: Sequence[str]) -> None:
     """The child process: print ``{"bytes": ...}``, by how much the runs raised anonymous memory."""
     graph, images, adapters, threads = arguments[0], *map(int, arguments[1:])
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = open_session(Path(graph), threads)
     inputs = {value.name: value.shape for value in session.get_inputs()}
     feeds = {
         "images": np.zeros((images, *inputs["images"][1:]), np.float32),

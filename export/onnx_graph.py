@@ -1,16 +1,17 @@
 """Writes an AdapterViT as an ONNX graph: ``images`` [B,3,S,S] and ``adapters`` [K,P] -> ``features`` [K,B,D].
 
-The nodes are written one by one with ``onnx.helper`` instead of being traced by ``torch.onnx.export``, because that
-is what makes the graph hold its promises under every version of torch: adapter weights stay inputs
-(the tracer folds parameters away), attention is one operator (``com.microsoft::MultiHeadAttention``;
-``torch.onnx.ops.symbolic`` exists only in newer torch), each precision puts its own operator in place of a linear
-layer without a pass over a finished graph, and nothing is warned about. That the graph computes what the torch
-model computes is no matter of trust: each export runs it against the model.
+The nodes are written one by one with ``onnx.helper``. ``torch.onnx.export`` is not used, for three reasons, which
+hold for every version of torch that is supported:
 
-What may surprise: rows of tokens are kept as a matrix [rows, D] between the operators, where a linear layer
-with its bias is one Gemm. The only run-time shapes are K and B, read from the inputs once. Where the class token
-alone is read at the end, the last block computes nothing else: keys and values need every token, its query, MLP and
-adapter do not, which saves most of that block.
+    adapter weights stay inputs            the tracer folds parameters away
+    attention is one operator              ``torch.onnx.ops.symbolic`` exists only in newer torch
+    a precision has its own linear layer   no second pass over a finished graph is needed
+
+Between the operators tokens are rows of a matrix [rows, D], so that a linear layer with its bias is one Gemm. The only
+run-time shapes are K and B. They are read from the inputs once.
+
+Where the class token alone is read at the end, the last block computes the query, the MLP and the adapter of that token
+alone. Keys and values need every token. This saves most of that block.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Collects ONNX nodes and constants and writes them as a graph file beside one file of weights.
 
-What may surprise: large constants start at multiples of the page size in the weights file, so that onnxruntime can
-map each where it lies. Small ones (shapes, scalars) stay in the graph file: onnxruntime folds constants
-before it opens external data.
+Large constants start at multiples of the page size in the weights file, so that onnxruntime can map each where it
+lies. Small ones (shapes, scalars) stay in the graph file, because onnxruntime folds constants before it opens external
+data.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Block by block this is ZO-FC's adapter (arXiv 2510.21019: ``x + LS(MLP(n)) + scale * (W2 GELU(W1 n +
 b1) + b2)`` with ``n`` the output of ``norm2``), but for K adapters at once on the same B pictures.
 
-What may surprise: nothing is multiplied by K before the first adapter has spoken. Patch embedding, every
-block before the first adapter, and that block's own attention and MLP run once on B pictures; only then do
-rows become K * B. With adapters on late blocks most of the network is shared between the K queries of a step.
+Patch embedding, every block before the first adapter, and that block's own attention and MLP run once on B pictures.
+Only from the first adapter's output on are there K * B. With adapters on late blocks the K queries of a step share most
+of the network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUPPORTED = (
     "GELU and class-token or average pooling"
 )
 MAX_RANK = 256
-# Typed in part only, and names move between timm's modules from version to version: this one has them all.
+# timm is typed in part only. Names move between its modules from version to version; this module has them all.
 _timm: Any = timm_vit
 _ADAPTER_KEY = 0x41444150  # keeps the initial adapter apart from other Philox streams of the same seed
 

@@ -1,8 +1,8 @@
 """Writes a bundle: a frozen timm ViT with adapters as ONNX, checked and measured before it gets its name.
 
-What may surprise: nothing is written at OUT until the end. All files are made in a hidden folder beside it, run in
-onnxruntime against torch, measured, read back as a device would, flushed to disk and only then renamed; whatever
-goes wrong before that leaves no trace.
+Nothing is written at OUT until the end. All files are made in a hidden folder beside it, run in onnxruntime against
+torch, measured, and read back as a device would. Then the folder gets its name. Whatever goes wrong before, SIGTERM
+included, leaves no trace.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.export.backbones import LoadedBackbone, load_backbone
-from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter, open_session, run
+from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
+from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
+from edge_zofc.export.session import compute_features, open_session
+from edge_zofc.export.signals import exit_on_sigterm, signals_held
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 from edge_zofc.storage.bundle import (
     ADAPTER,
@@ -50,6 +52,7 @@ from edge_zofc.storage.bundle import (
     sha256_of,
     write_manifest,
 )
+from edge_zofc.storage.writing import replace_folder
 
 PICTURES = 4
 """Pictures of the probe and of the check against torch."""
@@ -63,8 +66,8 @@ DEFAULT_BLOCKS = 5
 class ExportOptions:
     """What to export, where to. ``adapter_blocks`` is ``0-4``, ``0,3,5`` or a mix; None is the first five.
 
-    ``pictures`` is a folder to measure fidelity on instead of drawn pictures; ``seed`` feeds the initial adapter and
-    random weights; ``force`` replaces a bundle that is there.
+    ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
+    adapter and random weights; ``force`` replaces a bundle that is there.
     """
 
     out: Path
@@ -84,48 +87,38 @@ class ExportOptions:
     force: bool = False
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What is only known of a graph that was run."""
+
+    fidelity: Fidelity
+    activation_bytes: ActivationBytes
+
+
 def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _line: None) -> Bundle:
     """Export, check and measure; ``tell`` gets a line for each thing done. The folder is ``options.out``.
 
-    Raises InputError for options that cannot be met or a graph that does not compute what torch does,
-    DoesNotFitError if the disk or the memory is too small. Nothing is left behind then.
+    Raises InputError for options that cannot be met or a graph that does not compute what torch does, DoesNotFitError
+    if the disk or the memory is too small, SystemExit at a SIGTERM. Nothing is left behind then, and an older bundle
+    is still there.
     """
     _check_options(options)
     started = perf_counter()
-    loaded = load_backbone(
-        options.backbone,
-        pretrained=options.pretrained,
-        checkpoint=options.checkpoint,
-        random_weights=options.random_weights,
-        img_size=options.img_size,
-        depth=options.depth,
-        seed=options.seed,
-    )
-    blocks = parse_blocks(options.adapter_blocks, loaded.info.depth)
-    layout = adapter_layout(loaded.width, blocks, options.rank, options.scale)
-    model = AdapterViT(loaded.model, layout)
-    images = probe_pictures(loaded.image, PICTURES, options.pictures)
-    tell(f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters")
-    with _partial_folder(options.out) as folder:
-        write_graph(model, options.precision, folder)
-        session = open_session(folder / GRAPH)
-        reference = dequantised_weights(model, options.precision)
-        error = _write_probe(folder, session, reference, images, options)
-        tell(f"onnxruntime against torch: relative error {error:.1e}")
-        fidelity = measure_fidelity(
-            session, reference, images[:FIDELITY_PICTURES], directions=options.directions
-        )
-        tell(_describe(fidelity))
-        del session, reference  # the measuring processes need the room
-        activation = measure_activation_bytes(folder / GRAPH)
-        tell(f"activations: {activation.predict(1, 1) / 2**20:.1f} MiB a picture")
-        # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
-        (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(layout, options.seed)}))
-        write_manifest(folder, _manifest(folder, loaded, layout, options.precision, fidelity, activation))
-        read_bundle(folder)
-        _publish(folder, options.out)
-    tell(f"wrote {options.out} in {perf_counter() - started:.0f} s")
-    return read_bundle(options.out)
+    with exit_on_sigterm():
+        loaded = load_backbone(_backbone_request(options))
+        blocks = parse_blocks(options.adapter_blocks, loaded.info.depth)
+        layout = adapter_layout(loaded.width, blocks, options.rank, options.scale)
+        model = AdapterViT(loaded.model, layout)
+        images = probe_pictures(loaded.image, PICTURES, options.pictures)
+        tell(f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters")
+        with _partial_folder(options.out) as folder:
+            measured = _write_and_measure(folder, model, images, options, tell)
+            write_manifest(folder, _manifest(folder, loaded, layout, options.precision, measured))
+            read_bundle(folder)
+            with signals_held():  # between two renames there is no bundle at OUT
+                replace_folder(folder, options.out)
+        tell(f"wrote {options.out} in {perf_counter() - started:.0f} s")
+        return read_bundle(options.out)
 
 
 def parse_blocks(text: str | None, depth: int) -> tuple[int, ...]:
@@ -170,6 +163,18 @@ def _check_options(options: ExportOptions) -> None:
         raise InputError(f"{out} is a folder with other things in it; choose another OUT.")
 
 
+def _backbone_request(options: ExportOptions) -> BackboneRequest:
+    return BackboneRequest(
+        name=options.backbone,
+        pretrained=options.pretrained,
+        checkpoint=options.checkpoint,
+        random_weights=options.random_weights,
+        img_size=options.img_size,
+        depth=options.depth,
+        seed=options.seed,
+    )
+
+
 @contextmanager
 def _partial_folder(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out`` that is gone afterwards, unless it was renamed."""
@@ -185,7 +190,41 @@ def _partial_folder(out: Path) -> Iterator[Path]:
             f"The bundle cannot be written at {out} ({error.strerror or error}); free space or choose another OUT."
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with signals_held():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_and_measure(
+    folder: Path,
+    model: AdapterViT,
+    images: np.ndarray,
+    options: ExportOptions,
+    tell: Callable[[str], None],
+) -> _Measured:
+    """Write all files but the manifest to ``folder``. Raises InputError if the graph differs from torch."""
+    fidelity = _write_checked(folder, model, images, options, tell)
+    tell(_describe(fidelity))
+    # Here the session and the copy of the weights are gone: the measuring processes need the room.
+    activation_bytes = measure_activation_bytes(folder / GRAPH)
+    tell(f"activations: {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture")
+    return _Measured(fidelity, activation_bytes)
+
+
+def _write_checked(
+    folder: Path,
+    model: AdapterViT,
+    images: np.ndarray,
+    options: ExportOptions,
+    tell: Callable[[str], None],
+) -> Fidelity:
+    write_graph(model, options.precision, folder)
+    # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
+    (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(model.layout, options.seed)}))
+    session = open_session(folder / GRAPH)
+    reference = dequantised_weights(model, options.precision)
+    error = _write_probe(folder, session, reference, images, options)
+    tell(f"onnxruntime against torch: relative error {error:.1e}")
+    return measure_fidelity(session, reference, images[:FIDELITY_PICTURES], directions=options.directions)
 
 
 def _write_probe(
@@ -193,7 +232,7 @@ def _write_probe(
 ) -> float:
     """Write the graph's own answers for the initial and a moved adapter; returns their error against torch."""
     adapters = np.stack([initial_adapter(reference.layout, options.seed), moved_adapter(reference)])
-    found = run(session, images, adapters)
+    found = compute_features(session, images, adapters)
     with torch.no_grad():
         wanted = reference(torch.from_numpy(images), torch.from_numpy(adapters)).numpy()
     error = relative_error(found, wanted)
@@ -224,12 +263,7 @@ def _describe(fidelity: Fidelity) -> str:
 
 
 def _manifest(
-    folder: Path,
-    loaded: LoadedBackbone,
-    layout: AdapterLayout,
-    precision: Precision,
-    fidelity: Fidelity,
-    activation: ActivationBytes,
+    folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
         format_version=1,
@@ -242,32 +276,12 @@ def _manifest(
         backbone=loaded.info,
         image=loaded.image,
         adapter=layout,
-        feature_size=layout.pieces[-1].shape[0],
+        feature_size=loaded.width,
         precision=precision,
-        fidelity=fidelity,
-        activation_bytes=activation,
+        fidelity=measured.fidelity,
+        activation_bytes=measured.activation_bytes,
         files={
             name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
             for name in FILES
         },
     )
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Flush everything to disk and give the folder its name, in place of an empty folder or an old bundle."""
-    for path in (*(folder / name for name in (*FILES, MANIFEST)), folder):
-        _flush(path)
-    old = folder.with_suffix(".old")
-    if out.is_dir():
-        out.rename(old)
-    folder.rename(out.absolute())
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
+from tiny_vit import tiny_vit
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
-from edge_zofc.export.backbones import PACKAGE_NAME, load_backbone
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 
-TINY = {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 0}
 ARCHITECTURES = [
     ("vit_tiny_patch16_224", {}),
     ("deit_tiny_patch16_224", {}),
@@ -27,16 +22,6 @@ ARCHITECTURES = [
     ("vit_tiny_patch16_224", {"global_pool": "avg", "fc_norm": False}),
     ("vit_tiny_patch16_224", {"qkv_bias": False, "dynamic_img_size": True}),
 ]
-
-
-def tiny_vit(name: str = "vit_tiny_patch16_224", **changes: object) -> torch.nn.Module:
-    """A timm model of a few thousand random weights; small ones are spread so that every part matters."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = timm.create_model(name, **{**TINY, **changes})
-        for parameter in model.parameters():
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
 
 
 def random_adapters(size: int, count: int, spread: float = 0.1) -> torch.Tensor:
@@ -136,81 +121,3 @@ def test_an_unsupported_part_is_named_with_what_is_supported(
 ) -> None:
     with pytest.raises(InputError, match=f"{named}.*supported are timm VisionTransformer"):
         AdapterViT(tiny_vit(name, **changes), adapter_layout(48, (0,), 2, 0.1))
-
-
-def test_the_packages_own_backbone_loads_without_a_name() -> None:
-    loaded = load_backbone(depth=2)
-    assert (loaded.info.name, loaded.info.source, loaded.info.depth) == (PACKAGE_NAME, "package", 2)
-    assert loaded.info.weights_sha256.startswith("6f3ffc8fb0d765ba")
-    assert loaded.image.size == 96
-    assert len(loaded.model.blocks) == 2
-
-
-def test_a_float16_checkpoint_with_a_head_and_another_grid_loads_with_resized_positions(
-    tmp_path: Path,
-) -> None:
-    source = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, depth=12)
-    save_file({key: value.half() for key, value in source.state_dict().items()}, tmp_path / "w.safetensors")
-    loaded = load_backbone("vit_tiny_patch16_224", checkpoint=tmp_path / "w.safetensors", img_size=96)
-    assert loaded.model.pos_embed.shape == (1, 37, 192)
-    assert loaded.info.source == "checkpoint"
-    torch.testing.assert_close(
-        loaded.model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight.half().float()
-    )
-    # The class token's place is not part of the grid: resizing must leave it alone.
-    torch.testing.assert_close(loaded.model.pos_embed[:, 0], source.pos_embed[:, 0].half().float())
-
-
-def test_random_weights_are_the_same_for_the_same_seed() -> None:
-    first, again, other = (
-        load_backbone(
-            "vit_tiny_patch16_224", random_weights=True, img_size=32, depth=1, seed=seed
-        ).info.weights_sha256
-        for seed in (0, 0, 1)
-    )
-    assert first == again != other
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"name": "vit_tiny_patch16_225", "random_weights": True}, "nearest are .*vit_tiny_patch16_224"),
-        ({"name": "resnet18", "random_weights": True}, "not a VisionTransformer; supported are"),
-        ({"name": "vit_tiny_patch16_224"}, "exactly one source of weights"),
-        ({"pretrained": True}, "need --backbone NAME"),
-        ({"depth": 13}, "--depth must be 1 to 12"),
-        ({"depth": 0}, "--depth must be 1 to 12"),
-        ({"img_size": 100}, "multiple of the patch size 16, got 100"),
-        ({"img_size": 4}, "8 to 1024 pixels"),
-        ({"name": "vit_tiny_patch16_224", "checkpoint": Path("none.safetensors")}, "cannot be read"),
-    ],
-)
-def test_options_that_do_not_fit_together_get_one_sentence(options: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        load_backbone(**options)
-
-
-def test_a_checkpoint_of_another_model_names_the_keys_that_do_not_fit(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    save_file({"conv1.weight": torch.zeros(3)}, path)
-    with pytest.raises(InputError, match=r"missing blocks.*unknown conv1\.weight"):
-        load_backbone("vit_tiny_patch16_224", checkpoint=path)
-    path.write_bytes(b"not safetensors")
-    with pytest.raises(InputError, match="not a safetensors file"):
-        load_backbone("vit_tiny_patch16_224", checkpoint=path)
-    state = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0).state_dict()
-    save_file({**state, "pos_embed": torch.zeros(1, 8, 192)}, path)
-    with pytest.raises(InputError, match="no square grid"):
-        load_backbone("vit_tiny_patch16_224", checkpoint=path)
-    save_file({**state, "norm.weight": torch.zeros(5)}, path)
-    with pytest.raises(InputError, match=r"norm\.weight has shape \[5\], not \[192\]"):
-        load_backbone("vit_tiny_patch16_224", checkpoint=path)
-
-
-def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: object, **_options: object) -> None:
-        raise OSError("no route to host\nand a long story")
-
-    monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(InputError, match=r"could not be fetched \(no route to host\).*--checkpoint FILE"):
-        load_backbone("vit_tiny_patch16_224", pretrained=True)

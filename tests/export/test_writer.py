@@ -1,24 +1,22 @@
-"""The export as a whole: a complete bundle or nothing, and a deployed file that says what the run says."""
+"""The export as a whole: a complete bundle or nothing."""
 
 from __future__ import annotations
 
-import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
+import psutil
 import pytest
-from PIL import Image
 
-from edge_zofc.algorithm.heads import Head
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.export import deploy as deploy_module
-from edge_zofc.export import measure, writer
-from edge_zofc.export.deploy import deploy
-from edge_zofc.export.fidelity import open_session, run
-from edge_zofc.export.probe_pictures import draw_picture, probe_pictures
+from edge_zofc.export import writer
+from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.writer import ExportOptions, export_bundle, parse_blocks, relative_error
 from edge_zofc.storage.bundle import (
     FILES,
@@ -26,10 +24,10 @@ from edge_zofc.storage.bundle import (
     MIN_FIDELITY,
     ActivationBytes,
     Bundle,
-    ImageSpec,
     Precision,
     read_bundle,
 )
+from edge_zofc.storage.writing import replace_folder
 
 TINY = {
     "backbone": "vit_tiny_patch16_224",
@@ -38,9 +36,7 @@ TINY = {
     "depth": 2,
     "adapter_blocks": "1",
 }
-SPEC = ImageSpec(
-    size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0
-)
+TINY_COMMAND = ["--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +68,7 @@ def test_an_export_writes_a_bundle_that_the_reader_accepts_and_the_probe_is_comp
     assert manifest.activation_bytes.predict(1, 1) > 10_000
     assert set(manifest.written_by) >= {"edge-zofc", "torch", "timm", "onnxruntime"}
     probe = bundle.probe()
-    found = run(open_session(bundle.graph_path), probe.images, probe.adapters)
+    found = compute_features(open_session(bundle.graph_path), probe.images, probe.adapters)
     assert relative_error(found, probe.features) < 1e-6
     assert np.array_equal(probe.adapters[0], bundle.initial_adapter())
 
@@ -121,11 +117,62 @@ def test_an_interrupted_replacement_keeps_the_old_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", ["load_backbone", "write_graph", "measure_fidelity", "write_manifest"])
+def test_a_terminated_export_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(writer, part, lambda *_args, **_options: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        export_bundle(ExportOptions(tmp_path / "b", **TINY))
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sigterm_while_the_bundle_gets_its_name_waits_until_it_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ExportOptions(tmp_path / "b", **TINY)
+    old = export_bundle(options)
+
+    def interrupted(made: Path, target: Path) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        replace_folder(made, target)
+
+    monkeypatch.setattr(writer, "replace_folder", interrupted)
+    with pytest.raises(SystemExit):
+        export_bundle(replace(options, force=True, seed=1))
+    assert read_bundle(tmp_path / "b").identity != old.identity
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
+    tmp_path: Path, small_bundle: Bundle
+) -> None:
+    out = tmp_path / "b"
+    shutil.copytree(small_bundle.folder, out)
+    command = ["export", str(out), "--force", *TINY_COMMAND]
+    process = psutil.Popen([sys.executable, "-m", "edge_zofc", *command], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any(tmp_path.glob(".b.*.partial")):
+        time.sleep(0.01)
+    while process.poll() is None and not process.children():
+        time.sleep(0.01)
+    measuring = process.children()
+    assert measuring
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not any(child.is_running() for child in measuring)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert read_bundle(out).identity == small_bundle.identity
+
+
 def test_a_graph_that_differs_from_torch_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        writer, "run", lambda _s, images, adapters: np.ones((len(adapters), len(images), 192))
+        writer, "compute_features", lambda _s, images, adapters: np.ones((len(adapters), len(images), 192))
     )
     with pytest.raises(InputError, match=r"differs from torch by .* above the 1e-04 allowed for fp32"):
         export_bundle(ExportOptions(tmp_path / "b", **TINY))
@@ -176,100 +223,6 @@ def test_an_adapter_that_cannot_be_gets_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         export_bundle(ExportOptions(tmp_path / "b", rank=rank, scale=scale, **TINY))
-
-
-def test_drawn_pictures_are_the_same_every_time_and_differ_from_each_other() -> None:
-    first, again, other = draw_picture(0, 40), draw_picture(0, 40), draw_picture(1, 40)
-    assert first.shape == (3, 40, 40)
-    assert first.min() >= 0
-    assert first.max() <= 1
-    assert np.array_equal(first, again)
-    assert np.abs(first - other).mean() > 0.05
-
-
-def test_the_users_own_pictures_are_taken_from_sub_folders_and_broken_ones_passed_over(
-    tmp_path: Path,
-) -> None:
-    for name, shade in (("a/1.png", 0), ("b/2.png", 255)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (50, 40), (shade, shade, shade)).save(tmp_path / name)
-    (tmp_path / "a" / "0.jpg").write_bytes(b"")
-    found = probe_pictures(SPEC, 2, tmp_path)
-    assert sorted(float(picture.mean()) for picture in found) == [-1.0, 1.0]
-    with pytest.raises(InputError, match="holds 2 readable pictures"):
-        probe_pictures(SPEC, 3, tmp_path)
-    with pytest.raises(InputError, match="not a folder"):
-        probe_pictures(SPEC, 3, tmp_path / "none")
-
-
-def test_a_measuring_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFitError, match="Measuring the memory of 1 pictures x 1 adapters failed"):
-        measure.measure_activation_bytes(tmp_path / "none.onnx")
-
-
-def some_head(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(3)
-    rows = random.standard_normal((3, bundle.manifest.feature_size)).astype(np.float32)
-    return rows, (bundle.initial_adapter() + np.float32(0.01)).astype(np.float32)
-
-
-def cosine(rows: np.ndarray, sigma: float = 1.0) -> Head:
-    return Head(rows, np.float32([sigma]))
-
-
-@pytest.mark.parametrize("biases", [None, [0.5, -1.0, 0.25]])
-def test_a_deployed_file_gives_the_heads_probabilities_and_says_how_to_use_it(
-    bundle: Bundle, tmp_path: Path, biases: list[float] | None
-) -> None:
-    rows, adapter = some_head(bundle)
-    head = cosine(rows, 7.5)
-    head.biases = None if biases is None else np.float32(biases)
-    path = tmp_path / "out.onnx"
-    deploy(head, adapter, ["cat", "dog", "Käfer"], bundle, path)
-    assert [found.name for found in tmp_path.iterdir()] == ["out.onnx"]
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    assert [(v.name, v.shape) for v in session.get_inputs()] == [("image", ["N", 3, 32, 32])]
-    images = bundle.probe().images[:3]
-    (found,) = session.run(["probabilities"], {"image": images})
-    features = run(open_session(bundle.graph_path), images, adapter[None])[0]
-    np.testing.assert_allclose(found, head.probabilities(features), atol=1e-5)
-    metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["labels"]) == ["cat", "dog", "Käfer"]
-    assert json.loads(metadata["preprocessing"])["size"] == 32
-    deploy(head, adapter, ["cat", "dog", "Käfer"], bundle, path, normalise=False)
-    raw = (
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        .get_modelmeta()
-        .custom_metadata_map
-    )
-    assert json.loads(raw["preprocessing"])["mean"] == [0.0, 0.0, 0.0]
-    assert not any(tensor.external_data for tensor in onnx.load(str(path)).graph.initializer)
-
-
-def test_a_run_of_another_bundle_is_not_deployed(bundle: Bundle, tmp_path: Path) -> None:
-    rows, adapter = some_head(bundle)
-    for bad_rows, bad_adapter, names in (
-        (rows[:, :5], adapter, ["a", "b", "c"]),
-        (rows, adapter[:-1], ["a", "b", "c"]),
-        (rows, adapter, ["a", "b"]),
-        (rows[:0], adapter, []),
-        (rows * np.float32("nan"), adapter, ["a", "b", "c"]),
-    ):
-        with pytest.raises(InputError, match="does not fit the bundle"):
-            deploy(cosine(bad_rows), bad_adapter, names, bundle, tmp_path / "out.onnx")
-    with pytest.raises(InputError, match="cannot be written"):
-        deploy(cosine(rows), adapter, ["a", "b", "c"], bundle, tmp_path / "none" / "out.onnx")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_deployed_file_that_says_something_else_is_not_kept(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows, adapter = some_head(bundle)
-    monkeypatch.setattr(deploy_module, "TOLERANCE", -1.0)
-    with pytest.raises(InputError, match="nothing was written"):
-        deploy(cosine(rows), adapter, ["a", "b", "c"], bundle, tmp_path / "out.onnx")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""A deployed file says what the run says, and how to use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edge_zofc.algorithm.heads import Head
+from edge_zofc.errors import InputError
+from edge_zofc.export import deploy as deploy_module
+from edge_zofc.export.deploy import deploy
+from edge_zofc.export.session import compute_features, open_session
+from edge_zofc.storage.bundle import Bundle
+
+
+def some_head(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(3)
+    rows = random.standard_normal((3, bundle.manifest.feature_size)).astype(np.float32)
+    return rows, (bundle.initial_adapter() + np.float32(0.01)).astype(np.float32)
+
+
+def cosine(rows: np.ndarray, sigma: float = 1.0) -> Head:
+    return Head(rows, np.float32([sigma]))
+
+
+@pytest.mark.parametrize("biases", [None, [0.5, -1.0, 0.25]])
+def test_a_deployed_file_gives_the_heads_probabilities_and_says_how_to_use_it(
+    small_bundle: Bundle, tmp_path: Path, biases: list[float] | None
+) -> None:
+    rows, adapter = some_head(small_bundle)
+    head = cosine(rows, 7.5)
+    head.biases = None if biases is None else np.float32(biases)
+    path = tmp_path / "out.onnx"
+    deploy(head, adapter, ["cat", "dog", "Käfer"], small_bundle, path)
+    assert [found.name for found in tmp_path.iterdir()] == ["out.onnx"]
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [(v.name, v.shape) for v in session.get_inputs()] == [("image", ["N", 3, 32, 32])]
+    images = small_bundle.probe().images[:3]
+    (found,) = session.run(["probabilities"], {"image": images})
+    features = compute_features(open_session(small_bundle.graph_path), images, adapter[None])[0]
+    np.testing.assert_allclose(found, head.probabilities(features), atol=1e-5)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == ["cat", "dog", "Käfer"]
+    assert json.loads(metadata["preprocessing"])["size"] == 32
+    deploy(head, adapter, ["cat", "dog", "Käfer"], small_bundle, path, normalise=False)
+    raw = (
+        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        .get_modelmeta()
+        .custom_metadata_map
+    )
+    assert json.loads(raw["preprocessing"])["mean"] == [0.0, 0.0, 0.0]
+    assert not any(tensor.external_data for tensor in onnx.load(str(path)).graph.initializer)
+
+
+def test_deploying_loads_neither_torch_nor_timm() -> None:
+    code = "import sys, edge_zofc.export.deploy; print({'torch', 'timm', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_run_of_another_bundle_is_not_deployed(small_bundle: Bundle, tmp_path: Path) -> None:
+    rows, adapter = some_head(small_bundle)
+    for bad_rows, bad_adapter, names in (
+        (rows[:, :5], adapter, ["a", "b", "c"]),
+        (rows, adapter[:-1], ["a", "b", "c"]),
+        (rows, adapter, ["a", "b"]),
+        (rows[:0], adapter, []),
+        (rows * np.float32("nan"), adapter, ["a", "b", "c"]),
+    ):
+        with pytest.raises(InputError, match="does not fit the bundle"):
+            deploy(cosine(bad_rows), bad_adapter, names, small_bundle, tmp_path / "out.onnx")
+    with pytest.raises(InputError, match="cannot be written"):
+        deploy(cosine(rows), adapter, ["a", "b", "c"], small_bundle, tmp_path / "none" / "out.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deployed_file_that_says_something_else_is_not_kept(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, adapter = some_head(small_bundle)
+    monkeypatch.setattr(deploy_module, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="nothing was written"):
+        deploy(cosine(rows), adapter, ["a", "b", "c"], small_bundle, tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,46 @@
+"""A SIGTERM ends an export in order: with its clean-up done, and not in the middle of what must be whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from edge_zofc.export.signals import exit_on_sigterm, signals_held
+
+
+def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
+    done = []
+    with pytest.raises(SystemExit) as ended, exit_on_sigterm():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            done.append("cleaned up")
+    assert ended.value.code == 143
+    assert done == ["cleaned up"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_held_signal_is_answered_at_the_end(number: signal.Signals, raised: type[BaseException]) -> None:
+    done = []
+    with pytest.raises(raised), exit_on_sigterm(), signals_held():
+        signal.raise_signal(number)
+        done.append("the rest")
+    assert done == ["the rest"]
+
+
+def test_another_thread_does_its_work_without_handlers() -> None:
+    done = []
+
+    def work() -> None:
+        with exit_on_sigterm(), signals_held():
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.SIG_DFL]
