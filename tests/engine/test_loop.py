@@ -243,7 +243,7 @@ def test_a_failed_allocation_halves_the_micro_batch_and_goes_on(
     run_graph = Backbone.features
 
     def fail_above_two(self: Backbone, count: int, adapters: np.ndarray) -> np.ndarray:
-        if self.options.micro_batch > 2:
+        if self.placement.micro_batch > 2:
             raise MemoryError("injected")
         return run_graph(self, count, adapters)
 
