@@ -57,9 +57,7 @@ class BackboneRequest:
         given = [self.pretrained, self.checkpoint is not None, self.random_weights]
         if self.name is None:
             if any(given):
-                raise InputError(
-                    "--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model)."
-                )
+                raise InputError("--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model).")
             return "package"
         if sum(given) != 1:
             raise InputError(
@@ -191,9 +189,7 @@ def _load_weights(model: Any, raw: bytes, origin: str, depth: int | None) -> str
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{origin} is not a safetensors file ({error}).") from error
     wanted = model.state_dict()
-    state = {
-        key: value.float() for key, value in found.items() if not key.startswith(("head.", "head_dist."))
-    }
+    state = {key: value.float() for key, value in found.items() if not key.startswith(("head.", "head_dist."))}
     if depth is not None:
         # Blocks that --depth cuts off may be missing in the file; they keep what they have.
         for key, value in wanted.items():
@@ -250,9 +246,7 @@ def _image_spec(model: Any, name: str | None) -> ImageSpec:
         size=size,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        interpolation=interpolation
-        if interpolation in ("bilinear", "bicubic", "nearest", "lanczos")
-        else "bicubic",
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest", "lanczos") else "bicubic",
         crop_fraction=config.get("crop_pct") or 1.0,
     )
 

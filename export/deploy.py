@@ -29,12 +29,7 @@ _MAX_PROTO_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for one message, le
 
 
 def deploy(
-    head: Head,
-    adapter: np.ndarray,
-    class_names: Sequence[str],
-    bundle: Bundle,
-    out_path: Path,
-    normalise: bool = True,
+    head: Head, adapter: np.ndarray, class_names: Sequence[str], bundle: Bundle, out_path: Path, normalise: bool = True
 ) -> None:
     """Write ``out_path``: input ``image`` float32 [N, 3, S, S], output ``probabilities`` float32 [N, C].
 
@@ -44,9 +39,7 @@ def deploy(
     Raises InputError if the parts do not fit each other or the path cannot be written.
     """
     if not out_path.parent.is_dir():
-        raise InputError(
-            f"{out_path} cannot be written ({out_path.parent} is no folder); choose another OUT.onnx."
-        )
+        raise InputError(f"{out_path} cannot be written ({out_path.parent} is no folder); choose another OUT.onnx.")
     manifest = bundle.manifest
     _require(head.rows, (len(class_names), manifest.feature_size), "the head's rows")
     _require(adapter, (manifest.adapter.size,), "the adapter")
@@ -121,9 +114,7 @@ def _append_head(graph: onnx.GraphProto, head: Head) -> None:
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
     for operator, inputs, output in steps:
         graph.node.append(helper.make_node(operator, inputs, [output], name=output))
-    graph.node.append(
-        helper.make_node("Softmax", ["head.logits"], ["probabilities"], name="probabilities", axis=-1)
-    )
+    graph.node.append(helper.make_node("Softmax", ["head.logits"], ["probabilities"], name="probabilities", axis=-1))
     del graph.output[:]
     shape: list[str | int | None] = ["N", len(head.rows)]
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape))

@@ -87,11 +87,7 @@ def _width(session: ort.InferenceSession) -> int:
 
 
 def _losses(
-    session: ort.InferenceSession,
-    images: np.ndarray,
-    adapters: np.ndarray,
-    rows: np.ndarray,
-    labels: np.ndarray,
+    session: ort.InferenceSession, images: np.ndarray, adapters: np.ndarray, rows: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Mean cross-entropy [K] in float64."""
     features = torch.from_numpy(compute_features(session, images, adapters)).double()

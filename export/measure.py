@@ -108,9 +108,7 @@ def fit(points: Sequence[Point]) -> ActivationBytes:
         total = float((rows @ found).sum())
         if bool(np.all(constraints @ found >= bounds - 1e-9)) and total < best_sum:
             best, best_sum = found, total
-    fixed, per_image, per_both = (
-        max(0, math.ceil(value * scale / _GRAIN_BYTES)) * _GRAIN_BYTES for value in best
-    )
+    fixed, per_image, per_both = (max(0, math.ceil(value * scale / _GRAIN_BYTES)) * _GRAIN_BYTES for value in best)
     return ActivationBytes(fixed=fixed, per_image=per_image, per_image_and_adapter=per_both)
 
 

@@ -95,14 +95,10 @@ class _Graph:
         """Cut [K, P] into the pieces [K, *shape], biases as [K, 1, n]."""
         parts = self.layout.pieces
         sizes = self.to.constant("piece_sizes", np.array([piece.size for piece in parts], dtype=np.int64))
-        flat = self.to.nodes_out(
-            "Split", [adapters, sizes], [f"{piece.name}.flat" for piece in parts], axis=1
-        )
+        flat = self.to.nodes_out("Split", [adapters, sizes], [f"{piece.name}.flat" for piece in parts], axis=1)
         return {
             piece.name: self.to.node(
-                "Reshape",
-                [name, self.to.shape(-1, *((1,) * (2 - len(piece.shape))), *piece.shape)],
-                piece.name,
+                "Reshape", [name, self.to.shape(-1, *((1,) * (2 - len(piece.shape))), *piece.shape)], piece.name
             )
             for name, piece in zip(flat, parts, strict=True)
         }
@@ -155,9 +151,7 @@ class _Graph:
 
     def residual(self, x: str, branch: str, scale: Any, name: str) -> str:
         if not isinstance(scale, torch.nn.Identity):
-            branch = self.to.node(
-                "Mul", [branch, self.weight(f"{name}.gamma", scale.gamma)], f"{name}.scaled"
-            )
+            branch = self.to.node("Mul", [branch, self.weight(f"{name}.gamma", scale.gamma)], f"{name}.scaled")
         return self.to.node("Add", [x, branch], f"{name}.residual")
 
     def attention(self, n: str, attention: Any, name: str) -> str:
@@ -170,9 +164,7 @@ class _Graph:
     def attention_of_class_token(self, n: str, attention: Any, name: str) -> str:
         """Rows of all tokens -> the attention's output for the class tokens alone, one row a picture."""
         weight = attention.qkv.weight
-        query = self.linear(
-            self.class_tokens(n, f"{name}.class_token"), weight[: self.width], None, f"{name}.q"
-        )
+        query = self.linear(self.class_tokens(n, f"{name}.class_token"), weight[: self.width], None, f"{name}.q")
         keys = self.linear(n, weight[self.width :], None, f"{name}.kv")
         keys = self.sequences(keys, 2 * self.width, f"{name}.kv_sequences")
         sizes = self.to.constant("kv_sizes", np.full(2, self.width, dtype=np.int64))
@@ -210,9 +202,7 @@ class _Graph:
         if self.expanded:
             n = self.to.node("Reshape", [n, self.per_adapter], f"{name}.in")
             x = self.to.node("Reshape", [x, self.per_adapter], f"{name}.x")
-        down, down_bias, up, up_bias = (
-            self.pieces[piece.name] for piece in pieces_of_block(self.layout, index)
-        )
+        down, down_bias, up, up_bias = (self.pieces[piece.name] for piece in pieces_of_block(self.layout, index))
         down = self.to.node("Transpose", [down], f"{name}.down", perm=[0, 2, 1])
         hidden = self.to.node("MatMul", [n, down], f"{name}.down_product")  # [1 or K, rows, D] x [K, D, r]
         hidden = self.to.node("Add", [hidden, down_bias], f"{name}.hidden")

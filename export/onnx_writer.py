@@ -32,24 +32,15 @@ class OnnxWriter:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def node(
-        self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Attribute
-    ) -> str:
+    def node(self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Attribute) -> str:
         """Append a node with one output, called ``name`` like the node itself."""
         return self.nodes_out(operator, inputs, [name], domain, **attributes)[0]
 
     def nodes_out(
-        self,
-        operator: str,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
-        domain: str = "",
-        **attributes: Attribute,
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], domain: str = "", **attributes: Attribute
     ) -> list[str]:
         """Append a node with several outputs."""
-        self.nodes.append(
-            helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **attributes)
-        )
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **attributes))
         return list(outputs)
 
     def constant(self, name: str, values: np.ndarray) -> str:

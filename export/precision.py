@@ -105,9 +105,7 @@ def dequantised_weights(model: AdapterViT, precision: Precision) -> AdapterViT:
                 parameter.copy_(parameter.half().float())
         elif precision != "fp32":
             for name, parameter in result.named_parameters():
-                if name.startswith("vit.blocks.") and name.endswith(
-                    tuple(f"{n}.weight" for n in BLOCK_LAYERS)
-                ):
+                if name.startswith("vit.blocks.") and name.endswith(tuple(f"{n}.weight" for n in BLOCK_LAYERS)):
                     parameter.copy_(torch.from_numpy(_rounded(parameter.numpy(), precision)))
     return result
 

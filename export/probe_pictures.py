@@ -49,6 +49,4 @@ def _read(folder: Path, spec: ImageSpec, count: int) -> np.ndarray:
             continue
         if len(found) == count:
             return np.stack(found)
-    raise InputError(
-        f"--pictures {folder} holds {len(found)} readable pictures (jpg, png, webp), not {count}."
-    )
+    raise InputError(f"--pictures {folder} holds {len(found)} readable pictures (jpg, png, webp), not {count}.")

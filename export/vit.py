@@ -46,9 +46,7 @@ class AdapterViT(nn.Module):
         self.add_module("vit", vit.eval().requires_grad_(False))
         self.layout = layout
         if max(layout.blocks) >= len(self.timm_model.blocks):
-            raise InputError(
-                f"An adapter is on block {max(layout.blocks)}, of {len(self.timm_model.blocks)} blocks."
-            )
+            raise InputError(f"An adapter is on block {max(layout.blocks)}, of {len(self.timm_model.blocks)} blocks.")
 
     @property
     def timm_model(self) -> Any:
@@ -58,9 +56,7 @@ class AdapterViT(nn.Module):
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
         vit, count = self.timm_model, len(adapters)
-        x = vit.norm_pre(
-            vit._pos_embed(vit.patch_embed(images))
-        )  # [B, T, D], from the first adapter on [K*B, T, D]
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))  # [B, T, D], from the first adapter on [K*B, T, D]
         tokens, width = x.shape[1:]
         for index, block in enumerate(vit.blocks):
             x = x + block.ls1(block.attn(block.norm1(x)))

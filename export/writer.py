@@ -146,9 +146,7 @@ def parse_blocks(text: str | None, depth: int) -> tuple[int, ...]:
 
 def _check_options(options: ExportOptions) -> None:
     if options.precision not in EXPORT_TOLERANCE:
-        raise InputError(
-            f"--precision must be one of {', '.join(EXPORT_TOLERANCE)}, got '{options.precision}'."
-        )
+        raise InputError(f"--precision must be one of {', '.join(EXPORT_TOLERANCE)}, got '{options.precision}'.")
     if options.directions < DIRECTIONS:
         raise InputError(f"Fidelity needs at least {DIRECTIONS} directions, got {options.directions}.")
     if not 0 <= options.seed < 2**63:
@@ -195,11 +193,7 @@ def _partial_folder(out: Path) -> Iterator[Path]:
 
 
 def _write_and_measure(
-    folder: Path,
-    model: AdapterViT,
-    images: np.ndarray,
-    options: ExportOptions,
-    tell: Callable[[str], None],
+    folder: Path, model: AdapterViT, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
 ) -> _Measured:
     """Write all files but the manifest to ``folder``. Raises InputError if the graph differs from torch."""
     fidelity = _write_checked(folder, model, images, options, tell)
@@ -211,11 +205,7 @@ def _write_and_measure(
 
 
 def _write_checked(
-    folder: Path,
-    model: AdapterViT,
-    images: np.ndarray,
-    options: ExportOptions,
-    tell: Callable[[str], None],
+    folder: Path, model: AdapterViT, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
 ) -> Fidelity:
     write_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
@@ -281,7 +271,6 @@ def _manifest(
         fidelity=measured.fidelity,
         activation_bytes=measured.activation_bytes,
         files={
-            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
-            for name in FILES
+            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name)) for name in FILES
         },
     )

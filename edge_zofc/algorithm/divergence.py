@@ -23,9 +23,7 @@ LEAST = 5
 """Batches of a task that can be judged at all; its last half then has a median of three."""
 
 
-def out_of_band(
-    first: Sequence[float], recent: Sequence[float], batch_size: int, at_end: bool = False
-) -> str | None:
+def out_of_band(first: Sequence[float], recent: Sequence[float], batch_size: int, at_end: bool = False) -> str | None:
     """Why the losses ``recent`` (the last WINDOW batches) are far above ``first`` (the first WINDOW); None if not.
 
     Nothing is said before both windows are full and apart; of a task that ends before, its last half is judged then.

@@ -80,9 +80,7 @@ class Head:
             rows = unit(rows)
         return np.array([self._loss(found, rows, labels, class_ids) for found in features])
 
-    def _loss(
-        self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray, class_ids: np.ndarray
-    ) -> float:
+    def _loss(self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> float:
         """Mean cross-entropy of features [B, D] with ``rows`` float64, those of ``class_ids``."""
         exact = features.astype(np.float64)
         if self.biases is not None:
@@ -203,9 +201,7 @@ class Statistics:
     def empty(cls, classes: int, feature_size: int) -> Statistics:
         """Zeros for ``classes`` classes and D = ``feature_size``."""
         return cls(
-            np.zeros((classes, feature_size)),
-            np.zeros(classes, np.int64),
-            np.zeros((feature_size, feature_size)),
+            np.zeros((classes, feature_size)), np.zeros(classes, np.int64), np.zeros((feature_size, feature_size))
         )
 
     def plus(self, other: Statistics) -> Statistics:

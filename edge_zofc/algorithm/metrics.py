@@ -90,9 +90,7 @@ def mean_per_class_accuracy(correct_by_class: Sequence[int], total_by_class: Seq
 
 def _check(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> None:
     if [len(row) for row in correct] != list(range(1, len(total) + 1)):
-        raise ValueError(
-            f"rows of {[len(row) for row in correct]} entries are no triangle over {len(total)} tasks"
-        )
+        raise ValueError(f"rows of {[len(row) for row in correct]} entries are no triangle over {len(total)} tasks")
     for row in correct:
         _check_counts(row, total[: len(row)])
 

@@ -49,14 +49,12 @@ class Options:
     preset: PresetName
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1), Help("of every random draw")] = 1993
     epochs: Annotated[int, Interval(ge=0, le=10_000), Help("passes over each task's pictures")] = 20
-    head_epochs: Annotated[
-        int, Interval(ge=0, le=10_000), Help("the first N of them also train the head")
-    ] = 10
+    head_epochs: Annotated[int, Interval(ge=0, le=10_000), Help("the first N of them also train the head")] = 10
     batch_size: Annotated[int, Interval(ge=1, le=65_536), Help("pictures a step")] = 48
     queries: Annotated[int, Interval(ge=1, le=1024), Help("random directions a step", "Q")] = 4
-    query_form: Annotated[
-        QueryForm, Help("one-sided: Q + 1 forward passes a picture; two-sided: 2 Q", None)
-    ] = "two-sided"
+    query_form: Annotated[QueryForm, Help("one-sided: Q + 1 forward passes a picture; two-sided: 2 Q", None)] = (
+        "two-sided"
+    )
     eps: Annotated[float, Interval(gt=0, le=0.25), Help("radius of a perturbation", "X")] = 1e-3
     adapter_lr: Annotated[
         float,
@@ -66,15 +64,13 @@ class Options:
     head_lr: Annotated[float, Interval(ge=0, le=100), Help("of the cosine head", "X")] = 0.01
     momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.9
     clip_norm: Annotated[float, Interval(ge=0, le=1e6)] = 1.0
-    head: Annotated[
-        HeadKind, Help("trained by gradient on the task's classes, or solved in closed form", None)
-    ] = "cosine"
+    head: Annotated[HeadKind, Help("trained by gradient on the task's classes, or solved in closed form", None)] = (
+        "cosine"
+    )
     head_init: HeadInit = "random"
     augment: Annotated[Augment, Help("random resized crops and flips while training, or none", None)] = "crop"
     normalise: bool = False
-    optimizer: Annotated[
-        Optimizer, Help("what a step makes of the gradient estimate (default: sgd)", None)
-    ] = "sgd"
+    optimizer: Annotated[Optimizer, Help("what a step makes of the gradient estimate (default: sgd)", None)] = "sgd"
 
 
 PAPER = Options(preset="paper")

@@ -58,9 +58,7 @@ def coefficients(form: QueryForm, losses: np.ndarray, base_loss: float | None, e
     return (values - base_loss) / (eps * len(values))
 
 
-def clip(
-    adapter: Adapter, step: int, raw_coefficients: np.ndarray, max_norm: float | None
-) -> tuple[np.ndarray, float]:
+def clip(adapter: Adapter, step: int, raw_coefficients: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
     """Scale the coefficients so that the gradient's L2 norm is at most ``max_norm`` (None: leave it).
 
     Returns float32 [Q], as they are applied and journalled, and the norm before clipping. The rule is

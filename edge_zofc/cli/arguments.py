@@ -23,10 +23,7 @@ PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
 def demo(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``demo``."""
     parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("demo"),
-        help="where bundle/, stream/ and run/ go (default: demo/)",
+        "--folder", type=Path, default=Path("demo"), help="where bundle/, stream/ and run/ go (default: demo/)"
     )
     _seed(parser, "of the class order and the run")
 
@@ -41,19 +38,13 @@ def export(parser: argparse.ArgumentParser) -> None:
     weights = network.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", action="store_true", help="weights from timm's hub")
     _path(weights, "--checkpoint", "FILE", "weights from a safetensors file with timm's names")
-    weights.add_argument(
-        "--random-weights", action="store_true", help="untrained weights, for measurements alone"
-    )
+    weights.add_argument("--random-weights", action="store_true", help="untrained weights, for measurements alone")
     network.add_argument("--img-size", metavar="N", type=int, help="input side in pixels")
     network.add_argument("--depth", metavar="N", type=int, help="keep the first N blocks")
-    network.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: fp32)"
-    )
+    network.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: fp32)")
     adapter = parser.add_argument_group("the adapter")
     adapter.add_argument(
-        "--adapter-blocks",
-        metavar="A-B",
-        help="blocks that get an adapter: 0-4 or 0,3,5 (default: the first five)",
+        "--adapter-blocks", metavar="A-B", help="blocks that get an adapter: 0-4 or 0,3,5 (default: the first five)"
     )
     adapter.add_argument("--rank", metavar="N", type=int, default=5, help="rank of the adapter (default: 5)")
     _seed(adapter, "of random weights and of the adapter's start")
@@ -65,9 +56,7 @@ def split(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``split``."""
     _path(parser, "source", "IMAGE_FOLDER", "{train,test}/<class>/ or <class>/")
     _path(parser, "out", "OUT", "the stream's folder, which must not be there yet")
-    parser.add_argument(
-        "--classes-per-task", metavar="N", required=True, help="a number, or a list such as 5,4,4,4"
-    )
+    parser.add_argument("--classes-per-task", metavar="N", required=True, help="a number, or a list such as 5,4,4,4")
     _seed(parser, "of the class order")
 
 
@@ -140,9 +129,7 @@ def history(parser: argparse.ArgumentParser) -> None:
 def rollback(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rollback``."""
     _path(parser, "run", "RUN", "run folder")
-    parser.add_argument(
-        "--to-task", metavar="N", type=_natural, required=True, help="number of the task, from 0"
-    )
+    parser.add_argument("--to-task", metavar="N", type=_natural, required=True, help="number of the task, from 0")
 
 
 def profiles(parser: argparse.ArgumentParser) -> None:
@@ -159,9 +146,7 @@ def bench(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bench``: each benchmark reads its own, so that help does not import torch."""
     names = ("memory", "speed", "accuracy", "questions", "soak", "streams")
     parser.add_argument("name", metavar="NAME", choices=names, help=", ".join(names))
-    parser.add_argument(
-        "rest", metavar="...", nargs=argparse.REMAINDER, help="see 'edge-zofc bench NAME --help'"
-    )
+    parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="see 'edge-zofc bench NAME --help'")
 
 
 def changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -181,9 +166,7 @@ def classes_per_task(text: str) -> int | list[int]:
     """The number in "5" or the list in "5,4,4,4". Raises InputError for anything else."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        raise InputError(
-            f"--classes-per-task is {text!r}; give a number such as 5 or a list such as 5,4,4,4."
-        )
+        raise InputError(f"--classes-per-task is {text!r}; give a number such as 5 or a list such as 5,4,4,4.")
     numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else numbers
 
@@ -222,20 +205,14 @@ def _device(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="a board's limits, see 'edge-zofc profiles' (default: auto)",
     )
-    group.add_argument(
-        "--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget"
-    )
+    group.add_argument("--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget")
     group.add_argument("--micro-batch", metavar="N", type=_positive, help="pictures in one run of the graph")
-    group.add_argument(
-        "--parallel-queries", metavar="K", type=_positive, help="adapters in one run of the graph"
-    )
+    group.add_argument("--parallel-queries", metavar="K", type=_positive, help="adapters in one run of the graph")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the method", "kept with the run by the first learn")
-    group.add_argument(
-        "--preset", choices=tuple(PRESETS), help="where the other options come from (default: edge)"
-    )
+    group.add_argument("--preset", choices=tuple(PRESETS), help="where the other options come from (default: edge)")
     for name, found in declared().items():
         if found.help is not None:
             group.add_argument(

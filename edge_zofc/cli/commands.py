@@ -158,9 +158,7 @@ def predict(options: argparse.Namespace) -> int:
     trained = open_run(options.run, options.bundle)
     # What the run's plan found room for is what this process may take, too.
     size = min(len(options.images), trained.settings.execution.micro_batch)
-    found = predict_pictures(
-        trained, open_backbone(trained, options.threads, size), options.images, options.top
-    )
+    found = predict_pictures(trained, open_backbone(trained, options.threads, size), options.images, options.top)
     answers: list[dict[str, Any]] = []
     for path, guesses in zip(options.images, found, strict=True):
         if isinstance(guesses, EdgeZofcError):
@@ -183,12 +181,7 @@ def deploy(options: argparse.Namespace) -> int:
     module = _workstation("deploy")
     trained = open_run(options.run, options.bundle)
     module.deploy(
-        trained.head,
-        trained.adapter,
-        trained.class_names,
-        trained.bundle,
-        options.out,
-        normalise=trained.normalise,
+        trained.head, trained.adapter, trained.class_names, trained.bundle, options.out, normalise=trained.normalise
     )
     size_mib = options.out.stat().st_size / 2**20
     return _print(
@@ -206,9 +199,7 @@ def report(options: argparse.Namespace) -> int:
     page = write_report(options.run, options.out)
     result = read_result(options.run)
     return _print(
-        options,
-        {"report": str(page)},
-        lambda: f"{summary(result.model_dump(), arguments.terminal_width())}\n{page}",
+        options, {"report": str(page)}, lambda: f"{summary(result.model_dump(), arguments.terminal_width())}\n{page}"
     )
 
 
@@ -234,11 +225,7 @@ def history(options: argparse.Namespace) -> int:
         head = ("task", "name", "classes", "pictures", "steps", "accuracy", "")
         names = ("task", "name", "classes", "train_images", "steps")
         rows = [
-            (
-                *(t[name] for name in names),
-                _percent(t["stage_accuracy"]),
-                "" if t["finished"] else "(unfinished)",
-            )
+            (*(t[name] for name in names), _percent(t["stage_accuracy"]), "" if t["finished"] else "(unfinished)")
             for t in found["tasks"]
         ]
         largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]

@@ -52,10 +52,7 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
 
 def verdict(result: RunResult) -> str:
     """One sentence on the learner against the class-mean baseline, plain in both cases."""
-    mine, baseline = (
-        result.average_accuracy,
-        result.class_mean_floor and result.class_mean_floor.average_accuracy,
-    )
+    mine, baseline = (result.average_accuracy, result.class_mean_floor and result.class_mean_floor.average_accuracy)
     if mine is None or baseline is None:
         return "There is no accuracy to compare with the class means'."
     beats = "beats" if result.beats_class_mean_floor else "does NOT beat"
@@ -69,9 +66,7 @@ def _command(*words: object) -> None:
     # This interpreter with the words above; no shell.
     done = subprocess.run([sys.executable, "-m", "edge_zofc", *texts], stdout=sys.stderr, check=False)  # noqa: S603
     if done.returncode != 0:
-        raise InputError(
-            f"The demo stopped: edge-zofc {texts[0]} ended with code {done.returncode}, see above."
-        )
+        raise InputError(f"The demo stopped: edge-zofc {texts[0]} ended with code {done.returncode}, see above.")
 
 
 def _check_packages() -> None:

@@ -16,29 +16,12 @@ from edge_zofc import __version__
 from edge_zofc.cli import arguments, commands
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError, explanation
 
-COMMANDS: tuple[
-    tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str], ...
-]
+COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str], ...]
 COMMANDS = (
-    (
-        "demo",
-        commands.demo,
-        arguments.demo,
-        "the whole road on what ships in the package: export, learn, report",
-    ),
-    (
-        "export",
-        commands.export,
-        arguments.export,
-        "write a bundle: a frozen ViT with a small adapter as ONNX",
-    ),
+    ("demo", commands.demo, arguments.demo, "the whole road on what ships in the package: export, learn, report"),
+    ("export", commands.export, arguments.export, "write a bundle: a frozen ViT with a small adapter as ONNX"),
     ("split", commands.split, arguments.split, "turn an ImageFolder into a class-incremental stream"),
-    (
-        "plan",
-        commands.plan,
-        arguments.plan,
-        "predict the peak memory and the disk of learning, before it runs",
-    ),
+    ("plan", commands.plan, arguments.plan, "predict the peak memory and the disk of learning, before it runs"),
     ("learn", commands.learn, arguments.learn, "learn the tasks of a stream that a run has not learnt yet"),
     ("eval", commands.evaluate, arguments.evaluate, "measure a run's accuracy on a stream's test pictures"),
     ("predict", commands.predict, arguments.predict, "name pictures with what a run has learnt"),
@@ -79,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="edge-zofc",
-        description="Keep learning new classes on a small computer with the memory of inference.",
+        prog="edge-zofc", description="Keep learning new classes on a small computer with the memory of inference."
     )
     parser.add_argument("--version", action="version", version=f"edge-zofc {__version__}")
     found = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -120,11 +120,7 @@ def _task_sizes(classes: int, per_task: int | Sequence[int]) -> list[int]:
 
 
 def _write_split(
-    out: Path,
-    order: list[str],
-    sizes: list[int],
-    pictures: dict[str, tuple[list[Path], list[Path]]],
-    record: str,
+    out: Path, order: list[str], sizes: list[int], pictures: dict[str, tuple[list[Path], list[Path]]], record: str
 ) -> None:
     # Links are relative to where they will lie after the rename, with every link on the way resolved.
     final = Path(os.path.realpath(out.parent)) / out.name

@@ -287,9 +287,7 @@ def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
         parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
     if choice.head_backend == "numpy" and fixed.head_backend is None and work.options.head == "cosine":
         missing = work.base.torch is None
-        parts.append(
-            f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}"
-        )
+        parts.append(f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}")
     return "; ".join(parts)
 
 

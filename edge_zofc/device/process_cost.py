@@ -39,17 +39,7 @@ LIBRARIES = (
     # All of ``edge-zofc learn``: by name, in the child alone. The modules themselves take 8 MiB.
     *("edge_zofc.cli.main", "edge_zofc.engine.run", "edge_zofc.cli.progress"),
 )
-_PACKAGES = (
-    "numpy",
-    "onnxruntime",
-    "pillow",
-    "pydantic",
-    "safetensors",
-    "psutil",
-    "tqdm",
-    "torch",
-    "edge-zofc",
-)
+_PACKAGES = ("numpy", "onnxruntime", "pillow", "pydantic", "safetensors", "psutil", "tqdm", "torch", "edge-zofc")
 
 # One step of the head, as head.py does it: the first backward starts threads and loads kernels.
 _HEAD_STEP = """
@@ -117,9 +107,7 @@ def measure_base(
     ``cache_folder`` defaults to the user's; what is kept there is used as long as the versions are the same.
     Never raises for a machine that cannot be measured: the estimates above are returned, marked so.
     """
-    estimate = BaseCost(
-        process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False
-    )
+    estimate = BaseCost(process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False)
     file = (cache_folder or _user_cache()) / f"base-cost-{_key(modules, with_torch)}.json"
     with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
         return load_model(BaseCost, read_bounded(file, 4096), "")

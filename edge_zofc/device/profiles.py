@@ -114,9 +114,7 @@ class DeviceProfile(_Strict):
             raise ValueError("providers names the same provider twice")
         limits = [provider.gpu_mem_limit_mib or 0 for provider in self.providers]
         if accelerator and max(limits) > accelerator:
-            raise ValueError(
-                f"gpu_mem_limit_mib {max(limits)} is above accelerator_reserve_mib {accelerator}"
-            )
+            raise ValueError(f"gpu_mem_limit_mib {max(limits)} is above accelerator_reserve_mib {accelerator}")
         return self
 
 

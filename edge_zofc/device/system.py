@@ -154,11 +154,7 @@ def _status_bytes() -> dict[str, int]:
         lines = _STATUS.read_text().splitlines()
     except OSError:
         return {}
-    return {
-        name: int(rest.split()[0]) << 10
-        for name, _, rest in (s.partition(":") for s in lines)
-        if "kB" in rest
-    }
+    return {name: int(rest.split()[0]) << 10 for name, _, rest in (s.partition(":") for s in lines) if "kB" in rest}
 
 
 class PeakSampler:

@@ -68,11 +68,7 @@ def stream_sizes(folder: Path) -> tuple[TaskSize, ...]:
     """The tasks of a stream. Raises InputError as ``read_stream``."""
     stream = read_stream(folder)
     return tuple(
-        TaskSize(
-            len(task.class_ids),
-            len(list_samples(stream, task, "train")),
-            len(list_samples(stream, task, "test")),
-        )
+        TaskSize(len(task.class_ids), len(list_samples(stream, task, "train")), len(list_samples(stream, task, "test")))
         for task in stream.tasks
     )
 

@@ -91,9 +91,7 @@ def evaluate_learned(trainer: Trainer) -> list[Tally | None]:
     for index, learnt in enumerate(progress.tasks):
         task = by_name.get(learnt.name)
         if task is None:
-            trainer.note(
-                f"task {learnt.name} is no longer in the stream: its accuracy is not measured again."
-            )
+            trainer.note(f"task {learnt.name} is no longer in the stream: its accuracy is not measured again.")
             tallies.append(None)
             continue
         tally = _evaluate_learnt(trainer, index, task)
@@ -106,9 +104,7 @@ def evaluate_learned(trainer: Trainer) -> list[Tally | None]:
         is_same = count == progress.total[index]
         if not is_same:
             # Right answers out of another number of pictures do not belong into the same column.
-            trainer.note(
-                f"the test pictures of task {learnt.name} changed: its accuracy is not measured again."
-            )
+            trainer.note(f"the test pictures of task {learnt.name} changed: its accuracy is not measured again.")
         tallies.append(tally if is_same else None)
     return tallies
 
@@ -121,10 +117,7 @@ def _evaluate_learnt(trainer: Trainer, index: int, task: Task) -> Tally:
     key = hashlib.sha256(f"{fingerprint(trainer.stream, task)} {task.class_ids}".encode()).hexdigest()
     cache = FeatureCache(trainer.run.frozen / f"{index:03d}-{key[:16]}.f32", trainer.backbone.feature_size)
     learners = Learners(
-        state.head,
-        state.adapter.theta,
-        class_mean_head(state.class_sums, state.class_counts),
-        trainer.frozen_theta,
+        state.head, state.adapter.theta, class_mean_head(state.class_sums, state.class_counts), trainer.frozen_theta
     )
     reader = trainer.pictures.reader(task.name, len(samples), quiet=not is_new)
     tally = evaluate_task(trainer.backbone, learners, samples, cache, reader)
@@ -136,11 +129,7 @@ def _evaluate_learnt(trainer: Trainer, index: int, task: Task) -> Tally:
 
 
 def evaluate_task(
-    backbone: Backbone,
-    learners: Learners,
-    samples: Sequence[Sample],
-    cache: FeatureCache,
-    reader: PictureReader,
+    backbone: Backbone, learners: Learners, samples: Sequence[Sample], cache: FeatureCache, reader: PictureReader
 ) -> Tally:
     """Count right answers of the learner and of the baseline on one task's test pictures, over all classes seen.
 
@@ -150,9 +139,7 @@ def evaluate_task(
     count = cache.count()
     same = bool(np.array_equal(learners.theta, learners.frozen_theta))
     adapters = [learners.theta] if same or count else [learners.theta, learners.frozen_theta]
-    frozen = _counted(
-        tally, learners.head, samples, reader.features(backbone, adapters, [s.path for s in samples])
-    )
+    frozen = _counted(tally, learners.head, samples, reader.features(backbone, adapters, [s.path for s in samples]))
     if count:
         for _ in frozen:
             pass
@@ -241,9 +228,7 @@ class FeatureCache:
                 with explained(self.path, "read"):
                     raw = file.read(due)
                 if len(raw) != due:
-                    raise DamagedFileError(
-                        f"{self.path} became shorter while it was read; remove it and try again."
-                    )
+                    raise DamagedFileError(f"{self.path} became shorter while it was read; remove it and try again.")
                 yield np.frombuffer(raw, np.float32).reshape(-1, self.feature_size + 1)
 
     def write(self, rows: Iterable[np.ndarray]) -> None:

@@ -84,9 +84,7 @@ def roll_back(folder: Path, to_task: int) -> dict[str, Any]:
     with RunLock(folder):
         found = run.latest()
         if found is None:
-            raise InputError(
-                f"The run in {folder} has finished no task yet, so there is nothing to go back to."
-            )
+            raise InputError(f"The run in {folder} has finished no task yet, so there is nothing to go back to.")
         kept = progress_of(found.snapshot).journal_records
         end = checkpoint.load_task(run.state, to_task)
         state = RunState.of(run_bundle(settings, None), settings.options, end)

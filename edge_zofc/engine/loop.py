@@ -121,14 +121,10 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
         state.head.rows, state.head.biases = solve(state.statistics.plus(found))
     elif is_single:
         is_new = task.class_ids[0] >= first
-        _set_single_row(
-            trainer, task.class_ids[0], means, 0 if is_new else int(found.counts[task.class_ids[0]])
-        )
+        _set_single_row(trainer, task.class_ids[0], means, 0 if is_new else int(found.counts[task.class_ids[0]]))
     if is_single:
         name = names[task.class_ids[0]]
-        trainer.note(
-            f"The task has the single class {name}: its row is the class mean, the adapter is not trained."
-        )
+        trainer.note(f"The task has the single class {name}: its row is the class mean, the adapter is not trained.")
 
 
 def _set_single_row(trainer: Trainer, class_id: int, means: np.ndarray, added: int) -> None:
@@ -259,13 +255,8 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     state = trainer.state
     if state.statistics is None:
         return None
-    reader, known = (
-        trainer.pictures.reader(task.name, len(samples), quiet=True),
-        len(state.progress.class_names),
-    )
-    (found,), _ = class_statistics(
-        trainer.backbone, [state.adapter.theta], samples, known, reader, scatter=True
-    )
+    reader, known = (trainer.pictures.reader(task.name, len(samples), quiet=True), len(state.progress.class_names))
+    (found,), _ = class_statistics(trainer.backbone, [state.adapter.theta], samples, known, reader, scatter=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))
     state.progress.forward_passes += len(samples)
     statistics = state.statistics.plus(found)

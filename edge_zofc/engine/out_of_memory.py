@@ -43,9 +43,7 @@ def _reopen_smaller(trainer: Trainer, reason: str) -> None:
     """Open the next thriftier session that there is memory for. Raises as ``retry_smaller``."""
     old, why = trainer.backbone.placement, reason
     while (smaller := old.smaller()) is not None:
-        trainer.events.write(
-            "micro_batch_halved", **{"from": old.micro_batch, "to": smaller.micro_batch}, reason=why
-        )
+        trainer.events.write("micro_batch_halved", **{"from": old.micro_batch, "to": smaller.micro_batch}, reason=why)
         log.warning(
             "Memory ran out: going on with micro-batch %d, %d adapter(s) a run%s.",
             *(smaller.micro_batch, smaller.parallel_queries, "" if smaller.arena else ", arena off"),

@@ -106,9 +106,7 @@ class TaskPictures:
         unreadable = set(self.state.current_task.unreadable)
         return [(int(i), samples[i]) for i in order if int(i) not in unreadable]
 
-    def batch(
-        self, picked: Picked, work: Callable[[Pictures], np.ndarray]
-    ) -> tuple[np.ndarray, Picked] | None:
+    def batch(self, picked: Picked, work: Callable[[Pictures], np.ndarray]) -> tuple[np.ndarray, Picked] | None:
         """What ``work`` makes of a batch's readable pictures, and those; None if none is left."""
         while picked:
             try:

@@ -95,9 +95,7 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
     bundle, found = run_bundle(settings, bundle_folder), run.latest()
     state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     if not state.progress.class_names:
-        raise InputError(
-            f"The run in {folder} has learnt no class yet; go on with 'edge-zofc learn --run {folder}'."
-        )
+        raise InputError(f"The run in {folder} has learnt no class yet; go on with 'edge-zofc learn --run {folder}'.")
     return TrainedRun(bundle, settings, state.adapter.theta, state.head, tuple(state.progress.class_names))
 
 
@@ -126,9 +124,7 @@ def predict(
     return results
 
 
-def evaluate(
-    trained: TrainedRun, backbone: Backbone, stream_folder: Path, tell: Callable[[str], None]
-) -> Evaluation:
+def evaluate(trained: TrainedRun, backbone: Backbone, stream_folder: Path, tell: Callable[[str], None]) -> Evaluation:
     """Accuracy on each task of a stream; pictures of classes that the run has not seen are left out, and said so."""
     stream = read_stream(stream_folder, trained.class_names)
     classes = len(trained.class_names)

@@ -219,9 +219,7 @@ def result_of(trainer: Trainer, start: Start) -> RunResult:
     """What ``result.json`` holds: accuracies as fractions, learner and class means through the same function."""
     progress, options, manifest = trainer.state.progress, trainer.options, trainer.bundle.manifest
     learner, baseline = _scores(progress.learner, progress), _scores(progress.floor, progress)
-    named = {
-        name: getattr(options, name) for name in ("queries", "query_form", "optimizer", "preset", "seed")
-    }
+    named = {name: getattr(options, name) for name in ("queries", "query_form", "optimizer", "preset", "seed")}
     return RunResult(
         **learner.model_dump(),
         **_costs(progress),

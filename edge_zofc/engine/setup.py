@@ -110,9 +110,7 @@ def kept_settings(
     return settings, _plan_again(request, bundle, profile, settings)
 
 
-def _with_new_rates(
-    request: LearnRequest, settings: Settings, changes: dict[str, str], run: RunFolder
-) -> Settings:
+def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str, str], run: RunFolder) -> Settings:
     """The settings with other learning rates, written, if nothing else changes and no task is under way.
 
     After a power cut before they were written the run is as it was; after it they count from the next task on.
@@ -135,9 +133,7 @@ def _with_new_rates(
     return new
 
 
-def _plan_again(
-    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings
-) -> MemoryPlan:
+def _plan_again(request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings) -> MemoryPlan:
     """The plan with the placement the run began with, so that its bits go on; with a new one if it does not fit."""
     kept = settings.execution
     device = Device(profile, request.budget_bytes, kept.threads)
@@ -153,9 +149,7 @@ def _plan_again(
     try:
         return make_plan(bundle, settings.options, device, fixed=fixed)
     except DoesNotFitError:
-        log.warning(
-            "The shapes the run began with no longer fit; from here on its features round differently."
-        )
+        log.warning("The shapes the run began with no longer fit; from here on its features round differently.")
         return make_plan(bundle, settings.options, device)
 
 

@@ -55,13 +55,7 @@ class Trainer:
     def pictures(self) -> TaskPictures:
         """How this run reads its pictures."""
         return TaskPictures(
-            self.run,
-            self.stream,
-            self.bundle.manifest.image,
-            self.options,
-            self.state,
-            self.events,
-            self.signals.check,
+            self.run, self.stream, self.bundle.manifest.image, self.options, self.state, self.events, self.signals.check
         )
 
     def pending_tasks(self) -> list[Task]:

@@ -66,11 +66,7 @@ class Watcher:
         return found
 
     def wait(
-        self,
-        request: LearnRequest,
-        signals: StopSignals,
-        finished: frozenset[str],
-        unfinished: frozenset[str],
+        self, request: LearnRequest, signals: StopSignals, finished: frozenset[str], unfinished: frozenset[str]
     ) -> tuple[frozenset[str], dict[str, str]]:
         """Wait for something to learn: the names of the tasks to look at, and how the complete folders look."""
         # Not "while True": what is raised inside of a destructor, say, Python prints and forgets.
@@ -86,9 +82,7 @@ class Watcher:
         raise Stopped(signals.name)
 
 
-def watch_run(
-    request: LearnRequest, on_step: OnStep, clock: Clock | None = None
-) -> tuple[RunResult | None, str]:
+def watch_run(request: LearnRequest, on_step: OnStep, clock: Clock | None = None) -> tuple[RunResult | None, str]:
     """Learn each task of ``request.stream`` once it is complete, until a signal comes.
 
     Returns what ``result.json`` holds, None where nothing was learnt, and the signal's name. A folder that is complete
@@ -101,9 +95,7 @@ def watch_run(
             log.info("Waiting for task folders in %s.", request.stream)
             with signals.raising():
                 names, looks = watcher.wait(request, signals, *tasks_of(ground.run))
-            learnt = _learn(
-                replace(ground, request=replace(request, tasks=names, resume=False)), signals, on_step
-            )
+            learnt = _learn(replace(ground, request=replace(request, tasks=names, resume=False)), signals, on_step)
             if isinstance(learnt, TaskRefusedError):
                 log.warning("%s", learnt)
                 watcher.refused[learnt.task] = looks[learnt.task]

@@ -124,9 +124,7 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{shown(path)} is not a regular file.")
         if not 0 < status.st_size <= MAX_FILE_BYTES:
-            raise ImageError(
-                f"{shown(path)} has {status.st_size} bytes, outside of the limits 1 to {MAX_FILE_BYTES}."
-            )
+            raise ImageError(f"{shown(path)} has {status.st_size} bytes, outside of the limits 1 to {MAX_FILE_BYTES}.")
         # Should a pipe have taken the file's place since, O_NONBLOCK opens it without waiting.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             return file.read(status.st_size)
@@ -144,9 +142,7 @@ def _open_image(data: bytes, path: Path) -> ImageFile.ImageFile:
         return PngImagePlugin.PngImageFile(file)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    raise ImageError(
-        f"{shown(path)} is not a JPEG, PNG or WebP picture (it begins with {data[:4].hex(' ')})."
-    )
+    raise ImageError(f"{shown(path)} is not a JPEG, PNG or WebP picture (it begins with {data[:4].hex(' ')}).")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -42,11 +42,7 @@ class Unreadable(Exception):  # noqa: N818 - carries a picture, is no error of t
 
 
 def query_features(
-    backbone: Backbone,
-    adapter: Adapter,
-    step: int,
-    wanted: Sequence[Query],
-    pictures: Pictures,
+    backbone: Backbone, adapter: Adapter, step: int, wanted: Sequence[Query], pictures: Pictures
 ) -> np.ndarray:
     """Features float32 [len(wanted), count, D] of a batch under each query's adapter.
 
@@ -87,9 +83,7 @@ def _load(backbone: Backbone, pictures: Pictures, index: int, place: int) -> Non
         if backbone.placement.micro_batch > 1:
             raise
         # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
-        raise ImageError(
-            f"picture {index} of the batch needs more memory to decode than there is."
-        ) from error
+        raise ImageError(f"picture {index} of the batch needs more memory to decode than there is.") from error
 
 
 def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, count: int) -> np.ndarray:
@@ -104,10 +98,7 @@ def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, cou
 
 
 def readable_features(
-    backbone: Backbone,
-    adapters: Sequence[np.ndarray],
-    pictures: Pictures,
-    skipped: Callable[[int, ImageError], None],
+    backbone: Backbone, adapters: Sequence[np.ndarray], pictures: Pictures, skipped: Callable[[int, ImageError], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Micro-batch after micro-batch: (indices int64 [n], features float32 [len(adapters), n, D]).
 

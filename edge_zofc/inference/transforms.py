@@ -41,9 +41,7 @@ class Crop(NamedTuple):
     height: int
 
 
-def load_test(
-    path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.ndarray | None = None
-) -> np.ndarray:
+def load_test(path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.ndarray | None = None) -> np.ndarray:
     """The test transform: short side to floor(size / crop_fraction), centre crop of S = size, x / 255, then
     (x - mean) / std unless ``normalise`` is False.
 
@@ -60,12 +58,7 @@ def load_test(
 
 
 def load_train(
-    path: Path,
-    spec: ImageSpec,
-    key: tuple[int, ...],
-    *,
-    normalise: bool = True,
-    out: np.ndarray | None = None,
+    path: Path, spec: ImageSpec, key: tuple[int, ...], *, normalise: bool = True, out: np.ndarray | None = None
 ) -> np.ndarray:
     """The training transform: RandomResizedCrop to S = size and a horizontal flip with probability 1/2, both
     fixed by ``key`` (see ``random_crop``); then x / 255 and (x - mean) / std as in ``load_test``.
@@ -152,7 +145,6 @@ def _uniform(key: tuple[int, ...]) -> list[float]:
         raise ValueError(f"a key has one to four integers, not {len(key)}")
     words = [number & _MASK for number in key] + [0] * (4 - len(key))
     generator = np.random.Philox(
-        key=np.array([words[0], _PHILOX_TAG + len(key)], np.uint64),
-        counter=np.array([0, *words[1:]], np.uint64),
+        key=np.array([words[0], _PHILOX_TAG + len(key)], np.uint64), counter=np.array([0, *words[1:]], np.uint64)
     )
     return [(int(word) >> 11) * 2.0**-53 for word in generator.random_raw(_DRAWS)]

@@ -131,9 +131,7 @@ def _matrix_chart(scores: Scores) -> str | None:
     for i, j in np.argwhere(~np.isnan(cells)) if count <= NUMBERED_CELLS else ():
         ink = "white" if cells[i, j] < 60 else "black"
         axes.text(j + 1, i + 1, f"{cells[i, j]:.0f}", ha="center", va="center", color=ink)
-    return _svg(
-        figure, f"Heat map of the accuracy matrix of {count} tasks; its numbers are in the table below."
-    )
+    return _svg(figure, f"Heat map of the accuracy matrix of {count} tasks; its numbers are in the table below.")
 
 
 def _forgetting_chart(result: RunResult) -> str | None:

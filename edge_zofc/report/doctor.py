@@ -149,9 +149,7 @@ def _onnxruntime(flavours: dict[str, str], on_jetson: bool) -> Finding:
     if len(flavours) == 1:
         return Finding("onnxruntime", True, told.removeprefix("onnxruntime "))
     if not flavours:
-        return Finding(
-            "onnxruntime", False, "missing", _JETSON_GPU if on_jetson else "pip install onnxruntime"
-        )
+        return Finding("onnxruntime", False, "missing", _JETSON_GPU if on_jetson else "pip install onnxruntime")
     keep = next(name for name in flavours if name != "onnxruntime")
     again = "install the wheel for this JetPack again" if on_jetson else f"pip install {keep}"
     remedy = f"pip uninstall -y {' '.join(flavours)} && {again}"

@@ -74,11 +74,7 @@ def _tiles(result: RunResult) -> list[tuple[str, str, str]]:
     return [
         ("Accuracy at the end", last, f"class means {text.percent(base.last_accuracy)}"),
         ("Average accuracy", average, f"class means {text.percent(base.average_accuracy)}"),
-        (
-            "Forgetting",
-            text.points(result.forgetting),
-            f"class means {text.points(base.forgetting, unit='')}",
-        ),
+        ("Forgetting", text.points(result.forgetting), f"class means {text.points(base.forgetting, unit='')}"),
         ("Peak memory", text.number(result.peak_rss_mib, "MiB"), f"budget {budget}"),
         ("Time a step", text.number(result.seconds_per_step, "s", 2), f"{whole} in all"),
         ("Forward passes", passes, f"in {steps}"),
@@ -170,7 +166,4 @@ def _lists(result: RunResult, log: Log) -> list[tuple[str, list[str], int]]:
     if not log.found:
         notes.append("There is no events.jsonl in the run folder.")
     skipped = max(log.skipped_count, result.skipped_images or 0)
-    return [
-        ("Skipped pictures", log.skipped, skipped),
-        ("Notes", notes, len(notes) + log.note_count - len(log.notes)),
-    ]
+    return [("Skipped pictures", log.skipped, skipped), ("Notes", notes, len(notes) + log.note_count - len(log.notes))]

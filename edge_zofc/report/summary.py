@@ -41,10 +41,7 @@ def summary(result: dict[str, Any], width: int = 100) -> str:
     facts = [f"{name}: {value}" for name, value in _facts(run)]
     lines = [text.headline(run), text.verdict(run)[1], "", *_matrix_lines(run, width), "", *facts]
     # Only what is too long is wrapped: wrapping would close up the columns of the matrix.
-    wrapped = (
-        textwrap.wrap(line, width, subsequent_indent="    ") if len(line) > width else [line]
-        for line in lines
-    )
+    wrapped = (textwrap.wrap(line, width, subsequent_indent="    ") if len(line) > width else [line] for line in lines)
     return "\n".join(line.replace(text.NOTHING, "-") for group in wrapped for line in group)
 
 

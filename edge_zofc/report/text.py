@@ -42,10 +42,7 @@ def verdict(result: RunResult) -> tuple[str, str]:
     )
     if result.beats_class_mean_floor:
         return "good", f"The learner beats the class-mean baseline: {text}."
-    return (
-        "bad",
-        f"The learner does not beat the class-mean baseline: {text}. Training did not pay on this stream.",
-    )
+    return ("bad", f"The learner does not beat the class-mean baseline: {text}. Training did not pay on this stream.")
 
 
 def baseline_of(result: RunResult) -> Scores:

@@ -244,8 +244,7 @@ def read_bundle(folder: Path) -> Bundle:
     manifest_path = folder / MANIFEST
     if not is_there(manifest_path):
         raise InputError(
-            f"There is no bundle in {folder} ({MANIFEST} is missing); "
-            f"write one with 'edge-zofc export {folder}'."
+            f"There is no bundle in {folder} ({MANIFEST} is missing); write one with 'edge-zofc export {folder}'."
         )
     raw = read_bounded(manifest_path, MAX_MANIFEST_BYTES)
     manifest = _parse_manifest(raw, manifest_path)
@@ -280,13 +279,9 @@ def _verify_file(path: Path, entry: FileEntry) -> None:
     with open_plain(path) as file, explained(path, "read"):
         size = os.fstat(file.fileno()).st_size
         if size != entry.bytes:
-            raise DamagedFileError(
-                f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again."
-            )
+            raise DamagedFileError(f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again.")
         if _sha256(file) != entry.sha256:
-            raise DamagedFileError(
-                f"{path} does not have the SHA-256 of the manifest; copy the bundle again."
-            )
+            raise DamagedFileError(f"{path} does not have the SHA-256 of the manifest; copy the bundle again.")
 
 
 def _sha256(file: BinaryIO) -> str:

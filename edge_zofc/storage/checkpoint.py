@@ -83,9 +83,7 @@ def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK
     if serials and serials[-1] + 1 >= 10**_MAX_DIGITS:
         # The next name would have a digit more than are read, so that the run would go back to this one for ever.
         path = _snapshot_path(folder, serials[-1])
-        raise DamagedFileError(
-            f"{path} has a number that no run reaches; remove it, then go on with --resume."
-        )
+        raise DamagedFileError(f"{path} has a number that no run reaches; remove it, then go on with --resume.")
     path = _snapshot_path(folder, serials[-1] + 1 if serials else 0)
     write_atomic(path, _encode(snapshot, path), files)
     # Only now: the new name is on the disk, whatever happens to the old ones.
@@ -135,9 +133,7 @@ def load(path: Path) -> Snapshot:
             raise DamagedFileError(f"{path} is damaged: its SHA-256 does not fit; put back a good copy.")
         return _decode(raw, path)
     except MemoryError as error:
-        raise DoesNotFitError(
-            f"{path} does not fit into memory; give the process a larger budget."
-        ) from error
+        raise DoesNotFitError(f"{path} does not fit into memory; give the process a larger budget.") from error
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedFileError(f"{path} is not a snapshot ({reason}); put back a good copy.") from error
@@ -196,9 +192,7 @@ def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
         if name == "__metadata__" or array.dtype.name not in _DTYPES:
             raise ValueError(f"{name} of type {array.dtype} cannot be in a snapshot.")
         if not _is_finite(array):
-            raise DivergedError(
-                f"The state for {path} is not saved: {name} holds values that are not finite."
-            )
+            raise DivergedError(f"The state for {path} is not saved: {name} holds values that are not finite.")
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
         entries[name] = {
             "dtype": _DTYPES[array.dtype.name],

@@ -71,9 +71,7 @@ def read(path: Path) -> tuple[Header, Iterator[Record]]:
     return header, (record for _, record in _Walk(path).records())
 
 
-def replay(
-    path: Path, adapter: Replayable, until_step: int | None = None, until_task: int | None = None
-) -> int:
+def replay(path: Path, adapter: Replayable, until_step: int | None = None, until_task: int | None = None) -> int:
     """Drive ``adapter``, fresh from the bundle's initial values, to the state the journal ends in.
 
     Or to where ``until_step`` steps of the history that counts (rollbacks resolved) were done, or to the latest
@@ -91,9 +89,7 @@ def replay(
         for first, stop in spans:
             for record in walk.read_span(file, first, stop):
                 if record.kind is Kind.STEP and done != until_step:
-                    adapter.apply(
-                        record.step, np.array(record.coefficients, np.float32), record.learning_rate
-                    )
+                    adapter.apply(record.step, np.array(record.coefficients, np.float32), record.learning_rate)
                     done += 1
                 elif record.kind is Kind.TASK_START and done != until_step:
                     adapter.reset_velocity()
@@ -118,8 +114,7 @@ class Journal:
                     break
         if keep_records is not None and self.records < keep_records:
             raise DamagedFileError(
-                f"{path} holds {self.records} whole records where {keep_records} were written; "
-                "put back a good copy."
+                f"{path} holds {self.records} whole records where {keep_records} were written; put back a good copy."
             )
         self._order = walk.order
         self._header_crc = walk.header_crc
@@ -269,9 +264,7 @@ class _Walk:
         if until_task is not None:
             if until_task not in self.order.ends:
                 finished = sorted(self.order.ends)[1:]
-                raise InputError(
-                    f"{self.path} has no end of task {until_task}; the tasks with one are {finished}."
-                )
+                raise InputError(f"{self.path} has no end of task {until_task}; the tasks with one are {finished}.")
             span = self.order.ends[until_task][1]
         spans = []
         while span is not None:
@@ -297,9 +290,7 @@ def _blocks(file: BinaryIO, path: Path, offset: int, count: int, size: int) -> I
         with explained(path, "read"):
             block = file.read(length)
         if len(block) != length:
-            raise DamagedFileError(
-                f"{path} became shorter while it was read; stop what writes it, then try again."
-            )
+            raise DamagedFileError(f"{path} became shorter while it was read; stop what writes it, then try again.")
         yield from (block[at : at + size] for at in range(0, length, size))
 
 

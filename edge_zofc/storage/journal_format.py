@@ -132,9 +132,7 @@ def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
         raise DamagedFileError(f"{path} is not a journal: its header is missing; put back a good copy.")
     # The CRC stands at the same place in every version, so that a flipped bit is never taken for a newer one.
     if not crc_fits(raw, 0):
-        raise DamagedFileError(
-            f"{path} is damaged: the CRC-32 of its header does not fit; put back a good copy."
-        )
+        raise DamagedFileError(f"{path} is damaged: the CRC-32 of its header does not fit; put back a good copy.")
     _, version, queries, eps, momentum, size, seed, count, identity, scheme, name = _HEADER.unpack_from(raw)
     if version > FORMAT_VERSION:
         raise InputError(
@@ -143,9 +141,7 @@ def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
     if version == 1:
         scheme, name = scheme + name, b"sgd"
     directions, optimizer = (field.rstrip(b"\0").decode("ascii", "replace") for field in (scheme, name))
-    header = Header(
-        seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer)
-    )
+    header = Header(seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer))
     fault = _header_fault(header)
     if version < 1 or (version == 1) != (optimizer == "sgd") or size != header.record_bytes:
         fault = fault or f"version {version} or record size {size} is impossible"

@@ -80,9 +80,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
 def not_plain(path: Path) -> DamagedFileError:
     """The error for what is no plain file."""
-    return DamagedFileError(
-        f"{path} is a link, folder, pipe or device, not a plain file; put back a good copy."
-    )
+    return DamagedFileError(f"{path} is a link, folder, pipe or device, not a plain file; put back a good copy.")
 
 
 def load_model(

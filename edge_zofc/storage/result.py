@@ -120,9 +120,7 @@ class RunResult(Scores):
             raise ValueError(f"{len(floor.accuracy_matrix)} class-mean rows for {len(self.tasks)} tasks")
         for task in self.tasks:
             if max(task.class_ids, default=-1) >= len(self.class_names):
-                raise ValueError(
-                    f"a task names class {max(task.class_ids)} of {len(self.class_names)} classes"
-                )
+                raise ValueError(f"a task names class {max(task.class_ids)} of {len(self.class_names)} classes")
         return self
 
 

@@ -99,9 +99,7 @@ def read_settings(folder: Path) -> Settings:
     """Read ``settings.json``. Raises InputError if there is no run, DamagedFileError if it is not valid."""
     path = folder / SETTINGS
     if not is_run(folder):
-        raise InputError(
-            f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'."
-        )
+        raise InputError(f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'.")
     try:
         return load_model(Settings, read_bounded(path, _LIMIT_BYTES), f"{path} is not a run's settings:")
     except InputError as error:

@@ -251,9 +251,7 @@ class AppendFile:
             try:
                 found_bytes = os.fstat(self._handle).st_size
                 if found_bytes < keep_bytes:
-                    raise DamagedFileError(
-                        f"{path} has {found_bytes} bytes, fewer than the {keep_bytes} in use."
-                    )
+                    raise DamagedFileError(f"{path} has {found_bytes} bytes, fewer than the {keep_bytes} in use.")
                 if found_bytes > keep_bytes:
                     files.truncate(self._handle, keep_bytes)
                 files.fsync(self._handle)

@@ -13,9 +13,7 @@ from edge_zofc.algorithm.directions import direction
 from edge_zofc.errors import InputError
 
 LATTICE = arrays.arrays(
-    np.float32,
-    st.integers(1, 64),
-    elements=st.integers(-(2**24) + 1, 2**24 - 1).map(lambda n: n * LATTICE_STEP),
+    np.float32, st.integers(1, 64), elements=st.integers(-(2**24) + 1, 2**24 - 1).map(lambda n: n * LATTICE_STEP)
 )
 
 

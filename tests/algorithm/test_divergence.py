@@ -58,9 +58,7 @@ def test_a_short_task_is_judged_at_its_end_by_its_last_half() -> None:
         "the median loss of the last 3 batches is 9, more than 3 times that of the first (0.25) + 2"
     )
     assert out_of_band([0.25, 9, 9, 1, 1], [], 8, at_end=True) is None
-    assert "the last 15 batches" in str(out_of_band([0.25] * WINDOW, [9] * 10, 8, at_end=True)).replace(
-        "0.25", ""
-    )
+    assert "the last 15 batches" in str(out_of_band([0.25] * WINDOW, [9] * 10, 8, at_end=True)).replace("0.25", "")
 
 
 class Worse:
@@ -85,11 +83,7 @@ class Worse:
 def test_a_task_whose_loss_leaves_its_band_is_undone_and_learnt_again_later(
     small_bundle: Bundle, tmp_path: Path, head: str
 ) -> None:
-    stream, run, changes = (
-        write_small_stream(tmp_path / "stream", tasks=2),
-        tmp_path / "run",
-        {**LONG, "head": head},
-    )
+    stream, run, changes = (write_small_stream(tmp_path / "stream", tasks=2), tmp_path / "run", {**LONG, "head": head})
     later = (stream / "001_task").rename(tmp_path / "later")
     go(small_bundle, stream, run, changes=changes)
     before = final_bits(run)
@@ -116,20 +110,14 @@ def test_a_task_that_a_wild_rate_spoils_at_once_is_undone_and_the_knowledge_befo
     small_bundle: Bundle, tmp_path: Path
 ) -> None:
     """Six steps, as many as a task of 300 pictures has in one epoch; from the second on the loss is 100 higher."""
-    stream, run, changes = (
-        write_small_stream(tmp_path / "stream", tasks=2),
-        tmp_path / "run",
-        {**FAST, "epochs": 3},
-    )
+    stream, run, changes = (write_small_stream(tmp_path / "stream", tasks=2), tmp_path / "run", {**FAST, "epochs": 3})
     with pytest.MonkeyPatch.context() as patch:
         worse = Worse(patch, at=6 + 1, more=100.0)
         with pytest.raises(DivergedError, match=r"001_task diverged.* last 3 batches is 100"):
             go(small_bundle, stream, run, changes=changes, on_step=worse.follow)
     assert [task["name"] for task in read_history(run)["tasks"]] == ["000_task"]
     again = go(small_bundle, stream, run, changes=changes)
-    assert without_times(again) == without_times(
-        go(small_bundle, stream, tmp_path / "whole", changes=changes)
-    )
+    assert without_times(again) == without_times(go(small_bundle, stream, tmp_path / "whole", changes=changes))
 
 
 def overflow(patch: pytest.MonkeyPatch) -> None:
@@ -221,9 +209,7 @@ def test_after_a_divergence_a_smaller_rate_is_taken_from_the_next_task_on_and_re
     assert load_file(out)["adapter"].tobytes() == before
 
 
-def test_a_rate_that_no_run_has_and_any_other_change_are_refused(
-    small_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_rate_that_no_run_has_and_any_other_change_are_refused(small_bundle: Bundle, tmp_path: Path) -> None:
     stream, run = write_small_stream(tmp_path / "stream", tasks=1), tmp_path / "run"
     go(small_bundle, stream, run)
     settings = (run / "settings.json").read_bytes()
@@ -236,11 +222,7 @@ def test_a_rate_that_no_run_has_and_any_other_change_are_refused(
 
 @pytest.mark.parametrize("at", range(1, 30, 4))
 def test_a_kill_while_a_rate_is_changed_is_made_up_for(small_bundle: Bundle, tmp_path: Path, at: int) -> None:
-    stream, whole, run = (
-        write_small_stream(tmp_path / "stream", tasks=2),
-        tmp_path / "whole",
-        tmp_path / "run",
-    )
+    stream, whole, run = (write_small_stream(tmp_path / "stream", tasks=2), tmp_path / "whole", tmp_path / "run")
     later = (stream / "001_task").rename(tmp_path / "later")
     for folder in (whole, run):
         go(small_bundle, stream, folder)

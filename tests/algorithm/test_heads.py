@@ -10,9 +10,7 @@ from edge_zofc.algorithm.heads import Head, HeadOptimiser, cosine_rate, unit
 torch = pytest.importorskip("torch")
 
 
-def random_problem(
-    seed: int, classes: int = 7, batch: int = 9, size: int = 16
-) -> tuple[Head, np.ndarray, np.ndarray]:
+def random_problem(seed: int, classes: int = 7, batch: int = 9, size: int = 16) -> tuple[Head, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     rows = generator.normal(size=(classes, size)).astype(np.float32)
     head = Head(rows, np.array([generator.uniform(0.5, 20)], np.float32))

@@ -65,9 +65,7 @@ def test_no_task_yet_is_a_summary_of_nothing() -> None:
 
 
 @given(runs())
-def test_forgetting_is_never_negative_and_bounds_backward_transfer(
-    run: tuple[list[list[int]], list[int]],
-) -> None:
+def test_forgetting_is_never_negative_and_bounds_backward_transfer(run: tuple[list[list[int]], list[int]]) -> None:
     summary = summarise(*run)
     if summary.forgetting is None:
         assert summary.backward_transfer is None
@@ -89,9 +87,7 @@ def test_every_accuracy_is_a_fraction_and_survives_json(run: tuple[list[list[int
 
 
 @given(runs(), st.integers(2, 5))
-def test_more_copies_of_every_picture_change_nothing(
-    run: tuple[list[list[int]], list[int]], copies: int
-) -> None:
+def test_more_copies_of_every_picture_change_nothing(run: tuple[list[list[int]], list[int]], copies: int) -> None:
     correct, total = run
     many = summarise([[copies * n for n in row] for row in correct], [copies * n for n in total])
     assert many == summarise(correct, total)
@@ -106,9 +102,7 @@ def test_a_learner_that_never_changes_forgets_nothing(right: list[int]) -> None:
 
 
 @given(runs())
-def test_forgetting_equals_the_column_maximum_of_a_full_matrix(
-    run: tuple[list[list[int]], list[int]],
-) -> None:
+def test_forgetting_equals_the_column_maximum_of_a_full_matrix(run: tuple[list[list[int]], list[int]]) -> None:
     """The reference: the definition as array code, with the upper triangle at zero as mammoth has it."""
     correct, total = run
     tested = [j for j in range(len(total) - 1) if total[j]]

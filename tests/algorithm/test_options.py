@@ -11,12 +11,7 @@ def test_paper_is_the_authors_release() -> None:
     assert (PAPER.epochs, PAPER.head_epochs, PAPER.batch_size) == (20, 10, 48)
     assert (PAPER.queries, PAPER.query_form, PAPER.eps, PAPER.clip_norm) == (4, "two-sided", 1e-3, 1.0)
     assert (PAPER.adapter_lr, PAPER.head_lr, PAPER.momentum) == (0.01, 0.01, 0.9)
-    assert (PAPER.head, PAPER.head_init, PAPER.augment, PAPER.normalise) == (
-        "cosine",
-        "random",
-        "crop",
-        False,
-    )
+    assert (PAPER.head, PAPER.head_init, PAPER.augment, PAPER.normalise) == ("cosine", "random", "crop", False)
 
 
 def test_the_share_of_head_epochs_follows_the_epochs() -> None:

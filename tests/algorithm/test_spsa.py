@@ -45,9 +45,7 @@ def test_clip_is_torchs_clip_grad_norm(values: list[float], bound: float) -> Non
     adapter = adapter_at(np.zeros(SIZE))
     applied, _ = clip(adapter, 3, np.array(values), bound)
     parameter = torch.zeros(SIZE, dtype=torch.float64, requires_grad=True)
-    parameter.grad = torch.from_numpy(
-        sum(v * direction(5, 3, q, SIZE) for q, v in enumerate(values)) + np.zeros(SIZE)
-    )
+    parameter.grad = torch.from_numpy(sum(v * direction(5, 3, q, SIZE) for q, v in enumerate(values)) + np.zeros(SIZE))
     torch.nn.utils.clip_grad_norm_([parameter], bound)
     ours = adapter.gradient(3, applied)
     assert np.abs(ours - parameter.grad.numpy()).max() < 1e-5 * max(1, bound)

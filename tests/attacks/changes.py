@@ -55,21 +55,12 @@ def wild_fields(good: Any) -> Iterator[tuple[str, Any]]:
     """Copies of a JSON value with one field wild, missing or doubled under another name."""
     for path in _paths(good):
         for value in WILD:
-            yield (
-                f"{path} = {value!r:.40}",
-                _with(good, path, lambda holder, key, v=value: _set(holder, key, v)),
-            )
+            yield (f"{path} = {value!r:.40}", _with(good, path, lambda holder, key, v=value: _set(holder, key, v)))
         yield f"{path} missing", _with(good, path, lambda holder, key: holder.pop(key))
         yield f"{path} nested", _with(good, path, lambda holder, key: _set(holder, key, [holder[key]]))
         if isinstance(path[-1], str):
-            yield (
-                f"{path} renamed",
-                _with(good, path, lambda holder, key: _set(holder, key + " ", holder.pop(key))),
-            )
-            yield (
-                f"{path} beside",
-                _with(good, path, lambda holder, key: _set(holder, "../" + key, holder[key])),
-            )
+            yield (f"{path} renamed", _with(good, path, lambda holder, key: _set(holder, key + " ", holder.pop(key))))
+            yield (f"{path} beside", _with(good, path, lambda holder, key: _set(holder, "../" + key, holder[key])))
 
 
 def as_json(value: Any) -> bytes:
@@ -83,9 +74,7 @@ def _places(size: int, most: int, seed: int) -> list[int]:
 
 def _paths(value: Any, before: Path = ()) -> Iterator[Path]:
     # Of a list the first two and the last entry stand for all.
-    items: Any = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         if isinstance(key, int) and 2 <= key < len(value) - 1:
             continue

@@ -77,9 +77,7 @@ def tree(root: Path, without: tuple[Path, ...] = ()) -> dict[str, tuple[int, int
             path = Path(place, name)
             status = path.lstat()
             is_file = stat.S_ISREG(status.st_mode)
-            text = (
-                hashlib.sha256(path.read_bytes()).hexdigest() if is_file and status.st_size < 1 << 20 else ""
-            )
+            text = hashlib.sha256(path.read_bytes()).hexdigest() if is_file and status.st_size < 1 << 20 else ""
             # A folder's size and time change with what is in it, which is looked at by itself.
             size, time = (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
             found[str(path)] = (stat.S_IFMT(status.st_mode), size, time, text)

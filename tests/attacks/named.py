@@ -180,17 +180,13 @@ def leftovers_are_links_outside(world: Path) -> None:
 # --- forged files, whose hashes are right -------------------------------------------------------------------
 
 
-def _forge_graph(
-    world: Path, nodes: list[onnx.NodeProto], initialisers: list[onnx.TensorProto] | None = None
-) -> None:
+def _forge_graph(world: Path, nodes: list[onnx.NodeProto], initialisers: list[onnx.TensorProto] | None = None) -> None:
     """A graph with the bundle's inputs and output and other nodes."""
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, "S", "S"])
     adapters = helper.make_tensor_value_info("adapters", TensorProto.FLOAT, ["K", "P"])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "forged", [images, adapters], [features], initialisers or [])
-    raw = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    ).SerializeToString()
+    raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     (world / "bundle" / bundle.GRAPH).write_bytes(raw)
     rewrite_manifest(world / "bundle", bundle.GRAPH, raw)
 

@@ -71,12 +71,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
         "features": np.ones((1, 1, D), np.float32),
     }
     (folder / bundle.PROBE).write_bytes(save(probe))
-    layout = {
-        "blocks": [0],
-        "rank": 1,
-        "scale": 0.1,
-        "pieces": [{"name": "down", "shape": [3, 4], "offset": 0}],
-    }
+    layout = {"blocks": [0], "rank": 1, "scale": 0.1, "pieces": [{"name": "down", "shape": [3, 4], "offset": 0}]}
     bundle.write_manifest(
         folder,
         bundle.Manifest.model_validate({
@@ -124,16 +119,12 @@ def bundle_victims(folder: Path) -> Iterator[Victim]:
             return raw
 
         parsed = name.endswith(".safetensors")
-        yield Victim(
-            name, tiny.folder / name, read_all, {5}, {0, 5} if parsed else {0}, seal if parsed else None
-        )
+        yield Victim(name, tiny.folder / name, read_all, {5}, {0, 5} if parsed else {0}, seal if parsed else None)
 
 
 # --- journal ---------------------------------------------------------------------------------------------
 
-HEADER = Header(
-    seed=7, bundle_identity="0123456789abcdef" * 4, adapter_size=3, eps=0.25, momentum=0.5, queries=2
-)
+HEADER = Header(seed=7, bundle_identity="0123456789abcdef" * 4, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
 RECORDS = (
     Record(Kind.TASK_START, 0, 0),
     Record(Kind.STEP, 0, 0, 0.5, (1.0, -2.0)),
@@ -205,9 +196,7 @@ def small_state(tiny: bundle.Bundle) -> RunState:
     progress = state.progress
     state.add_classes(["cup", "jar", "pot"], np.ones((3, D), np.float32))
     progress.tasks = [
-        TaskProgress(
-            name="000_a", class_ids=[0, 1], steps=3, first_loss=0.5, fingerprint="f" * 64, unreadable=[1]
-        ),
+        TaskProgress(name="000_a", class_ids=[0, 1], steps=3, first_loss=0.5, fingerprint="f" * 64, unreadable=[1]),
         TaskProgress(name="001_b", class_ids=[1, 2], first_losses=[0.5]),
     ]
     progress.phase, progress.total, progress.step = "training", [4], 3
@@ -263,9 +252,7 @@ def run_victims(folder: Path) -> Iterator[Victim]:
         return summary(check_result(read_result(folder).model_dump()).model_dump())
 
     yield Victim("result.json", folder / "result.json", show, {0, 5})
-    (folder / "events.jsonl").write_text(
-        "".join(json.dumps(e) + "\n" for e in make_events(make_result(1, steps=4)))
-    )
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in make_events(make_result(1, steps=4))))
     yield Victim("events.jsonl", folder / "events.jsonl", lambda: read_log(folder), {0})
 
     rows = np.arange(2 * (D + 1), dtype=np.float32).reshape(2, D + 1)

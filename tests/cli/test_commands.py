@@ -23,18 +23,7 @@ COMMANDS = (
     "demo", "export", "split", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
     "rollback", "profiles", "doctor", "bench",
 )  # fmt: skip
-FAST = [
-    "--epochs",
-    "1",
-    "--batch-size",
-    "8",
-    "--queries",
-    "1",
-    "--micro-batch",
-    "4",
-    "--device-profile",
-    "cpu-2gib",
-]
+FAST = ["--epochs", "1", "--batch-size", "8", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]
 
 
 def run(*words: object) -> int:
@@ -49,9 +38,7 @@ def run(*words: object) -> int:
 def learned(small_bundle: Bundle, small_stream: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over the small stream; read it, do not change it."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    assert (
-        run("learn", "--bundle", small_bundle.folder, "--stream", small_stream, "--run", folder, *FAST) == 0
-    )
+    assert run("learn", "--bundle", small_bundle.folder, "--stream", small_stream, "--run", folder, *FAST) == 0
     return folder
 
 
@@ -82,11 +69,7 @@ def test_help_loads_neither_torch_nor_onnxruntime() -> None:
 
 
 def test_learning_and_what_follows_it(
-    learned: Path,
-    small_bundle: Bundle,
-    small_stream: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    learned: Path, small_bundle: Bundle, small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = json.loads((learned / "result.json").read_text())
     evaluation = answer(capsys, "eval", learned, "--stream", small_stream)
@@ -95,9 +78,7 @@ def test_learning_and_what_follows_it(
     assert [task["stage_accuracy"] for task in history["tasks"]] == result["stage_accuracy"]  # type: ignore[attr-defined]
     report = answer(capsys, "report", learned, "--out", tmp_path / "page.html")
     assert Path(str(report["report"])).stat().st_size > 10_000
-    replayed = answer(
-        capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors"
-    )
+    replayed = answer(capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors")
     assert replayed["steps"] == result["steps"]
 
 
@@ -159,9 +140,7 @@ def test_plan_prints_its_items_and_code_3_when_nothing_fits(
     assert "above the budget of 20" in capsys.readouterr().err
 
 
-def test_split_profiles_and_doctor(
-    small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         place = tmp_path / "pictures" / f"class{number}"
         place.mkdir(parents=True)
@@ -232,21 +211,10 @@ def test_a_damaged_bundle_ends_with_code_5(
 def test_a_signal_saves_and_ends_with_its_number(
     number: signal.Signals, small_bundle: Bundle, small_stream: Path, tmp_path: Path
 ) -> None:
-    words = [
-        "learn",
-        "--bundle",
-        small_bundle.folder,
-        "--stream",
-        small_stream,
-        "--run",
-        tmp_path / "run",
-        *FAST,
-    ]
+    words = ["learn", "--bundle", small_bundle.folder, "--stream", small_stream, "--run", tmp_path / "run", *FAST]
     words[words.index("--epochs") + 1] = "5000"
     script = "import sys; from edge_zofc.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, words)], stderr=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", script, *map(str, words)], stderr=subprocess.PIPE, text=True)
     events = tmp_path / "run" / "events.jsonl"
     for _ in range(1200):
         if events.exists() and '"step"' in events.read_text():

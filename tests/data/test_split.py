@@ -19,8 +19,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "grocery"
 def test_an_image_folder_becomes_a_stream_of_relative_links(tmp_path: Path) -> None:
     classes = "abcdefg"
     source = grow(
-        tmp_path / "data",
-        *(f"{part}/{c}/{i}.jpg" for part in ("train", "test") for c in classes for i in range(2)),
+        tmp_path / "data", *(f"{part}/{c}/{i}.jpg" for part in ("train", "test") for c in classes for i in range(2))
     )
     summary = split_image_folder(source, tmp_path / "out", 3)
     assert summary == SplitSummary(tasks=3, classes=7, train_images=14, test_images=14)
@@ -93,9 +92,7 @@ def test_counts_that_do_not_cover_the_classes_are_refused(tmp_path: Path, counts
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_never_overwrites_and_never_leaves_a_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_split_never_overwrites_and_never_leaves_a_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = grow(tmp_path / "data", *(f"train/{c}/1.jpg" for c in "abc"))
     grow(tmp_path, "taken/")
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -130,7 +127,5 @@ def test_the_grocery_pictures_split_into_nine_tasks_of_nine_classes(tmp_path: Pa
     summary = split_image_folder(REAL, tmp_path / "out", 9)
     stream = read_stream(tmp_path / "out")
     assert (summary.tasks, summary.classes, len(stream.class_names)) == (9, 81, 81)
-    counts = [
-        sum(len(list_samples(stream, task, part)) for task in stream.tasks) for part in ("train", "test")
-    ]
+    counts = [sum(len(list_samples(stream, task, part)) for task in stream.tasks) for part in ("train", "test")]
     assert counts == [summary.train_images, summary.test_images]

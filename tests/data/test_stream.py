@@ -22,9 +22,7 @@ from edge_zofc.errors import InputError
 # --- trees one can see through
 
 
-def test_ids_are_given_in_order_of_first_appearance_and_a_returning_class_keeps_its_own(
-    tmp_path: Path,
-) -> None:
+def test_ids_are_given_in_order_of_first_appearance_and_a_returning_class_keeps_its_own(tmp_path: Path) -> None:
     grow(
         tmp_path,
         "002_later/train/bee/1.jpg",
@@ -67,9 +65,7 @@ def test_a_bare_tree_is_one_task_named_after_its_folder(tmp_path: Path) -> None:
 
 
 def test_samples_come_by_class_and_name_and_a_missing_test_folder_is_no_sample(tmp_path: Path) -> None:
-    grow(
-        tmp_path, "001_a/train/b/2.jpg", "001_a/train/b/10.jpg", "001_a/train/a/7.jpg", "001_a/train/a/.x.jpg"
-    )
+    grow(tmp_path, "001_a/train/b/2.jpg", "001_a/train/b/10.jpg", "001_a/train/a/7.jpg", "001_a/train/a/.x.jpg")
     stream = read_stream(tmp_path, ["b"])
     folder = tmp_path / "001_a" / "train"
     assert list_samples(stream, stream.tasks[0], "train") == [
@@ -122,9 +118,7 @@ def test_everything_left_out_is_named(tmp_path: Path) -> None:
         (("train/a/notes.txt",), "has no picture"),
     ],
 )
-def test_a_folder_that_is_no_stream_gets_a_sentence(
-    tmp_path: Path, names: tuple[str, ...], words: str
-) -> None:
+def test_a_folder_that_is_no_stream_gets_a_sentence(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_stream(grow(tmp_path, *names))
 
@@ -244,9 +238,7 @@ def test_100_000_empty_files_are_listed_in_seconds(tmp_path: Path, count: int) -
     assert len(stream.notes[0]) < 300
 
 
-def test_a_folder_that_cannot_be_listed_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grow(tmp_path, "001_a/train/a/1.jpg")
 
     def refused(folder: Path) -> None:

@@ -119,20 +119,9 @@ def test_a_cgroups_limit_is_seen_by_a_process_inside_and_ends_one_that_goes_beyo
         assert group.peak_bytes() <= 96 * MIB
 
 
-def learn_in_cgroup(
-    limit_mib: int, bundle: Bundle, stream: Path, run: Path
-) -> "subprocess.CompletedProcess[str]":
+def learn_in_cgroup(limit_mib: int, bundle: Bundle, stream: Path, run: Path) -> "subprocess.CompletedProcess[str]":
     """A whole `learn` process under a limit without swap; skips where none can be made."""
-    arguments = [
-        "learn",
-        "--json",
-        "--bundle",
-        str(bundle.folder),
-        "--stream",
-        str(stream),
-        "--run",
-        str(run),
-    ]
+    arguments = ["learn", "--json", "--bundle", str(bundle.folder), "--stream", str(stream), "--run", str(run)]
     code = f"from edge_zofc.cli.main import main\nsys.exit(main({arguments!r}))"
     with memory_cgroup(limit_mib * MIB) as group:
         return run_child(code, preexec_fn=group.enter)

@@ -62,9 +62,7 @@ def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
 OPTIONS = ("batch_size", "queries", "query_form", "head", "optimizer")
 
 
-def planned(
-    budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object
-) -> memory_plan.MemoryPlan:
+def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
     asked = {name: changes.pop(name) for name in OPTIONS if name in changes}
     base, threads = changes.pop("base", WITH_TORCH), changes.pop("threads", 2)
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
@@ -86,21 +84,12 @@ def test_with_room_everything_is_fast() -> None:
         found.placement.parallel_queries,
         found.placement.arena,
         found.placement.head_backend,
-    ) == (
-        16,
-        5,
-        True,
-        "torch",
-    )
+    ) == (16, 5, True, "torch")
 
 
 def test_in_200_mib_a_w8_vit_b_learns_without_torch_one_picture_and_adapter_at_a_time() -> None:
     found = planned(200)
-    assert (found.placement.micro_batch, found.placement.parallel_queries, found.placement.arena) == (
-        1,
-        1,
-        False,
-    )
+    assert (found.placement.micro_batch, found.placement.parallel_queries, found.placement.arena) == (1, 1, False)
     assert found.placement.head_backend == "numpy"
     assert "torch does not fit" in found.reason
     assert item(found, "weights").file_bytes == 89 * MIB
@@ -158,12 +147,8 @@ def test_what_is_asked_for_is_kept() -> None:
 
 
 @settings(max_examples=60)
-@given(
-    st.integers(150, 20_000), st.sampled_from(["fp32", "w8", "w4"]), st.integers(1, 200), st.integers(1, 32)
-)
-def test_a_plan_fits_its_budget_and_its_items_add_up(
-    budget: int, precision: str, batch: int, queries: int
-) -> None:
+@given(st.integers(150, 20_000), st.sampled_from(["fp32", "w8", "w4"]), st.integers(1, 200), st.integers(1, 32))
+def test_a_plan_fits_its_budget_and_its_items_add_up(budget: int, precision: str, batch: int, queries: int) -> None:
     try:
         found = planned(budget, precision, 100, batch_size=batch, queries=queries)
     except DoesNotFitError:
@@ -216,8 +201,7 @@ def test_fp32_is_told_of_smaller_precisions() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"micro_batch": 0}, {"micro_batch": -3}, {"parallel_queries": 0}, {"batch_size": 0}, {"threads": 0}],
+    "changes", [{"micro_batch": 0}, {"micro_batch": -3}, {"parallel_queries": 0}, {"batch_size": 0}, {"threads": 0}]
 )
 def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
@@ -307,12 +291,8 @@ def test_the_base_is_measured_in_a_child_and_kept(tmp_path: Path, monkeypatch: p
 
 
 @linux
-def test_of_two_measurements_of_torch_the_smaller_one_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = iter(
-        [Cost(1, 2, 3), Cost(10, 400, 30), Cost(11, 250, 31)]
-    )  # without torch, then with it twice
+def test_of_two_measurements_of_torch_the_smaller_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([Cost(1, 2, 3), Cost(10, 400, 30), Cost(11, 250, 31)])  # without torch, then with it twice
     monkeypatch.setattr(process_cost, "torch_estimate", lambda: Cost(9, 9, 9))
     monkeypatch.setattr(process_cost, "_in_child", lambda *_: next(measured))
     assert process_cost.measure_base(("numpy",), tmp_path).torch == Cost(10, 248, 28)
@@ -320,21 +300,16 @@ def test_of_two_measurements_of_torch_the_smaller_one_counts(
 
 @linux
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"\xff\0", b"[]", b"5", b'{"process": [1, 2]}', b'{"process": [1, 2, -3], "torch": null}'],
+    "content", [b"", b"\xff\0", b"[]", b"5", b'{"process": [1, 2]}', b'{"process": [1, 2, -3], "torch": null}']
 )
-def test_a_damaged_cache_is_measured_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
+def test_a_damaged_cache_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
     monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
     (tmp_path / f"base-cost-{process_cost._key(('numpy',))}.json").write_bytes(content)
     assert process_cost.measure_base(("numpy",), tmp_path) == BaseCost(process=Cost(1, 2, 3), torch=None)
 
 
-def test_a_crowded_machine_is_not_measured_but_estimated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crowded_machine_is_not_measured_but_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crowded = Board("", "any", 1, 4000 * MIB, 3000 * MIB, usage().rss_bytes + 50 * MIB)
     monkeypatch.setattr(process_cost, "board", lambda: crowded)
     monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured"))

@@ -178,11 +178,7 @@ def test_a_path_with_a_separator_is_a_file_whatever_its_suffix(tmp_path: Path) -
         ("threads = 2", "threads = 2\nextra = 1", "extra"),
         ("threads = 2", "threads = ", "line 5"),
         ('"CPUExecutionProvider"', '"cpu"', "providers.0.name"),
-        (
-            '"CPUExecutionProvider"',
-            '"CPUExecutionProvider"\noptions = {gpu_mem_limit = "5"}',
-            "gpu_mem_limit_mib",
-        ),
+        ('"CPUExecutionProvider"', '"CPUExecutionProvider"\noptions = {gpu_mem_limit = "5"}', "gpu_mem_limit_mib"),
         ('"CPUExecutionProvider"', '"CPUExecutionProvider"\noptions = {device_id = 0}', "device_id"),
         ('[[providers]]\nname = "CPUExecutionProvider"', "providers = []", "providers"),
         ('[[providers]]\nname = "CPUExecutionProvider"', "providers = 5", "providers"),
@@ -214,16 +210,12 @@ def test_an_unknown_name_lists_the_names_and_the_nearest() -> None:
     assert all(name in message for name in profile_names())
 
 
-@pytest.mark.parametrize(
-    "name", ["", "\0", "x" * 10_000, "\0.toml", "/" + "x" * 5000, "missing.toml", "AUTO", "..\\x"]
-)
+@pytest.mark.parametrize("name", ["", "\0", "x" * 10_000, "\0.toml", "/" + "x" * 5000, "missing.toml", "AUTO", "..\\x"])
 def test_a_hostile_name_is_refused(name: str) -> None:
     refused(name)
 
 
-@pytest.mark.parametrize(
-    "content", [b"\x7fELF\0\xff\xfe" * 50, b"a = " + b"[" * 30_000, b"\xef\xbb\xbf[", b""]
-)
+@pytest.mark.parametrize("content", [b"\x7fELF\0\xff\xfe" * 50, b"a = " + b"[" * 30_000, b"\xef\xbb\xbf[", b""])
 def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     refused(write(tmp_path, content))
 
@@ -285,9 +277,7 @@ def test_auto_keeps_room_for_an_accelerator_that_shares_the_ram_or_leaves_it_out
 
 @settings(max_examples=25)
 @given(st.integers(0, 1 << 42), st.integers(0, 1 << 42), st.integers(1, 1 << 62) | st.none(), st.booleans())
-def test_auto_always_makes_a_valid_profile(
-    total: int, available: int, limit: int | None, jetson: bool
-) -> None:
+def test_auto_always_makes_a_valid_profile(total: int, available: int, limit: int | None, jetson: bool) -> None:
     model = "NVIDIA Jetson AGX Thor Developer Kit" if jetson else ""
     profile = auto_profile(Board(model, "any", 4, total, available, limit))
     assert profile.learning_budget_mib >= 1
@@ -347,13 +337,9 @@ def test_the_smallest_limit_of_a_v1_tree_counts(tmp_path: Path) -> None:
     assert cgroup_limit_bytes(root) == 500_000_000
 
 
-@pytest.mark.parametrize(
-    ("text", "limit"), [("max\n", None), ("400000000\n", 400_000_000), ("", None), ("-1", None)]
-)
+@pytest.mark.parametrize(("text", "limit"), [("max\n", None), ("400000000\n", 400_000_000), ("", None), ("-1", None)])
 def test_a_v2_limit_is_read_and_max_is_none(tmp_path: Path, text: str, limit: int | None) -> None:
-    root = fake_root(
-        tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup="0::/user/x\n", proc__self__mountinfo=V2_MOUNT
-    )
+    root = fake_root(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup="0::/user/x\n", proc__self__mountinfo=V2_MOUNT)
     (root / "cg/user/x").mkdir(parents=True)
     (root / "cg/user/x/memory.max").write_text(text)
     assert cgroup_limit_bytes(root) == limit
@@ -372,9 +358,7 @@ def test_a_container_that_sees_its_own_cgroup_as_the_top_is_understood(tmp_path:
 
 
 def test_a_limit_above_the_machines_memory_is_none(tmp_path: Path) -> None:
-    root = fake_root(
-        tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup="0::/\n", proc__self__mountinfo=V2_MOUNT
-    )
+    root = fake_root(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup="0::/\n", proc__self__mountinfo=V2_MOUNT)
     (root / "cg").mkdir()
     (root / "cg/memory.max").write_text("3000000000000")
     assert cgroup_limit_bytes(root) is None

@@ -39,9 +39,7 @@ def learn(bundle: Bundle, stream: Path, run: Path, on_step: Callable[..., None] 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(
-        tmp_path_factory.mktemp("disk") / "stream", tasks=2, train=4, test=2, alike=True
-    )
+    return write_small_stream(tmp_path_factory.mktemp("disk") / "stream", tasks=2, train=4, test=2, alike=True)
 
 
 @pytest.fixture(scope="module")
@@ -214,22 +212,13 @@ def test_without_permission_a_command_ends_in_a_sentence(
         shutil.copytree(stream, root / "stream")
         shutil.copytree(whole, root / "run")
         settings = root / "run/settings.json"
-        settings.write_text(
-            json.dumps({**json.loads(settings.read_text()), "bundle_folder": f"{root}/bundle"})
-        )
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "bundle_folder": f"{root}/bundle"}))
         secret = root / "secret"
         shutil.copytree(whole, secret)
         secret.chmod(0o700)
         forks, before = Forks(tmp_path), tree(root)
         try:
-            words = [
-                "--bundle",
-                f"{root}/bundle",
-                "--stream",
-                f"{root}/stream",
-                "--device-profile",
-                "cpu-2gib",
-            ]
+            words = ["--bundle", f"{root}/bundle", "--stream", f"{root}/stream", "--device-profile", "cpu-2gib"]
             for arguments in (
                 ["learn", *words, "--run", f"{root}/run"],
                 ["learn", *words, "--run", f"{root}/new"],

@@ -47,9 +47,7 @@ def test_an_end_that_the_journal_does_not_have_is_no_way_back(
             path.write_bytes((stream / f"000_task/train/class00/{path.name}").read_bytes())
     cut_while_a_task_ends(small_bundle, stream, run)
     before = final_bits(run)
-    with pytest.raises(
-        InputError, match="cut off while task 1 ended, so it cannot go back there yet; go on with"
-    ):
+    with pytest.raises(InputError, match="cut off while task 1 ended, so it cannot go back there yet; go on with"):
         roll_back(run, 1)
     assert final_bits(run) == before
     assert [task["can_roll_back"] for task in read_history(run)["tasks"]] == [True, False]
@@ -104,9 +102,7 @@ def test_a_rollback_that_cannot_be_ends_in_a_sentence_on_the_command_line(
     assert capsys.readouterr().err.strip().endswith("go on with 'edge-zofc learn --resume' first.")
 
 
-def test_a_replay_does_not_overwrite_its_journal(
-    small_bundle: Bundle, small_stream: Path, tmp_path: Path
-) -> None:
+def test_a_replay_does_not_overwrite_its_journal(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
     go(small_bundle, small_stream, tmp_path / "run", max_steps=1)
     journal_path, link = tmp_path / "run/journal.bin", tmp_path / "link"
     link.symlink_to(tmp_path / "run")

@@ -39,9 +39,7 @@ def reference_run(bundle: Bundle, stream_folder: Path, steps: int) -> tuple[np.n
     theta = torch.from_numpy(bundle.initial_adapter()).double()
     velocity = torch.zeros_like(theta)
     bound = bundle.manifest.feature_size**-0.5
-    words = [
-        np.random.Philox(key=[1993, 1 << 32 | c]).random_raw(bundle.manifest.feature_size) for c in (0, 1)
-    ]
+    words = [np.random.Philox(key=[1993, 1 << 32 | c]).random_raw(bundle.manifest.feature_size) for c in (0, 1)]
     draws = np.stack(words) >> np.uint64(11)
     rows = torch.nn.Parameter(torch.from_numpy((draws * 2.0**-53 * 2 - 1) * bound))
     sigma = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
@@ -50,9 +48,7 @@ def reference_run(bundle: Bundle, stream_folder: Path, steps: int) -> tuple[np.n
 
     def loss_at(adapter: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         features = model(images, adapter[None])[0]
-        cosines = (
-            torch.nn.functional.normalize(features, dim=-1) @ torch.nn.functional.normalize(rows, dim=-1).T
-        )
+        cosines = torch.nn.functional.normalize(features, dim=-1) @ torch.nn.functional.normalize(rows, dim=-1).T
         return torch.nn.functional.cross_entropy(sigma * cosines, labels)
 
     for epoch in range(20):
@@ -82,9 +78,7 @@ def reference_run(bundle: Bundle, stream_folder: Path, steps: int) -> tuple[np.n
 
 
 @pytest.mark.parametrize("parallel", [1, 8])
-def test_ten_steps_of_the_paper_agree_with_plain_torch(
-    small_bundle: Bundle, tmp_path: Path, parallel: int
-) -> None:
+def test_ten_steps_of_the_paper_agree_with_plain_torch(small_bundle: Bundle, tmp_path: Path, parallel: int) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=1)
     theta, rows, sigma = reference_run(small_bundle, stream, 10)
     go(
@@ -98,9 +92,7 @@ def test_ten_steps_of_the_paper_agree_with_plain_torch(
     assert abs(float(learned.head.sigma[0]) - sigma) < 1e-5
 
 
-def test_in_place_and_at_once_end_with_the_same_bits(
-    small_bundle: Bundle, small_stream: Path, tmp_path: Path
-) -> None:
+def test_in_place_and_at_once_end_with_the_same_bits(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
     for parallel in (1, 3):
         go(small_bundle, small_stream, tmp_path / str(parallel), parallel_queries=parallel)
     assert final_bits(tmp_path / "1") == final_bits(tmp_path / "3")
@@ -121,17 +113,13 @@ def test_a_whole_run_leaves_its_numbers_and_a_journal_that_rebuilds_the_adapter(
     assert [len(row) for row in result["accuracy_matrix"]] == [1, 2, 3]
     assert set(result["class_mean_floor"]) < set(result)
     assert result["class_names"] == [f"class{n:02d}" for n in range(6)]
-    replayed = replay_run(
-        small_bundle.folder, tmp_path / "run/journal.bin", tmp_path / "a.safetensors", None, None
-    )
+    replayed = replay_run(small_bundle.folder, tmp_path / "run/journal.bin", tmp_path / "a.safetensors", None, None)
     assert replayed.steps == 12
     adapter = load_file(tmp_path / "a.safetensors")["adapter"]
     assert adapter.tobytes() == final_bits(tmp_path / "run")[0]
 
 
-def test_the_floor_is_simplecil_computed_by_hand(
-    small_bundle: Bundle, small_stream: Path, tmp_path: Path
-) -> None:
+def test_the_floor_is_simplecil_computed_by_hand(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
     """Class means of the frozen features, cosine, in plain torch on the last stage."""
     from edge_zofc.inference.transforms import load_test
 
@@ -149,9 +137,7 @@ def test_the_floor_is_simplecil_computed_by_hand(
     means = torch.nn.functional.normalize(torch.stack([x[y == c].mean(0) for c in range(6)]), dim=-1)
     test_x, test_y = features("test")
     guesses = (torch.nn.functional.normalize(test_x, dim=-1) @ means.T).argmax(-1)
-    assert result["class_mean_floor"]["last_accuracy"] == pytest.approx(
-        float((guesses == test_y).float().mean())
-    )
+    assert result["class_mean_floor"]["last_accuracy"] == pytest.approx(float((guesses == test_y).float().mean()))
 
 
 @pytest.mark.parametrize("head", ["lda", "cosine"])
@@ -225,9 +211,7 @@ def test_a_run_is_not_mixed_with_other_options_or_another_bundle(
         go(small_bundle, small_stream, tmp_path / "full")
 
 
-def test_a_bundle_that_loses_the_gradient_is_refused_with_the_number(
-    small_stream: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_that_loses_the_gradient_is_refused_with_the_number(small_stream: Path, tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle", fidelity=0.17)
     with pytest.raises(InputError, match=r"fidelity 0\.17"):
         go(bundle, small_stream, tmp_path / "run")
@@ -301,9 +285,7 @@ def test_pictures_of_an_old_class_in_a_later_task_keep_its_id(small_bundle: Bund
     assert result["tasks"][1]["class_ids"] == [0, 2, 3]
 
 
-def test_a_stream_without_test_pictures_is_learnt_and_reports_no_accuracy(
-    small_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_stream_without_test_pictures_is_learnt_and_reports_no_accuracy(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=2, train=3)
     for folder in stream.glob("*/test"):
         shutil.rmtree(folder)
@@ -314,9 +296,7 @@ def test_a_stream_without_test_pictures_is_learnt_and_reports_no_accuracy(
     assert result["beats_class_mean_floor"] is None
 
 
-def test_unreadable_pictures_are_left_out_and_named_up_to_a_tenth(
-    small_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_unreadable_pictures_are_left_out_and_named_up_to_a_tenth(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=1, train=10)
     broken = stream / "000_task/train/class00/003.png"
     broken.write_bytes(broken.read_bytes()[:200])
@@ -329,9 +309,7 @@ def test_unreadable_pictures_are_left_out_and_named_up_to_a_tenth(
         go(small_bundle, stream, tmp_path / "other")
 
 
-def test_a_picture_that_vanishes_while_learning_leaves_its_batch(
-    small_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_picture_that_vanishes_while_learning_leaves_its_batch(small_bundle: Bundle, tmp_path: Path) -> None:
     stream = write_small_stream(tmp_path / "stream", tasks=1, train=12)
 
     def lose(session: Trainer, loss: float) -> None:
@@ -366,9 +344,7 @@ def test_a_stream_that_is_unplugged_before_a_task_ends_leaves_the_task_unfinishe
         if session.state.progress.step == 8:  # the last of the second task
             stream.rename(away)
 
-    with pytest.raises(
-        InputError, match=r"16 of the 16 pictures .* 001_task began with are gone .* mounted\?\)"
-    ):
+    with pytest.raises(InputError, match=r"16 of the 16 pictures .* 001_task began with are gone .* mounted\?\)"):
         go(small_bundle, stream, tmp_path / "run", unplug, changes=changes)
     away.rename(stream)
     resumed = go(small_bundle, stream, tmp_path / "run", changes=changes)

@@ -49,9 +49,7 @@ class Hands:
 def watch(
     bundle: Bundle, stream: Path, run: Path, hands: Hands, on_step: Callable[[Trainer, float], None] = quiet
 ) -> dict[str, Any]:
-    request = LearnRequest(
-        bundle.folder, stream, run, "cpu-2gib", changes=FAST, micro_batch=4, parallel_queries=2
-    )
+    request = LearnRequest(bundle.folder, stream, run, "cpu-2gib", changes=FAST, micro_batch=4, parallel_queries=2)
     result, stopped = watch_run(request, on_step, Clock(hands.now, hands.sleep))
     return {**(result.model_dump(mode="json") if result else {}), "stopped": stopped}
 
@@ -106,9 +104,7 @@ def test_tasks_are_learnt_as_they_come_to_the_bits_of_a_run_that_had_them_all(
     assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
 
 
-def test_a_folder_half_copied_is_not_learnt(
-    small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_folder_half_copied_is_not_learnt(small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path) -> None:
     hands = Hands(bring(parts, "000_task", ready=False), lambda: None)
     assert watch(small_bundle, parts[0], tmp_path / "run", hands) == {"stopped": "SIGTERM"}
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["lock"]

@@ -21,19 +21,13 @@ def test_the_packages_own_backbone_loads_without_a_name() -> None:
     assert len(loaded.model.blocks) == 2
 
 
-def test_a_float16_checkpoint_with_a_head_and_another_grid_loads_with_resized_positions(
-    tmp_path: Path,
-) -> None:
+def test_a_float16_checkpoint_with_a_head_and_another_grid_loads_with_resized_positions(tmp_path: Path) -> None:
     source = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, depth=12)
     save_file({key: value.half() for key, value in source.state_dict().items()}, tmp_path / "w.safetensors")
-    loaded = load_backbone(
-        BackboneRequest("vit_tiny_patch16_224", checkpoint=tmp_path / "w.safetensors", img_size=96)
-    )
+    loaded = load_backbone(BackboneRequest("vit_tiny_patch16_224", checkpoint=tmp_path / "w.safetensors", img_size=96))
     assert loaded.model.pos_embed.shape == (1, 37, 192)
     assert loaded.info.source == "checkpoint"
-    torch.testing.assert_close(
-        loaded.model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight.half().float()
-    )
+    torch.testing.assert_close(loaded.model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight.half().float())
     # The class token's place is not part of the grid: resizing must leave it alone.
     torch.testing.assert_close(loaded.model.pos_embed[:, 0], source.pos_embed[:, 0].half().float())
 

@@ -50,11 +50,7 @@ def test_a_deployed_file_gives_the_heads_probabilities_and_says_how_to_use_it(
     assert json.loads(metadata["labels"]) == ["cat", "dog", "Käfer"]
     assert json.loads(metadata["preprocessing"])["size"] == 32
     deploy(head, adapter, ["cat", "dog", "Käfer"], small_bundle, path, normalise=False)
-    raw = (
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        .get_modelmeta()
-        .custom_metadata_map
-    )
+    raw = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
     assert json.loads(raw["preprocessing"])["mean"] == [0.0, 0.0, 0.0]
     assert not any(tensor.external_data for tensor in onnx.load(str(path)).graph.initializer)
 

@@ -40,9 +40,7 @@ def test_the_fp32_graph_can_be_trained_through_and_int8_is_measured_as_worse(tmp
 
 def test_fidelity_notices_a_gradient_of_another_network(tmp_path: Path) -> None:
     model, other = tiny_model(), tiny_model()
-    torch.nn.init.normal_(
-        other.timm_model.blocks[2].mlp.fc2.weight, generator=torch.Generator().manual_seed(1)
-    )
+    torch.nn.init.normal_(other.timm_model.blocks[2].mlp.fc2.weight, generator=torch.Generator().manual_seed(1))
     write_graph(model, "fp32", tmp_path)
     images = noise(4)
     assert measure_fidelity(open_session(tmp_path / GRAPH), other, images).two_sided < 0.9

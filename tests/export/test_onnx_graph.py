@@ -54,9 +54,7 @@ def test_the_graph_gives_torchs_features_for_every_kind_of_vit(
 
 
 @pytest.mark.parametrize("precision", ["w8", "w4", "int8", "fp16"])
-def test_a_precision_gives_the_features_of_its_own_dequantised_weights(
-    tmp_path: Path, precision: Precision
-) -> None:
+def test_a_precision_gives_the_features_of_its_own_dequantised_weights(tmp_path: Path, precision: Precision) -> None:
     model = tiny_model()
     write_graph(model, precision, tmp_path)
     images, adapters = inputs(model)

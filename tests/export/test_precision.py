@@ -25,9 +25,7 @@ def test_four_bits_are_packed_low_nibble_first() -> None:
     assert np.array_equal(blocks.dequantised(), weight)
 
 
-WEIGHTS_2D = arrays(
-    np.float32, st.tuples(st.integers(1, 4), st.integers(1, 150)), elements=st.floats(-8, 8, width=16)
-)
+WEIGHTS_2D = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 150)), elements=st.floats(-8, 8, width=16))
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,9 +12,7 @@ from edge_zofc.errors import InputError
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.storage.bundle import ImageSpec
 
-SPEC = ImageSpec(
-    size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0
-)
+SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0)
 
 
 PIXELS = ImageSpec(size=40, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic", crop_fraction=1.0)
@@ -36,9 +34,7 @@ def test_the_package_has_eight_photographs_dark_and_bright_ones() -> None:
     assert max(brightness) > 0.6
 
 
-def test_the_users_own_pictures_are_taken_from_sub_folders_and_broken_ones_passed_over(
-    tmp_path: Path,
-) -> None:
+def test_the_users_own_pictures_are_taken_from_sub_folders_and_broken_ones_passed_over(tmp_path: Path) -> None:
     for name, shade in (("a/1.png", 0), ("b/2.png", 255)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (50, 40), (shade, shade, shade)).save(tmp_path / name)

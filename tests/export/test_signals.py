@@ -22,9 +22,7 @@ def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
-)
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_held_signal_is_answered_at_the_end(number: signal.Signals, raised: type[BaseException]) -> None:
     done = []
     with pytest.raises(raised), exit_on_sigterm(), signals_held():

@@ -116,8 +116,6 @@ def test_blocks_before_the_first_adapter_see_each_picture_once() -> None:
         ("vit_base_patch16_rpn_224", {}, "ResPostBlock"),
     ],
 )
-def test_an_unsupported_part_is_named_with_what_is_supported(
-    name: str, changes: dict[str, object], named: str
-) -> None:
+def test_an_unsupported_part_is_named_with_what_is_supported(name: str, changes: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=f"{named}.*supported are timm VisionTransformer"):
         AdapterViT(tiny_vit(name, **changes), adapter_layout(48, (0,), 2, 0.1))

@@ -18,24 +18,10 @@ from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.writer import ExportOptions, export_bundle, parse_blocks, relative_error
-from edge_zofc.storage.bundle import (
-    FILES,
-    MANIFEST,
-    MIN_FIDELITY,
-    ActivationBytes,
-    Bundle,
-    Precision,
-    read_bundle,
-)
+from edge_zofc.storage.bundle import FILES, MANIFEST, MIN_FIDELITY, ActivationBytes, Bundle, Precision, read_bundle
 from edge_zofc.storage.writing import replace_folder
 
-TINY = {
-    "backbone": "vit_tiny_patch16_224",
-    "random_weights": True,
-    "img_size": 32,
-    "depth": 2,
-    "adapter_blocks": "1",
-}
+TINY = {"backbone": "vit_tiny_patch16_224", "random_weights": True, "img_size": 32, "depth": 2, "adapter_blocks": "1"}
 TINY_COMMAND = ["--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2"]
 
 
@@ -55,9 +41,7 @@ def test_all_files_of_a_bundle_may_be_read_by_whoever_may_read_one(bundle: Bundl
     assert len({path.stat().st_mode & 0o777 for path in bundle.folder.iterdir()}) == 1
 
 
-def test_an_export_writes_a_bundle_that_the_reader_accepts_and_the_probe_is_computed_again(
-    bundle: Bundle,
-) -> None:
+def test_an_export_writes_a_bundle_that_the_reader_accepts_and_the_probe_is_computed_again(bundle: Bundle) -> None:
     assert sorted(path.name for path in bundle.folder.iterdir()) == sorted((*FILES, MANIFEST))
     assert [path.name for path in bundle.folder.parent.iterdir()] == ["bundle"]
     manifest = read_bundle(bundle.folder).manifest
@@ -84,9 +68,7 @@ def test_every_precision_writes_a_bundle_with_its_fidelity(tmp_path: Path, preci
     assert any(line.startswith("fidelity over 64 directions") for line in lines)
 
 
-@pytest.mark.parametrize(
-    "part", ["write_graph", "measure_fidelity", "measure_activation_bytes", "write_manifest"]
-)
+@pytest.mark.parametrize("part", ["write_graph", "measure_fidelity", "measure_activation_bytes", "write_manifest"])
 def test_a_failing_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     def fail(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
@@ -98,9 +80,7 @@ def test_a_failing_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_interrupted_replacement_keeps_the_old_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_replacement_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ExportOptions(tmp_path / "b", **TINY)
     old = export_bundle(options)
     with pytest.raises(InputError, match=r"holds a bundle already.*--force"):
@@ -119,9 +99,7 @@ def test_an_interrupted_replacement_keeps_the_old_bundle(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("part", ["load_backbone", "write_graph", "measure_fidelity", "write_manifest"])
-def test_a_terminated_export_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
+def test_a_terminated_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(writer, part, lambda *_args, **_options: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         export_bundle(ExportOptions(tmp_path / "b", **TINY))
@@ -148,9 +126,7 @@ def test_a_sigterm_while_the_bundle_gets_its_name_waits_until_it_has_it(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
-    tmp_path: Path, small_bundle: Bundle
-) -> None:
+def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_path: Path, small_bundle: Bundle) -> None:
     out = tmp_path / "b"
     shutil.copytree(small_bundle.folder, out)
     command = ["export", str(out), "--force", *TINY_COMMAND]
@@ -168,9 +144,7 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
     assert read_bundle(out).identity == small_bundle.identity
 
 
-def test_a_graph_that_differs_from_torch_is_not_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_differs_from_torch_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         writer, "compute_features", lambda _s, images, adapters: np.ones((len(adapters), len(images), 192))
     )
@@ -184,11 +158,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path: Path) -> Non
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "holiday.jpg").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "folder")
-    for name, sentence in (
-        ("file", "not a folder"),
-        ("folder", "other things in it"),
-        ("link", "not a folder"),
-    ):
+    for name, sentence in (("file", "not a folder"), ("folder", "other things in it"), ("link", "not a folder")):
         with pytest.raises(InputError, match=sentence):
             export_bundle(ExportOptions(tmp_path / name, force=True))
     with pytest.raises(InputError, match="at least 64 directions"):
@@ -215,12 +185,8 @@ def test_adapter_blocks_that_make_no_sense_get_one_sentence(text: str, sentence:
         parse_blocks(text, 12)
 
 
-@pytest.mark.parametrize(
-    ("rank", "scale", "sentence"), [(0, 0.1, "rank"), (9999, 0.1, "rank"), (1, 0.0, "scale")]
-)
-def test_an_adapter_that_cannot_be_gets_one_sentence(
-    tmp_path: Path, rank: int, scale: float, sentence: str
-) -> None:
+@pytest.mark.parametrize(("rank", "scale", "sentence"), [(0, 0.1, "rank"), (9999, 0.1, "rank"), (1, 0.0, "scale")])
+def test_an_adapter_that_cannot_be_gets_one_sentence(tmp_path: Path, rank: int, scale: float, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         export_bundle(ExportOptions(tmp_path / "b", rank=rank, scale=scale, **TINY))
 

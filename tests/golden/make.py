@@ -52,10 +52,7 @@ def write_bundle(folder: Path) -> bundle.Bundle:
     for name, raw in contents.items():
         (folder / name).write_bytes(raw)
         files[name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    pieces = [
-        {"name": "down", "shape": [10, 60], "offset": 0},
-        {"name": "up", "shape": [40, 10], "offset": 600},
-    ]
+    pieces = [{"name": "down", "shape": [10, 60], "offset": 0}, {"name": "up", "shape": [40, 10], "offset": 600}]
     manifest = {
         "format_version": 1,
         "written_by": {"edge-zofc": "tests/golden/make.py"},

@@ -42,9 +42,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup]:
             (folder / limit).write_text(str(limit_bytes))
         except OSError as error:
             pytest.skip(f"the memory controller is not given to cgroups below {parent}: {error.strerror}")
-        swap, value = (
-            ("memory.memsw.limit_in_bytes", str(limit_bytes)) if version == 1 else ("memory.swap.max", "0")
-        )
+        swap, value = ("memory.memsw.limit_in_bytes", str(limit_bytes)) if version == 1 else ("memory.swap.max", "0")
         if (folder / swap).exists():
             (folder / swap).write_text(value)
         yield MemoryCgroup(folder, version)
@@ -63,11 +61,7 @@ def _own_folder() -> tuple[Path, int]:
         kind, root, point = right.split()[0], left.split()[3], left.split()[4]
         for _, controllers, path in own:
             inside = path.removeprefix(root if root != "/" else "").strip("/")
-            if (
-                kind == "cgroup"
-                and "memory" in right.split()[-1].split(",")
-                and "memory" in controllers.split(",")
-            ):
+            if kind == "cgroup" and "memory" in right.split()[-1].split(",") and "memory" in controllers.split(","):
                 return Path(point, inside), 1
             if kind == "cgroup2" and not controllers and "memory" in _controllers(Path(point, inside)):
                 return Path(point, inside), 2

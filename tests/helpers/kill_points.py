@@ -16,17 +16,7 @@ from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.run_folder import EventLog
 from edge_zofc.storage.writing import DISK, Files
 
-CALLS = (
-    "create",
-    "open_append",
-    "write",
-    "truncate",
-    "fsync",
-    "rename",
-    "unlink",
-    "make_folder",
-    "fsync_folder",
-)
+CALLS = ("create", "open_append", "write", "truncate", "fsync", "rename", "unlink", "make_folder", "fsync_folder")
 
 
 class Killed(BaseException):

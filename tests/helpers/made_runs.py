@@ -17,13 +17,7 @@ def scores(tasks: int, seed: int, shift: float, tested: bool = True) -> dict[str
         return round(min(1.0, max(0.05, 0.93 + shift - lost + draw.uniform(-0.05, 0.05))), 4)
 
     if not tested:
-        keys = (
-            "average_accuracy",
-            "last_accuracy",
-            "mean_per_class_accuracy",
-            "forgetting",
-            "backward_transfer",
-        )
+        keys = ("average_accuracy", "last_accuracy", "mean_per_class_accuracy", "forgetting", "backward_transfer")
         empty = [[None] * (i + 1) for i in range(tasks)]
         return {"accuracy_matrix": empty, "stage_accuracy": [None] * tasks, **dict.fromkeys(keys)}
     matrix = [[accuracy(i, j) for j in range(i + 1)] for i in range(tasks)]
@@ -108,9 +102,7 @@ def make_events(result: dict[str, Any]) -> list[dict[str, Any]]:
             rss = min(431.2, rss + draw.uniform(0, 4))
             loss = 0.7 * math.exp(-8 * within / task["steps"]) + draw.uniform(0.02, 0.12)
             sizes = {"rss_mib": rss, "anonymous_mib": 0.7 * rss, "file_mib": 0.3 * rss}
-            events.append(
-                {"event": "step", "time": 1.7e9 + step, "task": index, "step": step, "loss": loss, **sizes}
-            )
+            events.append({"event": "step", "time": 1.7e9 + step, "task": index, "step": step, "loss": loss, **sizes})
             step += 1
     return [*events, {"event": "finished", "time": 1.7e9 + step}]
 

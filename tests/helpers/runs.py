@@ -26,12 +26,7 @@ def go(
     bundle: Bundle, stream: Path, run: Path, on_step: Callable[[Trainer, float], None] = quiet, **more: Any
 ) -> dict[str, Any]:
     """Learn with small settings: micro-batch 4, two adapters at once unless told otherwise."""
-    options: dict[str, Any] = {
-        "changes": FAST,
-        "micro_batch": 4,
-        "parallel_queries": 2,
-        "profile": "cpu-2gib",
-    }
+    options: dict[str, Any] = {"changes": FAST, "micro_batch": 4, "parallel_queries": 2, "profile": "cpu-2gib"}
     result = learn_run(LearnRequest(bundle.folder, stream, run, **{**options, **more}), on_step)
     return result.model_dump(mode="json", exclude={"stopped"} if result.stopped is None else None)
 

@@ -38,9 +38,7 @@ def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2) -> AdapterViT:
     return AdapterViT(vit, adapter_layout(WIDTH, blocks, rank, 0.1))
 
 
-def write_small_bundle(
-    folder: Path, precision: bundle.Precision = "fp32", fidelity: float = 0.99
-) -> bundle.Bundle:
+def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidelity: float = 0.99) -> bundle.Bundle:
     """A bundle around ``small_model``. Its fidelity and activation bytes are made up; export measures them."""
     folder.mkdir(parents=True)
     model = small_model()
@@ -58,9 +56,7 @@ def write_small_bundle(
     (folder / bundle.ADAPTER).write_bytes(save({"adapter": start}))
     # safetensors stores the bytes of a strided array in the wrong order without a word.
     probe = {"images": images, "adapters": moved, "features": features}
-    (folder / bundle.PROBE).write_bytes(
-        save({name: np.ascontiguousarray(values) for name, values in probe.items()})
-    )
+    (folder / bundle.PROBE).write_bytes(save({name: np.ascontiguousarray(values) for name, values in probe.items()}))
     files = {
         name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
         for name in bundle.FILES
@@ -71,18 +67,12 @@ def write_small_bundle(
         backbone=bundle.BackboneInfo(
             name="small", source="random", weights_sha256="0" * 64, depth=DEPTH, pooling="token"
         ),
-        image=bundle.ImageSpec(
-            size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_fraction=1.0
-        ),
+        image=bundle.ImageSpec(size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_fraction=1.0),
         adapter=model.layout,
         feature_size=WIDTH,
         precision=precision,
-        fidelity=bundle.Fidelity(
-            eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity
-        ),
-        activation_bytes=bundle.ActivationBytes(
-            fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18
-        ),
+        fidelity=bundle.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity),
+        activation_bytes=bundle.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18),
         files=files,
     )
     bundle.write_manifest(folder, manifest)

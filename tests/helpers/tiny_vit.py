@@ -21,8 +21,6 @@ def tiny_vit(name: str = "vit_tiny_patch16_224", **changes: object) -> torch.nn.
     return model.eval()
 
 
-def tiny_model(
-    name: str = "vit_tiny_patch16_224", blocks: tuple[int, ...] = (1, 2), **changes: object
-) -> AdapterViT:
+def tiny_model(name: str = "vit_tiny_patch16_224", blocks: tuple[int, ...] = (1, 2), **changes: object) -> AdapterViT:
     """``tiny_vit`` with adapters of rank 3 on ``blocks``."""
     return AdapterViT(tiny_vit(name, **changes), adapter_layout(WIDTH, blocks, 3, 0.1))

@@ -99,7 +99,5 @@ def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path:
     )
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    subprocess.run(
-        [sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True
-    )
+    subprocess.run([sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True)
     assert list(tmp_path.iterdir()) == []

@@ -28,11 +28,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "grocery"
 
 def spec(size: int = 16, crop_fraction: float = 1.0, interpolation: Interpolation = "bicubic") -> ImageSpec:
     return ImageSpec(
-        size=size,
-        mean=(0.5, 0.4, 0.3),
-        std=(0.5, 0.25, 0.2),
-        interpolation=interpolation,
-        crop_fraction=crop_fraction,
+        size=size, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2), interpolation=interpolation, crop_fraction=crop_fraction
     )
 
 
@@ -138,9 +134,7 @@ def test_crops_are_spread_as_those_of_torchvision() -> None:
         lambda b: b[:, 1] / 400,
     ):
         quantiles = np.linspace(0.02, 0.98, 25)
-        assert np.allclose(
-            np.quantile(measure(theirs), quantiles), np.quantile(measure(ours), quantiles), atol=0.06
-        )
+        assert np.allclose(np.quantile(measure(theirs), quantiles), np.quantile(measure(ours), quantiles), atol=0.06)
     assert abs(np.mean([flip for _, flip in drawn]) - 0.5) < 0.05
 
 
@@ -225,11 +219,7 @@ def test_a_rotated_camera_picture_comes_upright(tmp_path: Path, orientation: int
 
 def test_damaged_exif_costs_the_orientation_and_not_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    for junk in (
-        b"Exif\0\0MM\0*\0\0",
-        b"Exif\0\0XX",
-        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9,
-    ):
+    for junk in (b"Exif\0\0MM\0*\0\0", b"Exif\0\0XX", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9):
         path.write_bytes(encoded(noise(20, 20), "JPEG", exif=junk))
         assert load_test(path, spec()).shape == (3, 16, 16)
 
@@ -269,10 +259,7 @@ def test_tiny_and_thin_pictures_are_pictures(tmp_path: Path, size: tuple[int, in
     for kind in ("PNG", "JPEG"):
         path = tmp_path / "a"
         path.write_bytes(encoded(Image.new("RGB", size, (51, 51, 51)), kind))
-        for loaded in (
-            load_test(path, spec(), normalise=False),
-            load_train(path, spec(), (1,), normalise=False),
-        ):
+        for loaded in (load_test(path, spec(), normalise=False), load_train(path, spec(), (1,), normalise=False)):
             assert np.abs(loaded - 0.2).max() < 0.02
 
 
@@ -318,9 +305,7 @@ def test_a_decompression_bomb_is_refused_with_its_size_and_the_limit(tmp_path: P
         load_test(path, spec())
 
 
-def test_a_webp_or_transparent_picture_has_half_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webp_or_transparent_picture_has_half_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", 400)
     path = tmp_path / "a"
     path.write_bytes(encoded(Image.new("RGB", (20, 20)), "PNG"))
@@ -379,9 +364,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
             load_test(tmp_path / name, spec())
 
 
-def test_empty_foreign_and_oversized_files_say_what_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_foreign_and_oversized_files_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"")
     with pytest.raises(ImageError, match="has 0 bytes"):
@@ -431,9 +414,7 @@ def small_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", list(small_files()))
-def test_a_file_cut_at_or_changed_in_any_byte_is_a_picture_or_an_image_error(
-    tmp_path: Path, kind: str
-) -> None:
+def test_a_file_cut_at_or_changed_in_any_byte_is_a_picture_or_an_image_error(tmp_path: Path, kind: str) -> None:
     """Warnings are errors here, so a Pillow warning that escapes fails this too."""
     data, path, refused = small_files()[kind], tmp_path / "a.jpg", 0
     changed = [data[:length] for length in range(len(data))]

@@ -63,9 +63,7 @@ def test_the_console_check_would_see_a_broken_page(chromium, tmp_path):
         load(chromium, page, tmp_path / "profile", "--dump-dom")
 
 
-@pytest.mark.parametrize(
-    ("tasks", "tested", "charts"), [(1, True, 3), (5, True, 5), (40, True, 5), (3, False, 2)]
-)
+@pytest.mark.parametrize(("tasks", "tested", "charts"), [(1, True, 3), (5, True, 5), (40, True, 5), (3, False, 2)])
 def test_a_browser_shows_every_chart_and_complains_about_nothing(chromium, tmp_path, tasks, tested, charts):
     make_run(tmp_path, tasks, tested=tested)
     page = write_report(tmp_path)
@@ -93,8 +91,6 @@ def test_the_drawn_page_has_the_series_colours_of_its_scheme(chromium, tmp_path,
     with Image.open(screenshot) as image:
         colours = {colour for count, colour in image.convert("RGB").getcolors(1 << 24) if count > 200}
     page, learner, floor = (
-        ((20, 23, 27), (86, 180, 233), (230, 159, 0))
-        if scheme == 0
-        else ((246, 247, 249), (0, 114, 178), (213, 94, 0))
+        ((20, 23, 27), (86, 180, 233), (230, 159, 0)) if scheme == 0 else ((246, 247, 249), (0, 114, 178), (213, 94, 0))
     )
     assert {page, learner, floor} <= colours

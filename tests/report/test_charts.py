@@ -32,10 +32,7 @@ def labels(svg: str) -> list[str]:
 def test_a_loss_of_many_sizes_has_plain_numbers_on_its_axis(tmp_path):
     make_run(tmp_path, 2)
     losses = [30.0, 3.0, *[0.03] * 30]
-    write_events(
-        tmp_path,
-        *({"event": "step", "step": k, "task": 0, "loss": loss} for k, loss in enumerate(losses)),
-    )
+    write_events(tmp_path, *({"event": "step", "step": k, "task": 0, "loss": loss} for k, loss in enumerate(losses)))
     assert {"0.1", "1", "10"} <= set(labels(charts_of(tmp_path)["loss"]))
 
 
@@ -68,10 +65,7 @@ def test_without_matplotlib_the_page_says_how_to_get_charts_and_has_all_the_rest
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<svg" not in page and "<figure" not in page
-    assert (
-        page.count("pip install &#39;edge-zofc[report]&#39;") + page.count("pip install 'edge-zofc[report]'")
-        == 1
-    )
+    assert page.count("pip install &#39;edge-zofc[report]&#39;") + page.count("pip install 'edge-zofc[report]'") == 1
     for words in ("The accuracy matrix in numbers", "What it cost", "option batch_size", "Notes (0)"):
         assert words in page
 

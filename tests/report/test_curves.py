@@ -61,9 +61,7 @@ def test_a_long_log_becomes_at_most_2000_points_a_curve_with_its_peak(tmp_path):
     with (tmp_path / "events.jsonl").open("w") as file:
         for step in range(30_000):
             rss = 777.0 if step == 12_345 else 300.0
-            file.write(
-                f'{{"event":"step","step":{step},"task":{step // 10_000},"loss":1.0,"rss_mib":{rss}}}\n'
-            )
+            file.write(f'{{"event":"step","step":{step},"task":{step // 10_000},"loss":1.0,"rss_mib":{rss}}}\n')
     log = read_log(tmp_path)
     assert 500 < len(log.rss_mib.buckets) <= CURVE_POINTS
     assert max(bucket.high for bucket in log.rss_mib.buckets) == 777.0

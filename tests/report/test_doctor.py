@@ -93,9 +93,7 @@ def test_any_one_flavour_of_onnxruntime_will_do(
 
 
 @pytest.mark.parametrize("second", ["onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"])
-def test_two_flavours_of_onnxruntime_are_a_fault_with_its_remedy(
-    installed: Callable[..., None], second: str
-) -> None:
+def test_two_flavours_of_onnxruntime_are_a_fault_with_its_remedy(installed: Callable[..., None], second: str) -> None:
     installed("onnxruntime", second)
     found = by_name(inspect(here=PC, providers=cpu_works))["onnxruntime"]
     assert found.ok is False
@@ -132,9 +130,7 @@ def test_without_onnxruntime_the_doctor_still_answers(
 def test_the_table_fits_80_columns_and_breaks_no_word() -> None:
     found = [
         *inspect(here=NANO, providers=cpu_works),
-        Finding(
-            "bundle probe", False, "two\nlines and \x1b[31m " + "words " * 30, "do-this --with='that' " * 6
-        ),
+        Finding("bundle probe", False, "two\nlines and \x1b[31m " + "words " * 30, "do-this --with='that' " * 6),
         Finding("x", None, ""),
     ]
     text = doctor.table(found, 80)
@@ -175,10 +171,7 @@ def test_without_a_working_cpu_provider_something_must_be_done(probed: list[tupl
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [
-        ("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic", "JetPack 6"),
-        ("garbage \0", "not recognised"),
-    ],
+    [("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic", "JetPack 6"), ("garbage \0", "not recognised")],
 )
 def test_a_jetson_is_told_its_jetpack_and_where_its_wheels_are(tmp_path: Path, text: str, word: str) -> None:
     (tmp_path / "etc").mkdir()
@@ -216,12 +209,8 @@ def test_this_machine_computes_the_bundles_probe(tmp_path: Path, precision: Prec
     assert names["bundle probe"].ok, names["bundle probe"].detail
 
 
-@pytest.mark.parametrize(
-    ("factor", "ok"), [(1 + 5e-5, True), (1 + 2e-4, False), (float("nan"), False), (0.0, False)]
-)
-def test_features_that_differ_beyond_the_tolerance_are_a_fault(
-    small_bundle: Bundle, factor: float, ok: bool
-) -> None:
+@pytest.mark.parametrize(("factor", "ok"), [(1 + 5e-5, True), (1 + 2e-4, False), (float("nan"), False), (0.0, False)])
+def test_features_that_differ_beyond_the_tolerance_are_a_fault(small_bundle: Bundle, factor: float, ok: bool) -> None:
     def features(bundle: Bundle, probe: Probe) -> np.ndarray:
         return probe.features * np.float32(factor)
 

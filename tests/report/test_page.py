@@ -91,15 +91,7 @@ def test_every_headline_number_of_the_result_stands_in_the_page(tmp_path):
         assert f"{100 * fraction:.1f} %" in text
     assert f"{100 * result['forgetting']:.1f} points" in text
     assert f"{100 * result['backward_transfer']:+.1f} points" in text
-    for words in (
-        "431.2 MiB",
-        "300.4 MiB",
-        "131.9 MiB",
-        "462.0 MiB",
-        "512.0 MiB",
-        "0.550 s",
-        "24,000 (240 a step)",
-    ):
+    for words in ("431.2 MiB", "300.4 MiB", "131.9 MiB", "462.0 MiB", "512.0 MiB", "0.550 s", "24,000 (240 a step)"):
         assert words in text
     for row in result["accuracy_matrix"]:
         assert " ".join(f"{100 * value:.1f}" for value in row) in text
@@ -117,9 +109,7 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_names_from_files_are_shown_and_never_obeyed(tmp_path):
     bad = "<script>alert(1)</script>"
     quote = "\"' onload=alert(2) x='"
-    result = make_result(
-        2, stream=bad, backbone=quote, preset="&lt;b&gt;", options={bad: quote}, device_profile=bad
-    )
+    result = make_result(2, stream=bad, backbone=quote, preset="&lt;b&gt;", options={bad: quote}, device_profile=bad)
     result["class_names"] = [bad, "a\x00b\ud800c\u202ed", "$x_{", "\u732b"]
     result["tasks"][0]["name"] = "<img src=//x>"
     result["forgetting_definition"] = "</style><b>"
@@ -242,17 +232,7 @@ def test_a_torn_last_line_is_nothing_and_other_bad_lines_are_counted(tmp_path):
 
 def test_events_with_values_of_any_kind_are_passed_over(tmp_path):
     odd = [None, True, -1, 1e308, "x", [], {}, [[[]]]]
-    kinds = [
-        "step",
-        "image_skipped",
-        "note",
-        "micro_batch_halved",
-        "stopped",
-        "run_started",
-        "evaluated",
-        7,
-        None,
-    ]
+    kinds = ["step", "image_skipped", "note", "micro_batch_halved", "stopped", "run_started", "evaluated", 7, None]
     keys = ("step", "task", "loss", "rss_mib", "path", "reason", "text", "from", "to", "signal")
     events = [{"event": kind, **dict.fromkeys(keys, value)} for kind in kinds for value in odd]
     make_run(tmp_path, 1)

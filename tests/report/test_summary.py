@@ -47,9 +47,7 @@ def test_the_summary_survives_names_that_are_no_ascii_or_drive_a_terminal():
 
 def test_the_summary_of_a_run_without_test_pictures_has_no_matrix():
     text = summary(make_result(3, tested=False))
-    assert (
-        "no task has test pictures" in text and not re.search(r"\bnan\b", text.lower()) and "None" not in text
-    )
+    assert "no task has test pictures" in text and not re.search(r"\bnan\b", text.lower()) and "None" not in text
 
 
 def test_the_page_replaces_the_old_one_or_says_why_not(tmp_path):

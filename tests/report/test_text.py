@@ -10,12 +10,7 @@ from edge_zofc.storage.result import check_result
 
 
 def test_the_headline_and_the_verdict_say_who_won_in_plain_words():
-    floor = {
-        "accuracy_matrix": [[0.607]],
-        "stage_accuracy": [0.607],
-        "average_accuracy": 0.7,
-        "last_accuracy": 0.607,
-    }
+    floor = {"accuracy_matrix": [[0.607]], "stage_accuracy": [0.607], "average_accuracy": 0.7, "last_accuracy": 0.607}
     result = make_result(1, last_accuracy=0.712, average_accuracy=0.8, class_mean_floor=floor)
     run = check_result(result)
     assert headline(run) == (
@@ -26,9 +21,7 @@ def test_the_headline_and_the_verdict_say_who_won_in_plain_words():
     assert verdict(run) == ("good", f"The learner beats the class-mean baseline: {gain}")
     worse = {**result, "last_accuracy": 0.5, "average_accuracy": 0.7, "beats_class_mean_floor": False}
     tone, sentence = verdict(check_result(worse))
-    assert tone == "bad" and sentence.startswith(
-        "The learner does not beat the class-mean baseline: -10.7 points"
-    )
+    assert tone == "bad" and sentence.startswith("The learner does not beat the class-mean baseline: -10.7 points")
 
 
 @pytest.mark.parametrize(("beats", "tone"), [(True, "good"), (False, "bad")])
@@ -56,22 +49,10 @@ def test_the_memory_sentence_compares_peak_budget_and_prediction():
         "The process took 600 MiB at its peak, 120 % of its budget of 500 MiB (over the budget); "
         "450 MiB had been predicted, 25 % below that."
     )
-    assert (
-        memory_sentence(check_result(make_result(peak_rss_mib=None))) == "The peak memory was not measured."
-    )
+    assert memory_sentence(check_result(make_result(peak_rss_mib=None))) == "The peak memory was not measured."
 
 
 def test_numbers_and_missing_ones_are_written_for_people():
     assert [percent(0.0), percent(1), percent(None)] == ["0.0 %", "100.0 %", "–"]
-    assert [duration(4.25), duration(252), duration(7260), duration(None)] == [
-        "4.2 s",
-        "4 min 12 s",
-        "2 h 1 min",
-        "–",
-    ]
-    assert [number(48_000), number(0.5, "s", 2), number(2**53), number(None)] == [
-        "48,000",
-        "0.50 s",
-        "9.01e+15",
-        "–",
-    ]
+    assert [duration(4.25), duration(252), duration(7260), duration(None)] == ["4.2 s", "4 min 12 s", "2 h 1 min", "–"]
+    assert [number(48_000), number(0.5, "s", 2), number(2**53), number(None)] == ["48,000", "0.50 s", "9.01e+15", "–"]

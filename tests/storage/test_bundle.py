@@ -114,9 +114,7 @@ def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
         read_bundle(copy)
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format_version": NaN}', b"[" * 100_000]
-)
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format_version": NaN}', b"[" * 100_000])
 def test_json_that_is_none_is_refused(copy: Path, raw: bytes) -> None:
     (copy / bundle.MANIFEST).write_bytes(raw)
     with pytest.raises(DamagedFileError):
@@ -131,9 +129,7 @@ def test_a_manifest_without_end_is_not_read(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", bundle.FILES)
-def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_opened(
-    copy: Path, name: str
-) -> None:
+def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_opened(copy: Path, name: str) -> None:
     path = copy / name
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -174,9 +170,7 @@ def test_an_adapter_off_the_lattice_is_refused(copy: Path, small_bundle: Bundle,
         {"adapter": np.zeros(324, np.float32), "more": np.zeros(1, np.float32)},
     ],
 )
-def test_an_adapter_of_another_shape_type_or_name_is_refused(
-    copy: Path, tensors: dict[str, np.ndarray]
-) -> None:
+def test_an_adapter_of_another_shape_type_or_name_is_refused(copy: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file(tensors, copy / bundle.ADAPTER)
     rehash(copy, bundle.ADAPTER)
     with pytest.raises(DamagedFileError):

@@ -322,11 +322,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, value):
 
 
 def test_what_no_state_holds_is_a_defect_of_the_caller(tmp_path):
-    for name, array in (
-        ("x", np.zeros(1, np.complex64)),
-        ("x", np.array(["a"])),
-        ("__metadata__", np.zeros(1)),
-    ):
+    for name, array in (("x", np.zeros(1, np.complex64)), ("x", np.array(["a"])), ("__metadata__", np.zeros(1))):
         with pytest.raises(ValueError, match="cannot be in a snapshot"):
             checkpoint.save(tmp_path, Snapshot({name: array}, {}))
     assert names(tmp_path) == []
@@ -349,9 +345,7 @@ def test_a_power_cut_anywhere_leaves_the_newest_promised_state_or_the_next(tmp_p
     promised = [(0, -1)]
     for step in range(5):
         checkpoint.save(run, numbered(step), keep=2, files=files)
-        promised.append(
-            (next(n for n in range(len(files.log), 0, -1) if files.log[n - 1][0] == "fsync_folder"), step)
-        )
+        promised.append((next(n for n in range(len(files.log), 0, -1) if files.log[n - 1][0] == "fsync_folder"), step))
     for number, (done, disk) in enumerate(disks_after_cut(files.log)):
         least = [step for at, step in promised if at <= done][-1]
         found = checkpoint.load_latest(lay_out(disk, tmp_path / f"cut{number}"))

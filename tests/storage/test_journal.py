@@ -44,8 +44,7 @@ HEADER_LITERAL = (
     b"philox4x64-10/1" + bytes(17)
 )
 STEP_LITERAL = (
-    b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-    b"\x00\x00\x00\x3f\x00\x00\x80\x3f\x00\x00\x00\xc0"
+    b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x3f\x00\x00\x80\x3f\x00\x00\x00\xc0"
 )
 
 
@@ -507,9 +506,7 @@ def test_damage_behind_the_snapshot_does_not_matter(tmp_path):
 def test_a_power_cut_anywhere_leaves_every_record_that_was_promised_and_no_garbage(tmp_path):
     files = RecordingFiles(tmp_path / "run")
     (tmp_path / "run").mkdir()
-    promised: list[tuple[int, int]] = [
-        (0, -1)
-    ]  # from this call on, at least so many records (-1: no journal)
+    promised: list[tuple[int, int]] = [(0, -1)]  # from this call on, at least so many records (-1: no journal)
     journal = Journal.create(tmp_path / "run" / "j", HEADER, files)
     promised.append((len(files.log), 0))
     for count, record in enumerate(SMALL, 1):

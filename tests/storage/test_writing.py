@@ -204,10 +204,7 @@ def test_folders_are_made_from_the_top_and_each_is_synced(tmp_path):
 
 def test_a_folder_that_was_not_synced_takes_what_lies_in_it_along(tmp_path):
     """Of the model disk, which a missing fsync of the folder above would otherwise get past."""
-    for folder, make in (
-        ("lost", lambda files: files.make_folder),
-        ("kept", lambda files: writing.make_folder),
-    ):
+    for folder, make in (("lost", lambda files: files.make_folder), ("kept", lambda files: writing.make_folder)):
         files = RecordingFiles(tmp_path)
         make(files)(tmp_path / folder, *([files] if folder == "kept" else []))
         writing.write_atomic(tmp_path / folder / "a", b"one", files)
@@ -292,9 +289,7 @@ def test_opening_makes_durable_what_a_killed_process_had_only_written(tmp_path):
     assert {} in [disk for _, disk in disks_after_cut(files.log)]
     files.forgetful = ""
     AppendFile(tmp_path / "log", 5, files).close()
-    assert [disk for done, disk in disks_after_cut(files.log) if done == len(files.log)] == [
-        {"log": b"HHabc"}
-    ]
+    assert [disk for done, disk in disks_after_cut(files.log) if done == len(files.log)] == [{"log": b"HHabc"}]
 
 
 @pytest.mark.parametrize("at", [2, 3, 4, 5])
@@ -334,9 +329,7 @@ def test_new_files_follow_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
-def test_a_folder_takes_another_ones_place_with_everything_on_the_disk_before_its_name(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_takes_another_ones_place_with_everything_on_the_disk_before_its_name(tmp_path: Path) -> None:
     class Recorder(Files):
         def __init__(self) -> None:
             self.calls: list[str] = []

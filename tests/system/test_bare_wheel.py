@@ -24,9 +24,7 @@ MOST_BYTES = 260_000_000
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 
 _SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
-_FOUND = (
-    "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name)))"
-)
+_FOUND = "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name)))"
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,7 @@ class Environment:
 
     python: Path
 
-    def call(
-        self, program: str, *words: object, folder: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def call(self, program: str, *words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment's bin/ with none of this process's paths for modules."""
         outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [str(self.python.parent / program), *map(str, words)]
@@ -141,9 +137,7 @@ def test_the_doctor_finds_nothing_bad(bare, small_bundle):
     assert "bundle probe" in {finding["name"] for finding in findings}
 
 
-@pytest.mark.parametrize(
-    ("command", "extra"), [("export", "export"), ("bench memory", "export"), ("demo", "demo")]
-)
+@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench memory", "export"), ("demo", "demo")])
 def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, command, extra):
     done = bare.call("edge-zofc", *command.split(), folder=tmp_path)
     assert done.returncode == 2

@@ -34,9 +34,7 @@ SNAPSHOT_SECONDS = {"lda": 30.0, "cosine": -1.0}
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(
-        tmp_path_factory.mktemp("kill") / "stream", tasks=2, train=4, test=2, alike=True
-    )
+    return write_small_stream(tmp_path_factory.mktemp("kill") / "stream", tasks=2, train=4, test=2, alike=True)
 
 
 Record = Callable[[str, object], None]
@@ -79,9 +77,7 @@ def kill_once(bundle: Bundle, stream: Path, run: Path, at: int, torn: bool, head
 # --- every instant ---------------------------------------------------------------------------------------
 
 
-def check_every(
-    bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, head: str, step: int
-) -> int:
+def check_every(bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, head: str, step: int) -> int:
     """Kill at each ``step``-th touch, resume, compare; how many kills there were."""
     points = range(1, whole[head + " touches"] + 1, step)
     for at in points:
@@ -103,12 +99,7 @@ def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["lda", "cosine"])
 def test_a_run_killed_at_any_instant_goes_on_to_the_same_bits(
-    small_bundle: Bundle,
-    stream: Path,
-    whole: dict[str, Any],
-    tmp_path: Path,
-    head: str,
-    record_property: Record,
+    small_bundle: Bundle, stream: Path, whole: dict[str, Any], tmp_path: Path, head: str, record_property: Record
 ) -> None:
     kills = check_every(small_bundle, stream, whole, tmp_path, head, 1)
     record_property("kills", kills)
@@ -129,9 +120,7 @@ def test_a_run_killed_again_and_again_gets_there(
 # --- the power --------------------------------------------------------------------------------------------
 
 
-def cuts_of_a_run(
-    bundle: Bundle, stream: Path, root: Path, head: str, each: int
-) -> Iterator[tuple[int, Disk]]:
+def cuts_of_a_run(bundle: Bundle, stream: Path, root: Path, head: str, each: int) -> Iterator[tuple[int, Disk]]:
     """What a power cut may leave of a run: after every call, the least, the most and ``each`` in between."""
     with pytest.MonkeyPatch.context() as patch:
         recording = RecordingFiles(root)
@@ -232,9 +221,7 @@ def kill_until_done(forks: Forks, arguments: list[str], chance: random.Random, l
     return kills
 
 
-def check_kills(
-    forks: Forks, bundle: Bundle, stream: Path, tmp_path: Path, least: int, *more: str
-) -> tuple[int, int]:
+def check_kills(forks: Forks, bundle: Bundle, stream: Path, tmp_path: Path, least: int, *more: str) -> tuple[int, int]:
     """Whole runs with kills until there were ``least`` of them; each ends as the one that was never killed.
 
     Returns how many kills and whole runs there were.
@@ -261,12 +248,7 @@ def test_kill_9_at_random_moments_loses_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["lda", "cosine"])
 def test_two_hundred_kills_lose_nothing(
-    forks: Forks,
-    small_bundle: Bundle,
-    stream: Path,
-    tmp_path: Path,
-    head: str,
-    record_property: Record,
+    forks: Forks, small_bundle: Bundle, stream: Path, tmp_path: Path, head: str, record_property: Record
 ) -> None:
     # So little memory that the cosine head's optimiser is numpy's: torch takes longer to load than the run.
     more = ("--head", head, "--memory-budget", "250MiB")
@@ -283,10 +265,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     """``edge-zofc`` as a process of its own."""
     script = "import sys; from edge_zofc.cli.main import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -72,9 +72,7 @@ def test_a_package_imports_from_lower_floors_only(module: str) -> None:
         other, _, other_rest = target.partition(".")
         if package == other == "benchmarks" and rest and other_rest:
             one, two = rest.split(".")[0], other_rest.split(".")[0]
-            assert one == two or floor_of(two, BENCHMARKS) < floor_of(one, BENCHMARKS), (
-                f"{module} -> {target}"
-            )
+            assert one == two or floor_of(two, BENCHMARKS) < floor_of(one, BENCHMARKS), f"{module} -> {target}"
         elif package != other:
             assert floor_of(other, FLOORS) < floor_of(package, FLOORS), f"{module} imports {target}"
 
@@ -101,19 +99,12 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
         if package in HOME_OF:
             assert HOME_OF[package] & {module, module.split(".")[0]}, f"{module} imports {name}"
             is_workstation = module.split(".")[0] in ("export", "benchmarks")
-            assert not (at_top and package in LAZY and not is_workstation), (
-                f"{module} imports {name} at its top"
-            )
+            assert not (at_top and package in LAZY and not is_workstation), f"{module} imports {name} at its top"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_that_runs_code_from_files_is_used(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
-    assert not {name.split(".")[0] for name, _ in imports(MODULES[module])} & {
-        "pickle",
-        "shelve",
-        "marshal",
-        "dill",
-    }
+    assert not {name.split(".")[0] for name, _ in imports(MODULES[module])} & {"pickle", "shelve", "marshal", "dill"}
     assert "torch.load(" not in text
     assert "allow_pickle=True" not in text

@@ -89,9 +89,7 @@ def estimates(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for step in range(count):
         coefficients = np.array([0.03, -0.02], np.float32) / np.float32(1 + step % 3)
-        exact = [
-            float(c) * direction(SEED, step, q, SIZE).astype(np.float64) for q, c in enumerate(coefficients)
-        ]
+        exact = [float(c) * direction(SEED, step, q, SIZE).astype(np.float64) for q, c in enumerate(coefficients)]
         found.append((coefficients, np.sum(exact, axis=0)))
     return found
 
@@ -170,9 +168,7 @@ def test_replay_equals_what_was_learnt(
     with Journal.create(path, header) as journal:
         journal.append(Record(Kind.TASK_START, 0, 0))
         for step, (coefficients, rate) in enumerate(steps):
-            record = Record(
-                Kind.STEP, int(second_task and step > len(steps) // 2), step, rate, tuple(coefficients)
-            )
+            record = Record(Kind.STEP, int(second_task and step > len(steps) // 2), step, rate, tuple(coefficients))
             if record.task == 1 and journal.records == step + 1:
                 journal.append(Record(Kind.TASK_END, 0, step))
                 journal.append(Record(Kind.TASK_START, 1, step))

@@ -41,9 +41,7 @@ def deaf() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks of two classes, 4 + 2 pictures each."""
-    return write_small_stream(
-        tmp_path_factory.mktemp("stop") / "stream", tasks=2, train=4, test=2, alike=True
-    )
+    return write_small_stream(tmp_path_factory.mktemp("stop") / "stream", tasks=2, train=4, test=2, alike=True)
 
 
 class StopPoints:

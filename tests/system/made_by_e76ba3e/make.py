@@ -109,19 +109,14 @@ def main(checkout: Path) -> None:
             text = settings.read_text()
             settings.write_text(text.replace(str((folder / "bundle").resolve()), "/made/by/e76ba3e/bundle"))
             learn(folder, name)
-            found[name] = {
-                "half": {"steps": half.steps, "adapter_sha256": half.sha256},
-                **answers(folder, name),
-            }
+            found[name] = {"half": {"steps": half.steps, "adapter_sha256": half.sha256}, **answers(folder, name)}
     (HERE / "answers.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def processor() -> str:
     """The processor's model: features round differently on another."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
