@@ -32,8 +32,8 @@ from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.export.signals import exit_on_sigterm, signals_held
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import (
     ADAPTER,
     FILES,

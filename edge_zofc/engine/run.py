@@ -23,11 +23,11 @@ from edge_zofc.device.profiles import DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler, mib
 from edge_zofc.engine.loop import learn
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings
-from edge_zofc.engine.signals import StopSignals
 from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
+from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.checkpoint import Loaded
@@ -67,7 +67,7 @@ def learn_run(request: LearnRequest, on_step: OnStep) -> RunResult:
 
     Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
     """
-    with StopSignals() as signals, locked_run(request) as ground:
+    with stop_signals() as signals, locked_run(request) as ground:
         return learn_locked(ground, signals, on_step)
 
 

@@ -14,10 +14,10 @@ from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import Stream, Task
 from edge_zofc.device.system import PeakSampler, larger, mib
 from edge_zofc.engine.pictures import TaskPictures
-from edge_zofc.engine.signals import StopSignals
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
+from edge_zofc.signals import StopSignals
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Journal, Kind, Record

@@ -20,9 +20,9 @@ from pathlib import Path
 from edge_zofc.data.stream import numbered_tasks, read_stream
 from edge_zofc.engine.run import Ground, OnStep, learn_locked, locked_run
 from edge_zofc.engine.setup import LearnRequest
-from edge_zofc.engine.signals import StopSignals
 from edge_zofc.engine.state import tasks_of
 from edge_zofc.errors import InputError, Stopped, TaskRefusedError
+from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage.result import RunResult
 
 log = logging.getLogger("edge_zofc")
@@ -90,7 +90,7 @@ def watch_run(request: LearnRequest, on_step: OnStep, clock: Clock | None = None
     next task must not wait for a person. The run is locked all the time. Raises what ``learn_run`` raises.
     """
     watcher, result = Watcher(request.stream, clock or Clock()), None
-    with StopSignals() as signals, locked_run(request) as ground, suppress(Stopped):
+    with stop_signals() as signals, locked_run(request) as ground, suppress(Stopped):
         while signals.name is None:
             log.info("Waiting for task folders in %s.", request.stream)
             with signals.raising():

@@ -10,7 +10,7 @@ ROOT = Path(importlib.util.find_spec("edge_zofc").submodule_search_locations[0])
 
 FLOORS = (
     {"errors"},
-    {"algorithm"},
+    {"algorithm", "signals"},
     {"storage"},
     {"data", "inference", "device"},
     {"engine", "report", "export"},
@@ -21,7 +21,7 @@ BENCHMARKS = ({"tables", "process", "streams"}, {"methods", "costs"}, {"accuracy
 HOME_OF = {
     "onnxruntime": {"inference.backbone", "export", "benchmarks"},
     "torch": {"algorithm.heads", "export", "benchmarks"},
-    "matplotlib": {"report.charts", "export", "benchmarks"},
+    "matplotlib": {"report.charts", "benchmarks"},
     "jinja2": {"report.page"},
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
@@ -33,7 +33,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for top in (ROOT, ROOT / "export", ROOT / "benchmarks")
     for path in sorted(top.rglob("*.py"))
-    if path.parent != ROOT or path.name == "errors.py"
+    if path.parent != ROOT or path.name in ("errors.py", "signals.py")
 }
 
 

@@ -19,9 +19,9 @@ from runs import end_state, go
 from small import write_small_bundle, write_small_stream
 
 from edge_zofc.engine import evaluation, pictures
-from edge_zofc.engine.signals import StopSignals
 from edge_zofc.errors import Stopped
 from edge_zofc.inference.backbone import Backbone
+from edge_zofc.signals import stop_signals
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import EventLog
 from edge_zofc.storage.settings import Placement
@@ -158,7 +158,7 @@ def test_a_signal_ends_a_long_run_of_the_graph(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     slow_graph(bundle.graph_path, bundle.manifest.feature_size)
     backbone = Backbone(bundle, Placement.simple(micro_batch=1))
-    with StopSignals() as signals:
+    with stop_signals() as signals:
         signals.interrupt = backbone.interrupt
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         began = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_bell_leaves_no_thread_no_handle_and_the_wakeup_as_it_was() -> None:
 
     before = left()
     for _ in range(3):
-        with StopSignals():
+        with stop_signals():
             signal.raise_signal(signal.SIGTERM)
     assert left() == before
     assert signal.set_wakeup_fd(-1) == -1

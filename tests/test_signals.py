@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from edge_zofc.export.signals import exit_on_sigterm, signals_held
+from edge_zofc.signals import exit_on_sigterm, signals_held
 
 
 def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
