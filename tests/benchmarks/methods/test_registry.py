@@ -13,10 +13,10 @@ import torch
 from benchmark_problem import tiny_problem, tiny_vit, write_stream
 
 from edge_zofc.algorithm import heads
-from edge_zofc.benchmarks.accuracy.cell import learn_all
+from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
 from edge_zofc.benchmarks.methods import coda, dualprompt, ease, inflora, l2p, lae, registry, training_free
 from edge_zofc.benchmarks.methods.names import METHODS, TRAINING_FREE
-from edge_zofc.benchmarks.methods.training import Training
+from edge_zofc.benchmarks.methods.training import Trainee, Training
 from edge_zofc.benchmarks.methods.vit_parts import Adapters
 
 TRAINED = [name for name in METHODS if name not in TRAINING_FREE and name != "zo-fc"]
@@ -29,7 +29,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(name: str, problem: Any, **changes: Any) -> Any:
     """The method with its own structure and values that suit 24 pictures and a ViT of width 32."""
-    settings = registry.Settings(preset="edge", blocks=(0, 1, 2))
+    settings = registry.MethodSettings(preset="edge", blocks=(0, 1, 2))
     how = registry.training(name, settings)
     how = replace(how, epochs=6, head_epochs=None, batch_size=12, head_lr=None, **changes)
     how = replace(how, lr=0.01 if how.optimiser == "adam" else 0.1)
@@ -59,18 +59,18 @@ def test_its_loss_falls_and_it_tells_colours_apart(name: str, stream: Path) -> N
     # Two colours a task: guessing gives one half of the first task's eight test pictures.
     assert counted.correct[0][0] >= (4 if zeroth else 6)
     assert counted.total == [8, 8]
-    assert problem.cost.evaluation_forwards > 0
-    assert (problem.cost.backwards == 0) == (name == "head" or (zeroth and name != "fo-adapter+zo-head"))
+    assert problem.passes.evaluation_forwards > 0
+    assert (problem.passes.backwards == 0) == (name == "head" or (zeroth and name != "fo-adapter+zo-head"))
 
 
 @pytest.mark.parametrize("name", sorted(TRAINING_FREE))
 def test_without_training_the_colours_are_told_apart_from_one_pass(name: str, stream: Path) -> None:
     problem = tiny_problem(stream)
-    counted, details, _ = learn_all(problem, registry.build(name, problem, registry.Settings()))
+    counted, details, _ = learn_all(problem, registry.build(name, problem, registry.MethodSettings()))
     assert sum(counted.correct[-1]) >= 14
     assert details["losses"] == [[], []]
     assert details["trainable_parameters"] == [0, 0]
-    assert (problem.cost.forwards, problem.cost.evaluation_forwards) == (48, 16)
+    assert (problem.passes.forwards, problem.passes.evaluation_forwards) == (48, 16)
 
 
 def test_the_same_seed_gives_the_same_losses(stream: Path) -> None:
@@ -248,16 +248,16 @@ def test_laes_average_starts_from_the_first_task_and_follows_by_the_decay(
     method, asked = small("lae", tiny_problem(stream)), []
     method.decay = 0.9
 
-    def two_steps(*args: Any) -> list[float]:
-        asked.append(args[2].part_from_epoch)
+    def two_steps(problem: Any, task: Any, trainee: Trainee, how: Training) -> list[float]:
+        asked.append(how.part_from_epoch)
         for _ in range(2):
             with torch.no_grad():
                 for parameter in method.online.parameters():
                     parameter += 1
-            args[6]()
+            trainee.after_step()
         return []
 
-    monkeypatch.setattr(lae, "fit_with_head", two_steps)
+    monkeypatch.setattr(lae, "fit", two_steps)
     bias = method.online.adapters[0].up.bias  # zero at start
     for task, expected in zip(method.problem.tasks, (2.0, 0.9 * (0.9 * 2 + 0.1 * 3) + 0.1 * 4), strict=True):
         method.learn(task)
