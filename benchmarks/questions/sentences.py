@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-Row = dict[str, Any]
+from edge_zofc.storage.bundle import MIN_FIDELITY
 
-MIN_FIDELITY = 0.9
-"""Below it ``learn`` refuses a bundle (``edge_zofc.storage.bundle``)."""
+Row = dict[str, Any]
 
 
 def memory(rows: list[Row]) -> str:
