@@ -1,13 +1,25 @@
-"""Method comparison and cost measurements; ``edge-zofc bench`` runs them. See README.md here."""
+"""Method comparison and cost measurements; ``edge-zofc bench NAME`` runs them.
+
+    tables, process, streams   what all of them use
+    methods                    the methods that are compared, one paper a file
+    costs                      bench memory, speed, soak
+    accuracy                   bench accuracy
+    questions                  bench questions
+
+A folder imports from those above it only, and costs does not import methods.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 from collections.abc import Sequence
 
+from edge_zofc.errors import InputError
+
 NAMES = {
-    "memory": ("costs.memory", "peak memory of learning and of first order, every arm in its own process"),
+    "memory": ("costs.memory", "peak memory of learning and of first order, each variant in its own process"),
     "speed": ("costs.speed", "seconds a step against first order and SPSA in torch"),
     "accuracy": ("accuracy.run", "every method on a stream: accuracy, forgetting, cost"),
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
@@ -20,15 +32,26 @@ NAMES = {
         "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream",
     ),
 }
+"""Name -> the module with its ``add_arguments`` and ``main``, and what it does. These modules import nothing heavy."""
+WORKSTATION = ("matplotlib", "onnx", "timm", "torch")
+"""Packages that all but the next need."""
+ON_A_DEVICE = ("soak", "streams")
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one benchmark with its own arguments; returns the exit code."""
+    """Run one benchmark with its own arguments; returns the exit code. Raises InputError."""
     place, description = NAMES[name]
     module = importlib.import_module(f"edge_zofc.benchmarks.{place}")
     parser = argparse.ArgumentParser(
         prog=f"edge-zofc bench {name}", description=description[0].upper() + description[1:] + "."
     )
     module.add_arguments(parser)
-    code: int = module.main(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    missing = [package for package in WORKSTATION if importlib.util.find_spec(package) is None]
+    if missing and name not in ON_A_DEVICE:
+        raise InputError(
+            f"This benchmark needs the package {missing[0]}; install the workstation's packages with "
+            "pip install 'edge-zofc[export]'."
+        )
+    code: int = module.main(options)
     return code

@@ -1,8 +1,7 @@
 """Three pictures of a comparison: accuracy over tasks, accuracy against peak memory, forgetting.
 
-What may surprise: twenty methods are too many lines for one pair of axes, so methods stand in four families, each with
-its own panel or colour, and zo-fc is drawn in black in every panel to compare with. Whiskers are one standard
-deviation over the seeds. matplotlib is drawn on without pyplot: nothing global is opened or left behind.
+Twenty methods are too many lines for one pair of axes. So methods stand in four families, each with its own panel or
+colour, and zo-fc is drawn in black in every panel. Whiskers are one standard deviation over the seeds.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Another class order of the same stream: what a seed of ``bench accuracy`` changes beside the training's chance.
+"""Another class order of the same stream: what a seed of ``bench accuracy`` changes beside the randomness of training.
 
-Which classes meet in a task, and which come first, moves an accuracy more than batches and crops do, and all that
-a method without training has is that. So the first seed learns the stream as it is, and each other
-seed learns its classes shuffled anew, as ``edge-zofc split --seed`` would have shuffled them.
+Which classes meet in a task, and which come first, changes an accuracy more than batches and crops do. For a method
+without training nothing else is random. So the first seed learns the stream as it is. Each other seed learns its
+classes in the order in which ``edge-zofc split --seed`` would have written them.
 
-What may surprise: tasks keep their *number* of classes, not their names; and a stream in which a class comes back in
-a later task has no other order.
+Tasks keep their number of classes, not their names. A stream in which a class comes back in a later task has no other
+order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from edge_zofc.benchmarks.streams.links import link
 from edge_zofc.data.split import split_image_folder
 from edge_zofc.data.stream import PARTS, list_samples, read_stream
 
@@ -38,9 +39,7 @@ def in_order(stream_root: Path, seed: int, out: Path) -> Path:
         for part in PARTS:
             folders = {sample.path.parent for sample in list_samples(stream, task, part)}
             for folder in folders:
-                link = merged / part / folder.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(folder.resolve())
+                link(folder, merged / part)
             if part == "train":
                 sizes.append(len(folders))
     split_image_folder(merged, out, sizes, seed)

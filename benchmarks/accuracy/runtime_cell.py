@@ -1,7 +1,7 @@
 """The cell of zo-fc: the real runtime, ``edge-zofc learn`` on a bundle, as a process of its own.
 
-What may surprise: nothing of the method is here. The numbers are the run's ``result.json``; peak memory is that of the
-process that learnt, without torch's training machinery.
+Nothing of the method is here. The numbers are those of the run's ``result.json``. The peak memory is that of the
+process that learnt.
 """
 
 from __future__ import annotations
@@ -10,42 +10,32 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import Options, PresetName, make_options
+from edge_zofc.benchmarks.accuracy.request import CellRequest
 from edge_zofc.benchmarks.methods.names import SEARCH_FACTORS, best
+from edge_zofc.benchmarks.process import edge_zofc
+from edge_zofc.benchmarks.streams.links import link_samples
+from edge_zofc.benchmarks.streams.validation import set_aside
 from edge_zofc.cli import arguments
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.run_folder import EVENTS
 
-_CLI = "import sys; from edge_zofc.cli.main import main; sys.exit(main())"
-_SAME_NAMES = (
+SAME_NAMES = (
     "accuracy_matrix", "stage_accuracy", "average_accuracy", "last_accuracy", "mean_per_class_accuracy",
     "forgetting", "backward_transfer", "forward_passes", "evaluation_forward_passes", "seconds", "peak_rss_mib",
     "peak_anonymous_mib", "predicted_peak_mib", "micro_batch", "parallel_queries", "class_mean_floor",
 )  # fmt: skip
+"""What a cell has under the same name as ``result.json``."""
 
 
-def edge_zofc(words: list[str], folder: Path) -> dict[str, Any]:
-    """Run ``edge-zofc WORDS --json`` in ``folder`` and return its answer. Raises InputError if it fails."""
-    # Its folder must not be a checkout of this project, whose edge_zofc/ would hide the installed package.
-    command = [sys.executable, "-c", _CLI, *words, "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        tail = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise InputError(f"edge-zofc {words[0]} ended with exit code {done.returncode}: {tail[0]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def run_zofc(request: Any) -> dict[str, Any]:
-    """Learn the stream of a ``cell.Request`` with its bundle; the run stays in ``request.work``."""
+def run_zofc(request: CellRequest) -> dict[str, Any]:
+    """Learn the stream with the bundle; the run stays in ``request.work``. Raises InputError."""
     if request.bundle is None:
         raise InputError("zo-fc needs a bundle; give --bundle.")
     run = request.work / f"zo-fc-seed{request.seed}-run"
@@ -53,17 +43,14 @@ def run_zofc(request: Any) -> dict[str, Any]:
     if request.search > 1:
         part = _validation_stream(request.stream, request.work / f"validation-seed{request.seed}")
         for tried in SEARCH_FACTORS[: request.search]:
-            shutil.rmtree(run, ignore_errors=True)
-            found = _learn(request, part, run, tried)
+            found = learn(request, part, run, tried)
             searched[str(tried)] = found["last_accuracy"] or 0.0
             search_forwards += found["forward_passes"]
         factor = best(searched)
-    # A run of an unfinished cell is begun anew, so that its seconds are those of one process.
-    shutil.rmtree(run, ignore_errors=True)
-    result = _learn(request, request.stream, run, factor)
+    result = learn(request, request.stream, run, factor)
     size = read_bundle(request.bundle).manifest.adapter.size
     return {
-        **{name: result[name] for name in _SAME_NAMES},
+        **{name: result[name] for name in SAME_NAMES},
         "trainable_parameters": [size] * len(result["tasks"]),
         "losses": epoch_losses(run / EVENTS),
         "backward_passes": 0,
@@ -71,6 +58,26 @@ def run_zofc(request: Any) -> dict[str, Any]:
         "search": searched,
         "search_forward_passes": search_forwards,
     }
+
+
+def learn(request: CellRequest, stream: Path, run: Path, factor: float) -> dict[str, Any]:
+    """The result of a new run of ``edge-zofc learn`` with the learning rates times ``factor``. Raises InputError."""
+    # A run that is there is that of a cell which did not finish. Its seconds would be those of two processes.
+    shutil.rmtree(run, ignore_errors=True)
+    options = own_options(request.preset, request.epochs, request.learn_options)
+    words: list[object] = ["--bundle", request.bundle, "--stream", stream, "--run", run]
+    words += ["--preset", request.preset, "--seed", request.seed]
+    if request.epochs:
+        words += ["--epochs", request.epochs]
+    if request.batch_size:
+        words += ["--batch-size", request.batch_size]
+    words += request.learn_options
+    if factor != 1.0:
+        # After the user's own options: the last one counts.
+        words += ["--adapter-lr", options.adapter_lr * factor, "--head-lr", options.head_lr * factor]
+    edge_zofc("learn", *words)
+    found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return found
 
 
 def own_options(preset: PresetName, epochs: int, learn_options: Sequence[str]) -> Options:
@@ -102,33 +109,12 @@ def epoch_losses(events: Path) -> list[list[float]]:
     return [[statistics.fmean(losses) for losses in epochs.values()] for epochs in found.values()]
 
 
-def _learn(request: Any, stream: Path, run: Path, factor: float) -> dict[str, Any]:
-    options = own_options(request.preset, request.epochs, request.learn_options)
-    words = ["learn", "--bundle", request.bundle, "--stream", stream, "--run", run]
-    words += ["--preset", request.preset, "--seed", request.seed]
-    if request.epochs:
-        words += ["--epochs", request.epochs]
-    if request.batch_size:
-        words += ["--batch-size", request.batch_size]
-    words += request.learn_options
-    if factor != 1.0:
-        # After the user's own, so that these are what counts.
-        words += ["--adapter-lr", options.adapter_lr * factor, "--head-lr", options.head_lr * factor]
-    edge_zofc([str(word) for word in words], request.work)
-    found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    return found
-
-
 def _validation_stream(stream_root: Path, out: Path) -> Path:
-    """The first task alone, every 4th training picture of a class as its test part, as links."""
+    """The first task alone, with a validation part of its training pictures as its test part."""
     shutil.rmtree(out, ignore_errors=True)
     stream = read_stream(stream_root)
-    task = stream.tasks[0]
-    count: dict[int, int] = {}
-    for sample in list_samples(stream, task, "train"):
-        count[sample.class_id] = count.get(sample.class_id, 0) + 1
-        part = "test" if count[sample.class_id] % 4 == 0 else "train"
-        link = out / "000_validation" / part / stream.class_names[sample.class_id] / sample.path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(sample.path.resolve())
+    for part, samples in zip(
+        ("train", "test"), set_aside(list_samples(stream, stream.tasks[0], "train")), strict=True
+    ):
+        link_samples(stream, samples, out / "000_validation" / part)
     return out

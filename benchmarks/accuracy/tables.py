@@ -1,18 +1,17 @@
 """Finished cells -> one table, as text, Markdown, CSV and JSON.
 
-What may surprise: a number of several seeds is "mean ± standard deviation" (of the population, n seeds), and costs
-are means. ``-`` is a number that the stream does not define (the forgetting of one task).
+A number of several seeds is "mean ± standard deviation", of the population of n seeds. Costs are means. ``-`` is a
+number that the stream does not define, such as the forgetting of one task.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from edge_zofc.benchmarks.methods.names import METHODS
+from edge_zofc.benchmarks.tables import as_markdown, for_terminal, write_csv, write_json
 
 ACCURACIES = {
     "average_accuracy": "Average",
@@ -27,6 +26,11 @@ COSTS = {
     "backward_passes": "Image-backwards",
     "seconds": "Seconds",
     "peak_rss_mib": "Peak RSS MiB",
+}
+COLUMNS = {
+    "method": ("Method", ""),
+    **{key: (heading, "") for key, heading in ACCURACIES.items()},
+    **{key: (heading, ",.0f") for key, heading in COSTS.items()},
 }
 
 
@@ -54,60 +58,41 @@ def summarise_cells(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def write_tables(cells: list[dict[str, Any]], settings: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     """Write accuracy.json, accuracy.csv and accuracy.md into ``out``; returns the rows."""
     rows = summarise_cells(cells)
-    text = json.dumps({"settings": settings, "rows": rows, "cells": cells}, indent=1)
-    (out / "accuracy.json").write_text(text + "\n", encoding="utf-8")
-    (out / "accuracy.md").write_text(markdown(rows, settings), encoding="utf-8")
-    with (out / "accuracy.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        spread = [f"{key}_{part}" for key in ACCURACIES for part in ("mean", "std")]
-        writer.writerow(["method", "seeds", *spread, *COSTS])
-        for row in rows:
-            values = [(row[key] or {}).get(part, "") for key in ACCURACIES for part in ("mean", "std")]
-            writer.writerow([row["method"], row["seeds"], *values, *(row[key] for key in COSTS)])
+    write_json(out / "accuracy.json", {"settings": settings, "rows": rows, "cells": cells})
+    text = f"{title(settings)}\n\n{as_markdown(COLUMNS, _shown(rows))}"
+    (out / "accuracy.md").write_text(text, encoding="utf-8")
+    spread = [f"{key}_{part}" for key in ACCURACIES for part in ("mean", "std")]
+    write_csv(out / "accuracy.csv", ["method", "seeds", *spread, *COSTS], [_flat(row) for row in rows])
     return rows
 
 
 def terminal(rows: list[dict[str, Any]]) -> str:
-    """The table for a terminal, columns aligned."""
-    lines = [["Method", *ACCURACIES.values(), *COSTS.values()], *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(w) if i == 0 else text.rjust(w)
-            for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    """The table for a terminal."""
+    return for_terminal(COLUMNS, _shown(rows))
 
 
-def markdown(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
-    """The table in Markdown, with what it was run with."""
-    names = ["Method", *ACCURACIES.values(), *COSTS.values()]
+def title(settings: dict[str, Any]) -> str:
+    """What the table was run with, in one line."""
     said = ", ".join(
         f"{key.replace('_', ' ')} {settings[key]}"
         for key in ("preset", "class_order", "batch_size", "search", "threads")
         if settings.get(key) is not None
     )
     budget = "equal image-forwards for head and fo-fc" if settings["epoch_factor"] > 1 else "epochs as listed"
-    lines = [
-        f"Stream {Path(settings['stream']).name}: {said}; {budget}; accuracies in percent.",
-        "",
-        "| " + " | ".join(names) + " |",
-        "|" + "---|" * len(names),
-        *("| " + " | ".join(_cells(row)) + " |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    return f"Stream {Path(settings['stream']).name}: {said}; {budget}; accuracies in percent."
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
-        str(row["method"]),
-        *(_percent(row[key], row["seeds"]) for key in ACCURACIES),
-        *(f"{row[key]:,.0f}" for key in COSTS),
-    ]
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, **{key: _percent(row[key], row["seeds"]) for key in ACCURACIES}} for row in rows]
 
 
-def _percent(value: dict[str, float] | None, seeds: int) -> str:
+def _percent(value: dict[str, float] | None, seeds: int) -> str | None:
     if value is None:
-        return "-"
+        return None
     return f"{100 * value['mean']:.1f}" + (f" ± {100 * value['std']:.1f}" if seeds > 1 else "")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a key of its own for each mean and each standard deviation."""
+    spread = {f"{key}_{part}": value for key in ACCURACIES for part, value in (row[key] or {}).items()}
+    return {**row, **spread}

@@ -1,19 +1,19 @@
 """The steps that onnxruntime runs: ZO-FC, inference, and a head on frozen features, from the device's own modules.
 
-What may surprise: pictures are raw floats from a file, for every arm alike; decoding JPEGs is in none of these times.
+Pictures are raw floats from a file, for every variant. No time here contains the decoding of JPEGs.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 
 from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser
-from edge_zofc.algorithm.spsa import BASE, Query, QueryForm, clip, coefficients, queries
+from edge_zofc.algorithm.heads import Head, HeadOptimiser
+from edge_zofc.algorithm.spsa import BASE, Query, clip, coefficients, queries
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, labels, read_picture
+from edge_zofc.benchmarks.costs.variants import Variant
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.inference.backbone import Backbone, BackboneOptions
 from edge_zofc.inference.features import query_features
@@ -23,35 +23,34 @@ LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 
 
 class RuntimeStep:
-    """One batch a call. ``kind``: "zo-fc", "inference" or "head". ``forward_seconds`` adds up the graph's runs."""
+    """One batch a call. ``forward_seconds`` adds up the runs of the graph."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        kind: str,
-        folder: Path,
-        options: BackboneOptions,
-        form: QueryForm,
-        head: HeadBackend,
-    ) -> None:
+    def __init__(self, setup: Setup, variant: Variant) -> None:
+        options = BackboneOptions(
+            micro_batch=variant.pictures_a_run(setup),
+            parallel_adapters=variant.parallel,
+            threads=setup.threads,
+            prepacking=variant.prepacking,
+            arena=variant.arena,
+        )
         if not options.arena:
             give_freed_memory_back()
-        bundle = read_bundle(folder)
-        self.setup, self.kind, self.form = setup, kind, form
+        bundle = read_bundle(setup.bundle(variant.precision, variant.blocks))
+        self.setup, self.kind, self.form = setup, variant.kind, variant.form
         self.backbone = Backbone(bundle, options)
         self.adapter = Adapter(bundle.initial_adapter(), SEED, EPS, MOMENTUM)
         self.head = Head.empty(bundle.manifest.feature_size)
         generator = np.random.default_rng(SEED)
         self.head.grow(generator.uniform(-0.5, 0.5, (CLASSES, bundle.manifest.feature_size)))
         self.ids = np.arange(CLASSES)
-        self.optimiser = HeadOptimiser(self.head, self.ids, MOMENTUM, head)
+        self.optimiser = HeadOptimiser(self.head, self.ids, MOMENTUM, variant.head)
         self.labels = labels(setup.batch_size)
         self.count = 0
         self.forward_seconds = 0.0
         self._count_forward_time()
 
     def step(self) -> float:
-        """Run the batch once; returns the loss before the step (of inference, too)."""
+        """Run the batch once; returns the loss before the step, also for inference."""
         self.count += 1
         wanted: tuple[Query, ...] = (BASE,)
         if self.kind == "zo-fc":

@@ -1,13 +1,13 @@
 """The steps that ZO-FC is measured against, in torch: first order at its best, full fine-tuning, SPSA.
 
-First order gets its best configuration: nothing below the first adapter records a graph (no gradient flows
-there, so nothing is saved), frozen weights have no gradient, gradients are set to None, one copy of the model,
-the same number of threads. With ``micro_batch`` 1 the batch's gradient is accumulated picture by picture, and with
-``checkpoint`` each block is computed again in the backward pass, so that one block's activations are alive. The last
-block computes the class token alone where that is all that is read, as the exported graph does.
+First order gets its best configuration. Nothing below the first adapter records a graph, because no gradient flows
+there. Frozen weights have no gradient. Gradients are set to None. There is one copy of the model, and the same number
+of threads as for ZO-FC. With ``micro_batch`` 1 the gradient of the batch is accumulated picture by picture. With
+``checkpoint`` each block is computed again in the backward pass, so that the activations of one block are alive. The
+last block computes the class token alone where nothing else is read, as the exported graph does.
 
-What may surprise: SPSA here is written as MeZO writes it (arXiv 2305.17333): in place, a random generator
-set anew from a seed for each perturbation, all in torch eager mode, no backbone part shared between queries.
+SPSA is written as in MeZO (arXiv 2305.17333): in place, with a random generator that is seeded again for each
+perturbation, in eager mode, with no part of the backbone shared between queries.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
+from edge_zofc.benchmarks.costs.variants import Variant
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 
 
 class TorchStep:
-    """One batch a call. ``kind``: "first-order", "full" or "spsa"; returns the loss before the step."""
+    """One batch a call. The variant's kind is "first-order", "full" or "spsa"."""
 
-    def __init__(
-        self, setup: Setup, kind: str, blocks: str, micro_batch: int, checkpoint: bool, form: str
-    ) -> None:
+    def __init__(self, setup: Setup, variant: Variant) -> None:
         torch.set_num_threads(setup.threads)
         torch.manual_seed(SEED)
         loaded = setup.load()
-        chosen = block_ranges(loaded.info.depth)[blocks]
+        chosen = block_ranges(loaded.info.depth)[variant.blocks]
         self.model = AdapterViT(loaded.model, adapter_layout(loaded.width, chosen, 5, 0.1))
-        self.setup, self.kind, self.form = setup, kind, form
-        self.micro_batch, self.checkpoint = min(micro_batch, setup.batch_size), checkpoint
+        self.setup, self.kind, self.form = setup, variant.kind, variant.form
+        self.micro_batch, self.checkpoint = variant.pictures_a_run(setup), variant.checkpoint
         self.side = int(loaded.image.size)
         self.flat = torch.from_numpy(initial_adapter(self.model.layout, SEED))
         self.rows = (torch.rand(CLASSES, loaded.width) - 0.5).requires_grad_()
@@ -47,17 +46,17 @@ class TorchStep:
         self.labels = torch.from_numpy(labels(setup.batch_size))
         self.count = 0
         trained: list[Tensor] = [self.rows, self.sigma]
-        if kind == "full":
+        if self.kind == "full":
             trained += list(self.model.timm_model.requires_grad_(True).parameters())
         else:
-            trained.append(self.flat.requires_grad_(kind == "first-order"))
+            trained.append(self.flat.requires_grad_(self.kind == "first-order"))
         self.optimiser = torch.optim.SGD(
             [t for t in trained if t.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
         )
         self.velocity = torch.zeros_like(self.flat)
 
     def step(self) -> float:
-        """Train on the batch once."""
+        """Train on the batch once; returns the loss before the step."""
         self.count += 1
         return self._spsa() if self.kind == "spsa" else self._first_order()
 
@@ -71,7 +70,7 @@ class TorchStep:
             )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-            # Otherwise these would live on into the next micro-batch's forward pass.
+            # Otherwise they are alive during the forward pass of the next micro-batch.
             del images, found, loss
         self.optimiser.step()
         return total

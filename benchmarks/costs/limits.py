@@ -1,25 +1,52 @@
 """The lowest memory limit under which learning still completes in at most 1.5 times its unlimited time.
 
-What may surprise: it lies below the predicted peak. File-backed pages (libraries, mapped weights) can be dropped
-and read again, so a process slows down before it dies; the search stops where that costs more than half as much again.
+The limit can lie below the predicted peak. The kernel drops file-backed pages (libraries, mapped weights) and reads
+them again, so a process becomes slow before it is killed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.algorithm.options import make_options
-from edge_zofc.benchmarks.costs.learn import MIB, Learnt, learn, write_stream
+from edge_zofc.benchmarks.costs.learn import LearnCommand, Learnt, learn, write_stream
+from edge_zofc.benchmarks.costs.setup import MIB
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.engine.setup import make_plan
 from edge_zofc.errors import DoesNotFitError
-from edge_zofc.storage.bundle import Manifest, read_bundle
+from edge_zofc.storage.bundle import read_bundle
 
 SLOWER = 1.5
 GRAIN_MIB = 16
+LEAST_MIB = 32
+MOST_MIB = 1 << 17
+
+
+@dataclass(frozen=True)
+class LimitCase:
+    """A bundle and a head whose limit is measured. ``folder`` is where the stream is written."""
+
+    bundle: Path
+    head: HeadBackend
+    batch_size: int
+    queries: int
+    folder: Path
+
+    def least_budget_bytes(self) -> int:
+        """The smallest budget for which the plan takes this head."""
+        changes = {"batch_size": self.batch_size, "queries": self.queries, "head": "cosine"}
+        return least_budget_bytes(self.bundle, self.head, changes)
+
+    def command(self, budget_bytes: int) -> LearnCommand:
+        """``learn`` with this budget on a stream that is one batch long."""
+        side = read_bundle(self.bundle).manifest.image.size + 32
+        stream = write_stream(self.folder / "stream", self.batch_size, side)
+        shape = ["--batch-size", str(self.batch_size), "--queries", str(self.queries)]
+        return LearnCommand(self.bundle, stream, budget_bytes, [*shape, "--head", "cosine"])
 
 
 def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any]) -> int:
@@ -28,7 +55,7 @@ def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any])
     Raises DoesNotFitError if torch is not installed and the torch head is asked for.
     """
     found, profile, options = read_bundle(bundle), load_profile("auto"), make_options("edge", changes)
-    low, high = 0, 1 << 17
+    low, high = 0, MOST_MIB
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -40,62 +67,41 @@ def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any])
     return (high + 1) * MIB  # learn makes room for the stream's own classes too
 
 
-def _question(
-    bundle: Path, head: HeadBackend, batch_size: int, queries: int, folder: Path
-) -> tuple[Manifest, Path, list[str], Callable[[], int]]:
-    """The bundle's manifest, a stream one batch long, ``learn``'s options, and what finds the least budget for them."""
-    spec = read_bundle(bundle).manifest
-    stream = write_stream(folder / "stream", batch_size, spec.image.size + 32)
-    options = ["--batch-size", str(batch_size), "--queries", str(queries), "--head", "cosine"]
-    changes: dict[str, Any] = {"batch_size": batch_size, "queries": queries, "head": "cosine"}
-    return spec, stream, options, lambda: least_budget_bytes(bundle, head, changes)
-
-
-def measure_limits(
-    bundle: Path, head: HeadBackend, batch_size: int, queries: int, folder: Path, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Search by halving, to 16 MiB: one row of the table."""
-    spec, stream, options, least = _question(bundle, head, batch_size, queries, folder)
-    budget = least()
-    free = learn(bundle, stream, budget, options)
-    tell(f"{bundle.name}, {head} head, no limit: {free.ending} in {free.seconds:.1f} s")
+def measure_limits(case: LimitCase, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Search by halving, to 16 MiB: one row of the table. Raises DoesNotFitError if learning fails without a limit."""
+    asked = case.command(case.least_budget_bytes())
+    free = learn(asked)
+    tell(f"{case.bundle.name}, {case.head} head, no limit: {free.ending} in {free.seconds:.1f} s")
     if not free.completed:
         raise DoesNotFitError(f"Learning without a limit did not complete: {free.ending}")
-    peak_mib = int(free.result["peak_rss_mib"])
-    fails, works, best = 32, peak_mib + GRAIN_MIB, free
+    fails, works, best = LEAST_MIB, int(free.result["peak_rss_mib"]) + GRAIN_MIB, free
     while works - fails > GRAIN_MIB:
         middle = (works + fails) // 2
-        found = learn(bundle, stream, budget, options, middle * MIB, SLOWER * free.seconds)
+        found = learn(asked, middle * MIB, SLOWER * free.seconds)
         tell(f"  limit {middle} MiB: {found.ending}, {found.seconds:.1f} s")
         if found.completed and found.seconds <= SLOWER * free.seconds:
             works, best = middle, found
         else:
             fails = middle
-    return _row(bundle.name, spec.precision, head, works, best, free)
+    return _row(case, case.head, works, best, free)
 
 
-def measure_one_limit(
-    bundle: Path, limit_bytes: int, head: HeadBackend, batch_size: int, queries: int, folder: Path
-) -> dict[str, Any]:
-    """``learn`` with this head under a cgroup of LIMIT, which is its budget too where the plan takes the head then.
+def measure_one_limit(case: LimitCase, limit_bytes: int) -> dict[str, Any]:
+    """``learn`` in a cgroup of ``limit_bytes``, which is its budget too where the plan takes the head then.
 
-    Torch's libraries count in the plan but hardly in the cgroup (see above): where the plan would leave torch out, the
-    budget is the least for which it would not.
+    The libraries of torch count in the plan and hardly in the cgroup. So where the plan would not take the torch head,
+    the budget is the least for which it does.
     """
-    spec, stream, options, least = _question(bundle, head, batch_size, queries, folder)
-    budget = max(limit_bytes, least()) if head == "torch" else limit_bytes
-    found = learn(bundle, stream, budget, options, limit_bytes)
-    ran = str(found.result.get("head_backend"))
-    return _row(bundle.name, spec.precision, ran, limit_bytes // MIB, found, None)
+    budget = max(limit_bytes, case.least_budget_bytes()) if case.head == "torch" else limit_bytes
+    found = learn(case.command(budget), limit_bytes)
+    return _row(case, str(found.result.get("head_backend")), limit_bytes // MIB, found, None)
 
 
-def _row(
-    name: str, precision: str, head: str, limit_mib: int, found: Learnt, free: Learnt | None
-) -> dict[str, Any]:
+def _row(case: LimitCase, head: str, limit_mib: int, found: Learnt, free: Learnt | None) -> dict[str, Any]:
     kept = ("predicted_peak_mib", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib", "micro_batch")
     return {
-        "bundle": name,
-        "precision": precision,
+        "bundle": case.bundle.name,
+        "precision": read_bundle(case.bundle).manifest.precision,
         "head": head,
         "limit_mib": limit_mib,
         "ending": found.ending,

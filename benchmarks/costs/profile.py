@@ -1,7 +1,6 @@
 """Where the time of a run of the graph goes, by onnxruntime's own profiler: ``edge-zofc bench speed --profile``.
 
-What may surprise: the profiler's own cost is in the numbers, some microseconds an operator, so shares are what can be
-believed; the share of matrix products is the part that no change of the graph can save.
+The numbers contain the profiler's own cost, some microseconds an operator. The shares are more reliable than the times.
 """
 
 from __future__ import annotations

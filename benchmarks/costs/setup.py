@@ -1,17 +1,16 @@
-"""What the cost benchmarks share: the question, pictures and bundles to measure on, the machine's state.
+"""What the cost benchmarks share: the setup, the pictures and the bundles to measure on, and their arguments.
 
-What may surprise: a bundle made here is the exporter's graph around the exporter's weights, but its fidelity and
-activation bytes are recorded as 0, "not measured", which takes minutes for a ViT-B. ``edge-zofc learn`` refuses to
-train through such a bundle; the arms drive the runtime's parts themselves.
+A bundle made here has the graph and the weights of ``edge-zofc export``. Its fidelity and activation bytes are 0, "not
+measured", because measuring them takes minutes for a ViT-B. ``edge-zofc learn`` refuses to train through such a bundle.
+The variants use the parts of the runtime directly.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import time
-from dataclasses import asdict, dataclass
-from importlib import metadata
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,16 @@ from edge_zofc.device.system import board
 from edge_zofc.errors import InputError
 
 MIB = 1 << 20
+PLENTY_BYTES = 1 << 40
+"""A memory budget that limits nothing."""
 CLASSES = 10
 SEED = 1993
+PRECISIONS = ("fp32", "w8", "w4")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every arm gets: the backbone (None: the package's ViT), batch size B, queries Q, threads.
+    """What every variant gets: the backbone (None: the package's ViT), batch size B, queries Q, threads.
 
     ``depth`` keeps the first blocks; ``folder`` holds the pictures and bundles.
     """
@@ -43,7 +45,7 @@ class Setup:
     threads: int = 1
 
     def pictures(self) -> Path:
-        """float32 [B, 3, S, S], raw: what one batch of the arms is read from, picture by picture."""
+        """float32 [B, 3, S, S], raw: the one batch of all variants, read picture by picture."""
         return Path(self.folder) / "pictures.f32"
 
     def bundle(self, precision: str, blocks: str) -> Path:
@@ -128,56 +130,21 @@ def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision:
     bundle.write_manifest(folder, manifest)
 
 
-def machine_state() -> dict[str, Any]:
-    """Machine, versions and how busy it is: what has to stand beside a number."""
-    here = board()
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    return {
-        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "processor": _processor(),
-        "cpu_count": here.cpu_count,
-        "mem_total_mib": here.mem_total_bytes // MIB,
-        "mem_available_mib": here.mem_available_bytes // MIB,
-        "cgroup_limit_mib": None if here.cgroup_limit_bytes is None else here.cgroup_limit_bytes // MIB,
-        "load_average": load,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch_build": torch_build(),
-        **{name: _version(name) for name in ("edge-zofc", "numpy", "onnxruntime", "torch", "timm")},
-    }
-
-
-def torch_build() -> str:
-    """CPU, or which accelerator's libraries this torch brings along: they are most of its base cost."""
-    local = _version("torch").partition("+")[2]
-    return "CPU" if local in ("cpu", "") else local
-
-
-def describe(setup: Setup, machine: dict[str, Any]) -> str:
-    """One line on what was measured where, for captions."""
+def caption(setup: Setup) -> str:
+    """What was measured, for captions."""
     name = setup.backbone or "the package's ViT-Ti/16 at 96 px"
     size = f" at {setup.img_size} px" if setup.img_size else ""
-    load = machine["load_average"]
-    return (
-        f"{name}{size}, batch {setup.batch_size}, Q {setup.queries}, {setup.threads} thread(s); "
-        f"{machine['cpu_count']} x {machine['processor']}, torch {machine['torch']}, onnxruntime "
-        f"{machine['onnxruntime']}, {machine['time'][:10]}" + (f", load {load[0]:.1f}" if load else "")
-    )
+    return f"{name}{size}, batch {setup.batch_size}, Q {setup.queries}, {setup.threads} thread(s)"
 
 
-def as_request(setup: Setup, arm: Any) -> dict[str, Any]:
-    """What a child process is told, as JSON."""
-    return {"setup": asdict(setup), "arm": asdict(arm)}
-
-
-def add_setup_arguments(parser: Any) -> None:
-    """The options that both benchmarks share."""
+def add_setup_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that ``bench memory`` and ``bench speed`` share."""
     parser.add_argument("--backbone", metavar="NAME", help="a timm ViT (default: the package's ViT-Ti)")
     parser.add_argument("--img-size", metavar="N", type=int, help="input side in pixels")
     parser.add_argument("--depth", metavar="N", type=int, help="keep the first N blocks")
-    parser.add_argument("--random-weights", action="store_true", help="untrained; with --backbone")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=48)
-    parser.add_argument("--queries", metavar="Q", type=int, default=4)
+    parser.add_argument("--random-weights", action="store_true", help="always so with --backbone")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=48, help="(default: 48)")
+    parser.add_argument("--queries", metavar="Q", type=int, default=4, help="queries a step (default: 4)")
     parser.add_argument(
         "--threads", metavar="N", type=int, default=board().cpu_count, help="(default: all cores)"
     )
@@ -185,43 +152,34 @@ def add_setup_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
-def make_setup(options: Any, folder: Path) -> Setup:
+def make_setup(options: argparse.Namespace, folder: Path) -> Setup:
     """The setup that was asked for. Raises InputError for numbers below 1."""
     for name in ("batch_size", "queries", "threads"):
         if getattr(options, name) < 1:
             raise InputError(
                 f"--{name.replace('_', '-')} is {getattr(options, name)}, it must be at least 1."
             )
-    random_weights = bool(options.random_weights or options.backbone)
     return Setup(
         folder=str(folder),
         backbone=options.backbone,
         img_size=options.img_size,
         depth=options.depth,
-        random_weights=random_weights and options.backbone is not None,
+        random_weights=options.backbone is not None,
         batch_size=options.batch_size,
         queries=options.queries,
         threads=options.threads,
     )
 
 
-def _version(package: str) -> str:
-    if package == "torch":
-        try:
-            from torch.version import __version__ as torch_version  # the local part is not in the metadata
-        except ImportError:
-            return "not installed"
-        return str(torch_version)
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def chosen(text: str, known: Sequence[str], name: str) -> list[str]:
+    """The parts of a comma-separated list. Raises InputError for one that is not in ``known``, or none."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in found if part not in known]
+    if wrong or not found:
+        raise InputError(f"--{name} is '{text}'; choose from {', '.join(known)}.")
+    return found
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+def tell(text: str) -> None:
+    """A line on stderr: stdout holds the answer alone."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,7 +1,4 @@
-"""What a cost benchmark found, as text, Markdown, JSON and a picture.
-
-What may surprise: the text on the terminal and the Markdown are made by one function from one list of columns.
-"""
+"""The columns of the cost benchmarks, and what each of them prints and writes."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-Columns = dict[str, tuple[str, str]]
-"""Key in a row -> (heading, format)."""
+from edge_zofc.benchmarks.tables import Columns, as_markdown, for_terminal, write_json
 
 COLUMNS: dict[str, Columns] = {
     "memory": {
@@ -85,52 +81,18 @@ COLUMNS: dict[str, Columns] = {
 }
 
 
-def cells(columns: Columns, row: dict[str, Any]) -> list[str]:
-    """One row as texts; "-" for what was not measured."""
-    if row.get("failed"):
-        return [str(row["title"]), f"did not run: {row['failed']}", *[""] * (len(columns) - 2)]
-    found = []
-    for key, (_, form) in columns.items():
-        value = row.get(key)
-        found.append("-" if value is None else format(value, form) if form else str(value))
-    return found
-
-
-def text_table(columns: Columns, rows: list[dict[str, Any]]) -> str:
-    """For a terminal."""
-    lines = [[heading for heading, _ in columns.values()], *(cells(columns, row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines if i < 1 or line[-1]) for i in range(len(columns))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def markdown_table(columns: Columns, rows: list[dict[str, Any]]) -> str:
-    """For a README."""
-    lines = [
-        [heading for heading, _ in columns.values()],
-        ["---", *["---:"] * (len(columns) - 1)],
-        *(cells(columns, row) for row in rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def show(data: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    """Print the table (or JSON) and write NAME.json, NAME.md and, where there is one, NAME.png below ``out``."""
+    """Print the table (or JSON) and write NAME.json, NAME.md and, for "memory", NAME.png below ``out``."""
     name = data["benchmark"]
     columns = COLUMNS[name]
     print(  # noqa: T201 - the program's output
-        json.dumps(data) if as_json else f"{text_table(columns, data['rows'])}\n\n{data['caption']}"
+        json.dumps(data) if as_json else f"{for_terminal(columns, data['rows'])}\n\n{data['caption']}"
     )
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (out / f"{name}.md").write_text(f"{markdown_table(columns, data['rows'])}\n{data['caption']}\n")
+    write_json(out / f"{name}.json", data)
+    (out / f"{name}.md").write_text(f"{as_markdown(columns, data['rows'])}\n{data['caption']}\n")
     if name == "memory":
         draw_memory(data, out / "memory.png")
 

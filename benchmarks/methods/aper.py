@@ -1,10 +1,10 @@
 """APER with AdaptFormer (arXiv 2303.07338): adapt once, on the first task, then only take class means.
 
 ``AperLda`` puts the linear discriminant of the edge preset on the same features, as RanPAC (arXiv 2307.02251)
-does its ridge head: what a frozen first-task adapter adds to the head that the edge preset has.
+does its ridge head. It shows what a frozen first-task adapter adds to the head of the edge preset.
 
-What may surprise: the classifier that trains the adapter is thrown away. Every class, also of the first task, is
-classified by the cosine to its mean of [frozen feature ; adapted feature], 2D numbers.
+The classifier that trains the adapter is discarded. Every class, also of the first task, is classified by the cosine to
+its mean of [frozen feature ; adapted feature], 2D numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge_zofc.benchmarks.methods.heads import ClassMeans, Discriminant, Head, cosines
+from edge_zofc.benchmarks.methods.heads import ClassMeans, Discriminant, TorchHead, cosines
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training, fit_with_head
 from edge_zofc.benchmarks.methods.vit_parts import Adapters
@@ -71,8 +71,8 @@ class AperLda(Aper):
 
 
 def train_adapters(problem: Problem, task: TaskData, how: Training, adapters: Adapters) -> list[float]:
-    """Train ``adapters`` on one task with a linear head that is then thrown away; losses by epoch."""
-    head = Head(problem.width, "linear")
+    """Train ``adapters`` on one task with a linear head that is then discarded; losses by epoch."""
+    head = TorchHead(problem.width, "linear")
     part = list(adapters.parameters())
     return fit_with_head(
         problem, task, how, head, part, lambda x: (problem.features(x, adapters.parts()), 0.0)

@@ -3,8 +3,8 @@
 In each of blocks 0-4: weight of component m = cos(query * attention_m, key_m); the sum of weighted components is a
 prefix, its first half keys, its second half values. Each task trains its own share of the components.
 
-What may surprise: nothing is chosen, so the prompt is differentiable from end to end; and new components, keys and
-attentions start orthogonal to the old ones (Gram-Schmidt), which the penalty then keeps if its weight is not 0.
+Nothing is chosen, so the prompt is differentiable from end to end. New components, keys and attentions start orthogonal
+to the old ones (Gram-Schmidt). The penalty keeps them so if its weight is not 0.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_zofc.benchmarks.methods.heads import Head
+from edge_zofc.benchmarks.methods.heads import TorchHead
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training, fit_with_head
 from edge_zofc.benchmarks.methods.vit_parts import Parts, Prefix
 
 
 class Components(nn.Module):
-    """One block's ``size`` components [length, D] with keys [D] and attentions [D], in equal shares for
-    ``tasks`` tasks: (length + 2) D a component, 768,000 a block for 100 of length 8 and D = 768.
+    """One block's ``size`` components [length, D] with keys [D] and attentions [D], in equal shares for the tasks.
+
+    A component has (length + 2) D parameters: 768,000 a block for 100 of length 8 and D = 768.
     """
 
     def __init__(self, width: int, size: int, length: int, tasks: int) -> None:
@@ -81,7 +82,7 @@ class CodaPrompt:
         self.components = {
             block: Components(problem.width, size, length, problem.task_count) for block in blocks
         }
-        self.head = Head(problem.width, "linear")
+        self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:
         """Train a new share of components and the new rows."""
@@ -115,7 +116,7 @@ def orthogonality(rows: Tensor) -> Tensor:
 def gram_schmidt(count: int, old: Tensor) -> Tensor:
     """``count`` random unit rows [count, n], orthogonal to each other and to the rows of ``old`` [M, n].
 
-    Where there are more rows than dimensions, the rows that find no room are plain random unit rows.
+    Where there are more rows than dimensions, the rows in excess are plain random unit rows.
     """
     basis = torch.zeros(0, old.shape[1])
     for row in [*old, *torch.rand(count, old.shape[1])]:

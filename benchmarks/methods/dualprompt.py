@@ -3,7 +3,7 @@
 Both are prefixes: extra keys and values in the attention of some blocks. A task trains its own expert; at test the
 expert whose key is nearest to the frozen model's feature is taken.
 
-What may surprise: training never chooses, because the task is known then; a wrong key shows at test only.
+Training never chooses, because the task is known then. A wrong key shows at test only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edge_zofc.benchmarks.methods.heads import Head, cosines
+from edge_zofc.benchmarks.methods.heads import TorchHead, cosines
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training, fit_with_head
 from edge_zofc.benchmarks.methods.vit_parts import Parts, Prefix
@@ -45,7 +45,7 @@ class DualPrompt:
         shape = (len(general_blocks), 2, length, problem.width)
         self.general = nn.Parameter(torch.empty(shape).uniform_(-1, 1))
         self.experts: list[Expert] = []
-        self.head = Head(problem.width, "linear")
+        self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:
         """Train the general prompt, a new expert and the new rows."""

@@ -1,10 +1,10 @@
 """EASE (arXiv 2403.12030): a new adapter set for every task, and prototypes in every adapter's subspace.
 
-A class is known in the subspaces of its own and of earlier adapters. Its prototypes in *later* ones are
-synthesised: what its similarity to the new classes is where both are known, weighs the new classes'
-prototypes where only they are. At test a class's own subspace counts 1 and each other one alpha / T.
+A class is known in the subspaces of its own and of earlier adapters. Its prototypes in later subspaces are synthesised
+from the prototypes of the new classes there. The weights are its similarities to the new classes in its own subspace.
+At test a class's own subspace counts 1 and each other one alpha / T.
 
-What may surprise: testing costs one forward pass per task learnt, and the state grows with the tasks.
+A test picture takes one forward pass for each task learnt, and the state grows with the tasks.
 """
 
 from __future__ import annotations

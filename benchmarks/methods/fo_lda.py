@@ -1,11 +1,11 @@
-"""The edge preset's learner with a first-order adapter: what backpropagation would make of the same head and loss.
+"""The edge preset's learner with a first-order adapter: the same head and loss under backpropagation.
 
-As ``edge_zofc/engine/loop.py`` does it: class statistics of the task under the present adapter, the discriminant solved
-with those of all earlier tasks , the adapter trained on the loss over every class seen, the task's
-statistics taken anew and the discriminant solved again.
+A task goes as in the runtime. The class statistics are taken under the present adapter. The discriminant is solved with
+those of all earlier tasks. The adapter is trained on the loss over every class seen. Then the task's statistics are
+taken again and the discriminant is solved again.
 
-What may surprise: the loss is small from the start, since the rows are solved on the very pictures that it is
-taken on; and an adapter that moves leaves the earlier tasks' statistics behind, whatever moved it.
+The loss is small from the start, because the rows are solved on the same pictures. When the adapter moves, the
+statistics of the earlier tasks no longer fit it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Trainee, Training, fit
-from edge_zofc.benchmarks.methods.vit_parts import Adapters
+from edge_zofc.benchmarks.methods.vit_parts import AdapterShape
 
 
 class AdapterAndLda:
@@ -25,11 +25,9 @@ class AdapterAndLda:
 
     frozen = False
 
-    def __init__(
-        self, problem: Problem, how: Training, blocks: tuple[int, ...], rank: int, scale: float
-    ) -> None:
+    def __init__(self, problem: Problem, how: Training, shape: AdapterShape) -> None:
         self.problem, self.how = problem, how
-        self.adapters = Adapters(problem.width, blocks, rank, "gelu", scale)
+        self.adapters = shape.adapters(problem.width)
         self.head = Discriminant(problem.width)
 
     def learn(self, task: TaskData) -> list[float]:

@@ -1,9 +1,8 @@
-"""Classifiers that grow: cosine (ZO-FC, arXiv 2510.21019) and linear rows; class means and the runtime's linear
-discriminant in closed form.
+"""Classifiers that grow with the classes.
 
-What may surprise: the rows being trained are a separate parameter that ``begin`` makes and ``end`` writes back.
-Old rows are no parameters meanwhile, so that neither weight decay nor a random direction moves them, as none
-of their gradient under the local loss would. ``also`` names old rows that a naive method moves all the same.
+TorchHead      cosine (ZO-FC, arXiv 2510.21019) or linear rows, trained by gradient
+ClassMeans     SimpleCIL's prototypes (arXiv 2303.07338)
+Discriminant   the runtime's linear discriminant in closed form
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ from torch.nn import functional
 from edge_zofc.algorithm.heads import Collector, Statistics, solve
 
 
-class Head:
+class TorchHead:
     """Rows [C, F] (and biases [C] if linear) by class id, for features of width F.
 
-    Cosine: ``sigma * cos(feature, row)``, sigma starts at 1 and is kept over tasks.
+    Cosine: ``sigma * cos(feature, row)``. sigma starts at 1 and is kept over tasks.
+
+    The rows of the current task are parameters that ``begin`` makes and ``end`` writes back. Old rows are no parameters
+    meanwhile, so neither weight decay nor a random direction moves them. Under the local loss their gradient is 0.
     """
 
     def __init__(self, width: int, kind: Literal["cosine", "linear"]) -> None:
@@ -43,7 +45,8 @@ class Head:
     ) -> None:
         """Grow to ``classes_seen`` rows and make those of ``class_ids`` trainable.
 
-        ``new_rows`` [classes_seen, F] gives the rows that are new; without, they are U(+-1/sqrt F).
+        ``new_rows`` [classes_seen, F] gives the rows that are new. Without it they are U(+-1/sqrt F). ``also`` names
+        old rows that a naive method trains too.
         """
         old, width = self.rows.shape
         start = (torch.rand(classes_seen, width) * 2 - 1) / width**0.5 if new_rows is None else new_rows
@@ -71,7 +74,7 @@ class Head:
         self.bias[self._ids] = self._bias.detach()
 
     def logits(self, features: Tensor) -> Tensor:
-        """[B, C] over every class seen; sigma changes no argmax and is applied all the same."""
+        """[B, C] over every class seen."""
         return self._scores(features, self.rows, self.bias).detach()
 
     def _scores(self, features: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ def cosines(features: Tensor, rows: Tensor) -> Tensor:
 
 
 class ClassMeans:
-    """Running sums of features by class: SimpleCIL's prototypes (arXiv 2303.07338). ``width`` is F."""
+    """Running sums of features by class. ``width`` is F."""
 
     def __init__(self, width: int) -> None:
         self.sums = torch.zeros(0, width)
@@ -116,7 +119,7 @@ class Discriminant:
         self.weights, self.bias = torch.zeros(width, 0), torch.zeros(0)
 
     def take(self, found: Iterable[tuple[Tensor, Tensor]], classes_seen: int, keep: bool) -> None:
-        """Solve for what was kept and ``found``, batches of features [B, F] and class ids; ``keep`` it too or not."""
+        """Solve for what was kept and ``found``, batches of features [B, F] and class ids. ``keep`` also keeps it."""
         collector = Collector(classes_seen, self.weights.shape[0])
         for features, labels in found:
             collector.add(features.detach().numpy(), labels.numpy())

@@ -1,12 +1,10 @@
 """InfLoRA (arXiv 2404.00228): each task's LoRA may move only where it does not disturb older tasks.
 
-The down matrix A of a task is *fixed* before training: the leading directions of the second-moment matrix of the
-task's inputs, after the older tasks' gradient subspace is taken out of it. Only B (zero at start) and the
-new rows train. The subspace is kept per block by DualGPM: what to avoid, or, once that is more than half
-of the space, what is still free.
+The down matrix A of a task is fixed before training. It is the leading directions of the second-moment matrix of the
+task's inputs, without the gradient subspace of the older tasks. Only B (zero at start) and the new rows train. DualGPM
+keeps the subspace of each block: what to avoid, or, once that is more than half of the space, what is still free.
 
-What may surprise: keys and values share A, since both see the same input, and each has its own B. Branches of all
-tasks are summed at test; nothing chooses among them.
+Keys and values see the same input and share A. Each has its own B. At test the branches of all tasks are summed.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edge_zofc.benchmarks.methods.heads import Head
+from edge_zofc.benchmarks.methods.heads import TorchHead
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training, fit_with_head
 from edge_zofc.benchmarks.methods.vit_parts import Parts
@@ -49,7 +47,7 @@ class InfLora:
         self.problem, self.how, self.rank, self.lamb = problem, how, rank, lamb
         self.branches: list[list[Branch]] = [[] for _ in range(problem.depth)]
         self.memory = [DualGpm(problem.width) for _ in range(problem.depth)]
-        self.head = Head(problem.width, "linear")
+        self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:
         """Design A, train B, remember the task's subspace."""

@@ -1,7 +1,7 @@
 """L2P (arXiv 2112.08654): a pool of prompts, and each picture chooses its own by their keys.
 
-What may surprise: a picture takes two forward passes, one of the frozen model for the query that is compared with
-the keys and one with the chosen prompts; and the classifier sees the prompts' outputs, not the class token.
+A picture takes two forward passes: one of the frozen model for the query, which is compared with the keys, and one with
+the chosen prompts. The classifier sees the outputs of the prompts, not the class token.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edge_zofc.benchmarks.methods.heads import Head, cosines
+from edge_zofc.benchmarks.methods.heads import TorchHead, cosines
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training, fit_with_head
 from edge_zofc.benchmarks.methods.vit_parts import Parts
@@ -25,8 +25,9 @@ class PromptPool(nn.Module):
         self.top = top
 
     def choose(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """For queries [B, D]: the ``top`` nearest prompts as tokens [B, top * length, D], and the mean over the
-        batch of the sum of their keys' cosines.
+        """For queries [B, D] the ``top`` nearest prompts as tokens [B, top * length, D].
+
+        Also the mean over the batch of the sum of the cosines of their keys.
         """
         near, chosen = cosines(query, self.keys).topk(self.top, dim=-1)
         return self.prompts[chosen].flatten(1, 2), near.sum(dim=-1).mean()
@@ -48,7 +49,7 @@ class L2p:
     ) -> None:
         self.problem, self.how, self.pull = problem, how, pull
         self.pool = PromptPool(problem.width, size, length, top)
-        self.head = Head(problem.width, "linear")
+        self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:
         """Train pool and new rows."""

@@ -1,8 +1,8 @@
 """LAE (arXiv 2303.10070): one adapter that learns fast, and its moving average that forgets slowly.
 
-What may surprise: a test prediction asks both models and takes, class by class, the larger of the two softmax
-values. The adapter stands beside the attention, not beside the MLP as ZO-FC's and AdaptFormer's do, and
-rests during the first epochs of each new task while the new rows settle.
+A prediction asks both models and takes, class by class, the larger of the two softmax values. The adapter stands beside
+the attention, not beside the MLP as those of ZO-FC and AdaptFormer. It rests during the first epochs of each new task,
+while the new rows are trained.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edge_zofc.benchmarks.methods.heads import Head
+from edge_zofc.benchmarks.methods.heads import TorchHead
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
-from edge_zofc.benchmarks.methods.training import Training, fit_with_head
+from edge_zofc.benchmarks.methods.training import Trainee, Training, fit
 from edge_zofc.benchmarks.methods.vit_parts import Adapters, Parts
 
 
@@ -36,18 +36,22 @@ class Lae:
         self.problem, self.how, self.decay, self.rest_epochs = problem, how, decay, rest_epochs
         self.online = Adapters(problem.width, blocks, rank, "gelu", None)
         self.average = copy.deepcopy(self.online).requires_grad_(False)
-        self.head = Head(problem.width, "linear")
+        self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:
         """Train the online adapter and the new rows; the average follows after each step."""
-        # The average starts where the first task ends: before, it would be an untrained model's.
-        how = replace(
-            self.how, part_from_epoch=min(self.rest_epochs, self.how.epochs - 1) if task.index else 0
+        rest = min(self.rest_epochs, self.how.epochs - 1) if task.index else 0
+        self.head.begin(task.class_ids, task.classes_seen)
+        trainee = Trainee(
+            lambda x: (self._features(x, self.online), 0.0),
+            self.head.loss,
+            list(self.online.parameters()),
+            self.head.trained(),
+            # The average starts where the first task ends. Before, it would be that of an untrained model.
+            self._follow if task.index else lambda: None,
         )
-        losses = fit_with_head(
-            self.problem, task, how, self.head, list(self.online.parameters()),
-            lambda x: (self._features(x, self.online), 0.0), self._follow if task.index else lambda: None,
-        )  # fmt: skip
+        losses = fit(self.problem, task, trainee, replace(self.how, part_from_epoch=rest))
+        self.head.end()
         if task.index == 0:
             self.average.load_state_dict(self.online.state_dict())
         return losses

@@ -1,4 +1,4 @@
-"""Names of the methods, in the order of the table. No torch here: ``edge-zofc --help`` reads this."""
+"""Names of the methods, in the order of the table. No torch here: ``bench accuracy --help`` reads this."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ EXPERIMENTS: dict[str, str] = {
     "zo-fc-torch": "zo-fc in torch, where there is a gradient to compare with",
     "zo-fc-up": "the same, of the adapter the up-projections alone",
 }
-"""Arms of ``bench questions``; no rows of their own in the comparison."""
+"""Methods of ``bench questions`` that have no row in the comparison."""
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
-"""What ``--search N`` multiplies every learning rate by, the first N of them: the same budget for all. Larger ones
-come first, because a short stream gives a method far fewer steps than its paper did."""
+"""``--search N`` multiplies every learning rate by the first N of these. Larger factors come first, because a short
+stream gives a method far fewer steps than its paper does."""
 EQUAL_FORWARDS = frozenset({"head", "fo-fc", "fo-fc-lda"})
 """Methods whose epochs are multiplied under ``--equal forwards``: one forward pass a picture and epoch."""
 
 
 def best(searched: dict[str, float]) -> float:
-    """The factor of the highest accuracy; of equals the one tried first, so 1 wins where nothing is better."""
+    """The factor of the highest accuracy. Of equals it is the one tried first, so 1 wins where nothing is better."""
     return float(max(searched, key=searched.__getitem__))

@@ -1,11 +1,10 @@
 """The problem that every method gets: a frozen backbone, a stream, and the count of what was computed.
 
-Pictures, transforms, batch order and class ids are the runtime's own. A number here and one from ``learn``
-differ by the method alone.
+Pictures, transforms, batch order and class ids are the runtime's own. So a number here and one from ``learn`` differ by
+the method alone.
 
-What may surprise: a method sees a ``TaskData`` once, in ``learn``, and never an old one again; nothing but the
-method's own state goes from task to task. Pictures are decoded anew for every batch, so that a cache
-does not hide in the measured memory.
+A method sees a ``TaskData`` once, in ``learn``, and no old one again. Nothing but the method's own state goes from task
+to task. Pictures are decoded again for every batch, so the measured memory contains no cache.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from edge_zofc.algorithm.directions import batches
 from edge_zofc.algorithm.options import Augment
 from edge_zofc.benchmarks.methods import vit_parts
 from edge_zofc.benchmarks.methods.vit_parts import NOTHING, Parts
+from edge_zofc.benchmarks.streams.validation import set_aside
 from edge_zofc.data.stream import Sample, Stream, list_samples
 from edge_zofc.inference.transforms import load_test, load_train
 from edge_zofc.storage.bundle import ImageSpec
 
-VALIDATION_EVERY = 4
 EVALUATION_BATCH = 64
 
 
@@ -42,8 +41,8 @@ class TaskData:
 
 
 @dataclass
-class Cost:
-    """Pictures that went through the backbone, once for each pass; ``backwards`` those differentiated through."""
+class PassCount:
+    """Pictures that went through the backbone, once for each pass. ``backwards`` went through it backwards."""
 
     forwards: int = 0
     backwards: int = 0
@@ -52,9 +51,10 @@ class Cost:
 
 @dataclass
 class Problem:
-    """``vit`` is a timm VisionTransformer, frozen and in eval mode; ``seed`` orders batches and crops;
-    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test;
-    ``task_count`` is the stream's, where ``tasks`` holds fewer (0: as many as ``tasks``).
+    """``vit`` is a timm VisionTransformer, frozen and in eval mode. ``seed`` orders batches and crops.
+
+    ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test. ``task_count`` is
+    that of the stream, where ``tasks`` holds fewer (0: as many as ``tasks``).
     """
 
     vit: Any
@@ -63,7 +63,7 @@ class Problem:
     seed: int
     normalise: bool = True
     augment: Augment = "crop"
-    cost: Cost = field(default_factory=Cost)
+    passes: PassCount = field(default_factory=PassCount)
     evaluating: bool = False
     task_count: int = 0
     _asked: tuple[Tensor, Tensor] | None = None
@@ -88,8 +88,9 @@ class Problem:
         return vit_parts.features(self.vit, images, parts)
 
     def query(self, images: Tensor) -> Tensor:
-        """Features [B, D] of the backbone alone, by which prompts are chosen: computed once for a batch, however often
-        a step (SPSA has 2 Q sides) asks with the same tensor.
+        """Features [B, D] of the backbone alone, by which prompts are chosen.
+
+        They are computed once for a batch, however often a step asks with the same tensor. SPSA asks 2 Q times.
         """
         if self._asked is None or self._asked[0] is not images:
             self._asked = images, self.features(images)
@@ -102,9 +103,9 @@ class Problem:
 
     def _count(self, images: int) -> None:
         if self.evaluating:
-            self.cost.evaluation_forwards += images
+            self.passes.evaluation_forwards += images
         else:
-            self.cost.forwards += images
+            self.passes.forwards += images
 
     def training_batches(
         self, task: TaskData, batch_size: int, epoch: int
@@ -164,13 +165,8 @@ def read_tasks(stream: Stream) -> list[TaskData]:
 
 
 def validation_task(task: TaskData) -> TaskData:
-    """The task with every 4th training picture of a class set aside as its test part."""
-    train: list[Sample] = []
-    held: list[Sample] = []
-    count: dict[int, int] = {}
-    for sample in task.train:
-        count[sample.class_id] = count.get(sample.class_id, 0) + 1
-        (held if count[sample.class_id] % VALIDATION_EVERY == 0 else train).append(sample)
+    """The task with a validation part of its training pictures as its test part."""
+    train, held = set_aside(task.train)
     return TaskData(task.index, task.class_ids, task.classes_seen, train, held)
 
 

@@ -1,7 +1,7 @@
 """Every method by name, with the one table of hyper-parameters.
 
-What may surprise: the numbers of epochs are the papers' for CIFAR-100 on a ViT-B. On small streams ``bench accuracy
---epochs N`` gives every trained method the same N, and then the table of results says so.
+The numbers of epochs are the papers' for CIFAR-100 on a ViT-B. On small streams ``bench accuracy --epochs N`` gives
+every trained method the same N.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from edge_zofc.benchmarks.methods.l2p import L2p
 from edge_zofc.benchmarks.methods.lae import Lae
 from edge_zofc.benchmarks.methods.names import EQUAL_FORWARDS
 from edge_zofc.benchmarks.methods.problem import Method, Problem
-from edge_zofc.benchmarks.methods.training import Training
+from edge_zofc.benchmarks.methods.training import Order, Training
 from edge_zofc.benchmarks.methods.training_free import Lda, Ridge, SimpleCil
+from edge_zofc.benchmarks.methods.vit_parts import AdapterShape
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
 
 
 @dataclass(frozen=True)
-class Settings:
+class MethodSettings:
     """What a command line may change for all methods alike. ``epochs`` 0: each method's own.
 
-    ``preset`` gives the values of ZO-FC and its relatives; ``epoch_factor`` multiplies the epochs of those
-    that need one forward pass a picture (equal image-forwards); ``lr_factor`` is what the search varies;
-    ``batch_size`` None: each method's own. ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter, for
-    ZO-FC's relatives, and ``adapter_lr`` and ``clip_norm`` (None: the preset's) are for these alone.
+    ``epoch_factor`` multiplies the epochs of those that need one forward pass a picture (equal image-forwards).
+    ``lr_factor`` is what the search varies. ``batch_size`` None: each method's own. The others are for the relatives
+    of ZO-FC alone: ``preset`` gives their values, ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter.
+    ``adapter_lr`` and ``clip_norm`` replace the preset's if they are given.
     """
 
     epochs: int = 0
@@ -45,6 +46,11 @@ class Settings:
     adapter_lr: float | None = None
     batch_size: int | None = None
     clip_norm: float | None = None
+
+    @property
+    def shape(self) -> AdapterShape:
+        """Of the adapters of ZO-FC's relatives."""
+        return AdapterShape(self.blocks, self.rank, self.scale)
 
 
 _ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant")
@@ -96,7 +102,7 @@ BUILD: dict[str, Callable[[Problem, Training], Method]] = {
 }
 
 
-def build(name: str, problem: Problem, settings: Settings) -> Method:
+def build(name: str, problem: Problem, settings: MethodSettings) -> Method:
     """The method ``name`` for ``problem``; draws its initial values from torch's global generator."""
     if name == "simplecil":
         return SimpleCil(problem)
@@ -106,14 +112,12 @@ def build(name: str, problem: Problem, settings: Settings) -> Method:
         return Ridge(problem, 0 if name == "ridge" else 1000)
     how = training(name, settings)
     if name == "fo-fc-lda":
-        return AdapterAndLda(problem, how, settings.blocks, settings.rank, settings.scale)
+        return AdapterAndLda(problem, how, settings.shape)
     if name not in BUILD:
         return AdapterAndHead(
             problem,
             how,
-            () if name == "head" else settings.blocks,
-            settings.rank,
-            settings.scale,
+            None if name == "head" else settings.shape,
             # The edge preset may solve its head in closed form; the trained heads here start from class means.
             head_init="random" if settings.preset == "paper" else "class-means",
             old_rows_too=name == "zo-all",
@@ -122,7 +126,7 @@ def build(name: str, problem: Problem, settings: Settings) -> Method:
     return BUILD[name](problem, how)
 
 
-def training(name: str, settings: Settings) -> Training:
+def training(name: str, settings: MethodSettings) -> Training:
     """How ``name`` trains under ``settings``."""
     how = HOW[name] if name in HOW else _zofc(name, settings)
     if settings.epochs:
@@ -138,10 +142,10 @@ def training(name: str, settings: Settings) -> Training:
     return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr, batch_size=batch_size)
 
 
-def _zofc(name: str, settings: Settings) -> Training:
-    """ZO-FC's own values, METHOD section 1 (paper) or the edge preset's, for its relatives."""
+def _zofc(name: str, settings: MethodSettings) -> Training:
+    """The values of the paper's or the edge preset, for the relatives of ZO-FC."""
     options = PRESETS[settings.preset]
-    orders = {
+    orders: dict[str, tuple[Order, Order]] = {
         "zo-fc-torch": ("zeroth", "first"),
         "zo-fc-up": ("zeroth", "first"),
         "head": ("first", "first"),
@@ -160,8 +164,8 @@ def _zofc(name: str, settings: Settings) -> Training:
         head_epochs=options.head_epochs if name not in ("fo-fc", "fo-fc-lda") else None,
         schedule="cosine" if part == "first" else "constant",
         head_schedule="cosine" if head == "first" else "constant",
-        part_order="first" if part == "first" else "zeroth",
-        head_order="first" if head == "first" else "zeroth",
+        part_order=part,
+        head_order=head,
         queries=options.queries,
         two_sided=options.query_form == "two-sided",
         eps=options.eps,

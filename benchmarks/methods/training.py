@@ -4,8 +4,8 @@ Zeroth order is SPSA with Rademacher directions (Spall 1992, doi 10.1109/9.11963
 2510.21019): Q two-sided queries over all given parameters at once, the estimate clipped by its norm, then the
 optimiser's ordinary step.
 
-What may surprise: SPSA only fills ``.grad``, so every optimiser of torch works on it; and where the two
-orders differ, the head goes first and the adapter's loss is taken under the updated head, on the same batch.
+SPSA only fills ``.grad``, so every optimiser of torch works on it. Where the two orders differ, the head takes its step
+first. The adapter's loss is then taken under the updated head, on the same batch.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edge_zofc.benchmarks.methods.heads import Head
+from edge_zofc.benchmarks.methods.heads import TorchHead
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 
 Order = Literal["first", "zeroth"]
 Schedule = Literal["cosine", "quarter-cosine", "constant"]
 Loss = Callable[[], Tensor]
+Represent = Callable[[Tensor], tuple[Tensor, Tensor | float]]
 MIN_LEARNING_RATE = 1e-5
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a method trains. ``head_lr`` None: ``lr``; ``head_epochs`` None: all epochs train the head too;
-    ``part_from_epoch``: before it the adapter (prompt, LoRA) rests; ``clip_norm`` is for SPSA alone.
-    "cosine" falls over half a period to 1e-5, "quarter-cosine" over a quarter to 1.6 % (CODA-Prompt's and InfLoRA's).
+    """How a method trains. ``head_lr`` None: ``lr``. ``head_epochs`` None: all epochs train the head too.
+
+    Before ``part_from_epoch`` the adapter (prompt, LoRA) rests. ``clip_norm`` is for SPSA alone. "cosine" falls over
+    half a period to 1e-5, "quarter-cosine" over a quarter to 1.6 % (CODA-Prompt's and InfLoRA's).
     """
 
     epochs: int
@@ -54,11 +56,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Trainee:
-    """What is trained: ``represent`` maps pictures to (features, a term to add to the loss), ``loss`` maps
-    features and class ids to the loss; ``part`` (adapter, LoRA, prompt) and ``head`` are their parameters.
+    """What is trained: ``part`` are the parameters of the adapter, LoRA or prompt, ``head`` those of the head.
+
+    ``represent`` maps pictures to (features, a term to add to the loss). ``loss`` maps features and class ids to the
+    loss.
     """
 
-    represent: Callable[[Tensor], tuple[Tensor, Tensor | float]]
+    represent: Represent
     loss: Callable[[Tensor, Tensor], Tensor]
     part: Sequence[nn.Parameter]
     head: Sequence[nn.Parameter]
@@ -69,25 +73,19 @@ def fit_with_head(
     problem: Problem,
     task: TaskData,
     how: Training,
-    head: Head,
+    head: TorchHead,
     part: Sequence[nn.Parameter],
-    represent: Callable[[Tensor], tuple[Tensor, Tensor | float]],
-    after_step: Callable[[], None] = lambda: None,
-    new_rows: Tensor | None = None,
-    also: tuple[int, ...] = (),
+    represent: Represent,
 ) -> list[float]:
-    """Grow ``head`` by the task's classes and train it with ``part`` under the local loss; returns as ``fit``.
-
-    ``represent`` as in ``Trainee``; ``new_rows`` and ``also`` as in ``Head.begin``.
-    """
-    head.begin(task.class_ids, task.classes_seen, new_rows, also)
-    losses = fit(problem, task, Trainee(represent, head.loss, part, head.trained(), after_step), how)
+    """Grow ``head`` by the task's classes and train it with ``part`` under the local loss; returns as ``fit``."""
+    head.begin(task.class_ids, task.classes_seen)
+    losses = fit(problem, task, Trainee(represent, head.loss, part, head.trained()), how)
     head.end()
     return losses
 
 
 def fit(problem: Problem, task: TaskData, trainee: Trainee, how: Training) -> list[float]:
-    """Train in place on one task; returns the mean loss of each epoch. Optimisers are made anew."""
+    """Train in place on one task; returns the mean loss of each epoch. Each task has new optimisers."""
     head_lr = how.lr if how.head_lr is None else how.head_lr
     head_epochs = how.epochs if how.head_epochs is None else how.head_epochs
     part_optimiser = _optimiser(trainee.part, how, how.lr)
@@ -99,83 +97,12 @@ def fit(problem: Problem, task: TaskData, trainee: Trainee, how: Training) -> li
         train_part, train_head = epoch >= how.part_from_epoch, epoch < head_epochs
         total, count = 0.0, 0
         for images, labels in problem.training_batches(task, how.batch_size, epoch):
-            directions = _Directions(problem.seed, task.index, step)
-            loss = _step(
-                problem, trainee, how, images, labels, directions,
-                part_optimiser if train_part else None, head_optimiser if train_head else None,
-            )  # fmt: skip
+            batch = _Batch(problem, trainee, how, images, labels, _Directions(problem.seed, task.index, step))
+            loss = batch.step(part_optimiser if train_part else None, head_optimiser if train_head else None)
             trainee.after_step()
             total, count, step = total + loss * len(images), count + len(images), step + 1
         means.append(total / max(count, 1))
     return means
-
-
-def _step(
-    problem: Problem,
-    trainee: Trainee,
-    how: Training,
-    images: Tensor,
-    labels: Tensor,
-    directions: _Directions,
-    part_optimiser: torch.optim.Optimizer | None,
-    head_optimiser: torch.optim.Optimizer | None,
-) -> float:
-    """One batch; returns its loss before the update."""
-
-    def whole() -> Tensor:
-        found, more = trainee.represent(images)
-        return trainee.loss(found, labels) + more
-
-    both = part_optimiser is not None and head_optimiser is not None
-    if both and how.part_order == how.head_order:
-        chosen = [*trainee.part, *trainee.head]
-        loss = _gradient(problem, chosen, whole, how.part_order, how, directions, len(images))
-        for optimiser in (part_optimiser, head_optimiser):
-            assert optimiser is not None
-            optimiser.step()
-        return loss
-    loss = math.nan
-    if head_optimiser is not None:
-        with torch.no_grad():
-            found, more = trainee.represent(images)
-        loss = _gradient(
-            problem,
-            trainee.head,
-            lambda: trainee.loss(found, labels) + more,
-            how.head_order,
-            how,
-            directions,
-            0,
-        )
-        head_optimiser.step()
-    if part_optimiser is not None:
-        after = _gradient(problem, trainee.part, whole, how.part_order, how, directions, len(images))
-        part_optimiser.step()
-        loss = after if math.isnan(loss) else loss
-    return loss
-
-
-def _gradient(
-    problem: Problem,
-    parameters: Sequence[nn.Parameter],
-    loss: Loss,
-    order: Order,
-    how: Training,
-    directions: _Directions,
-    differentiated: int,
-) -> float:
-    """Fill ``.grad``; returns the loss at the parameters (two-sided SPSA: the mean over its queries)."""
-    if not parameters:
-        with torch.no_grad():
-            return float(loss())
-    if order == "zeroth":
-        return spsa(parameters, loss, how, directions)
-    value = loss()
-    found = torch.autograd.grad(value, list(parameters), allow_unused=True)
-    for parameter, gradient in zip(parameters, found, strict=True):
-        parameter.grad = gradient
-    problem.cost.backwards += differentiated
-    return float(value.detach())
 
 
 class _Directions:
@@ -188,6 +115,66 @@ class _Directions:
         seed, task, step = self.key
         generator = torch.Generator().manual_seed((((seed * 1009 + task) << 24) + step) * 64 + query)
         return [torch.randint(0, 2, p.shape, generator=generator, dtype=p.dtype) * 2 - 1 for p in parameters]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch of a task, with what its step needs. ``images`` [B, 3, S, S], ``labels`` class ids [B]."""
+
+    problem: Problem
+    trainee: Trainee
+    how: Training
+    images: Tensor
+    labels: Tensor
+    directions: _Directions
+
+    def step(self, part: torch.optim.Optimizer | None, head: torch.optim.Optimizer | None) -> float:
+        """Train on the batch; returns its loss before the update. What has no optimiser rests."""
+        trainee, how = self.trainee, self.how
+        if part is not None and head is not None and how.part_order == how.head_order:
+            loss = self._gradient(
+                [*trainee.part, *trainee.head], self._loss, how.part_order, len(self.images)
+            )
+            part.step()
+            head.step()
+            return loss
+        losses = []
+        if head is not None:
+            with torch.no_grad():
+                found, more = trainee.represent(self.images)
+            losses.append(
+                self._gradient(
+                    trainee.head, lambda: trainee.loss(found, self.labels) + more, how.head_order, 0
+                )
+            )
+            head.step()
+        if part is not None:
+            losses.append(self._gradient(trainee.part, self._loss, how.part_order, len(self.images)))
+            part.step()
+        return losses[0] if losses else math.nan
+
+    def _loss(self) -> Tensor:
+        found, more = self.trainee.represent(self.images)
+        return self.trainee.loss(found, self.labels) + more
+
+    def _gradient(
+        self, parameters: Sequence[nn.Parameter], loss: Loss, order: Order, differentiated: int
+    ) -> float:
+        """Fill ``.grad``; returns the loss at the parameters (two-sided SPSA: the mean over its queries).
+
+        ``differentiated`` pictures go backwards through the backbone in first order.
+        """
+        if not parameters:
+            with torch.no_grad():
+                return float(loss())
+        if order == "zeroth":
+            return spsa(parameters, loss, self.how, self.directions)
+        value = loss()
+        found = torch.autograd.grad(value, list(parameters), allow_unused=True)
+        for parameter, gradient in zip(parameters, found, strict=True):
+            parameter.grad = gradient
+        self.problem.passes.backwards += differentiated
+        return float(value.detach())
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
-"""Four heads in closed form on frozen features: the floors that a learning method has to beat.
+"""Four heads in closed form on frozen features: the baselines that a learning method has to beat.
 
-simplecil   class means and cosine (SimpleCIL, arXiv 2303.07338)
-ridge       least squares to one-hot targets on a running Gram matrix: W = (G + lambda I)^-1 sum f y^T
-ranpac      ridge on M random ReLU features (RanPAC, arXiv 2307.02251, without its first-task adapter)
-lda         Gaussian classes with one covariance: streaming LDA (arXiv 1909.01520) with OAS shrinkage
+    simplecil   class means and cosine (SimpleCIL, arXiv 2303.07338)
+    ridge       least squares to one-hot targets on a running Gram matrix: W = (G + lambda I)^-1 sum f y^T
+    ranpac      ridge on M random ReLU features (RanPAC, arXiv 2307.02251, without its first-task adapter)
+    lda         Gaussian classes with one covariance: streaming LDA (arXiv 1909.01520) with OAS shrinkage
 
-What may surprise: lambda is chosen by the *squared error* on a validation part of the first task, as RanPAC does on
-each. Its accuracy there is soon 100 % for a wide range of lambdas and then says nothing.
+lambda is chosen by the squared error on a validation part of the first task. RanPAC chooses it so on each task. The
+accuracy on that part cannot choose it: it is 100 % for a wide range of lambdas.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Ridge:
 class Lda:
     """Linear discriminant analysis: class means and one within-class covariance, shrunk to the identity.
 
-    Streaming: the state is the sum of f f^T, class sums and counts, and the scatter within classes is that sum
-    less sum_c n_c m_c m_c^T. How much to shrink follows from the matrix itself (``oas``); nothing is chosen.
+    The state is the sum of f f^T, class sums and counts. The scatter within classes is that sum less
+    sum_c n_c m_c m_c^T. How much to shrink follows from the matrix itself (``oas``).
     """
 
     frozen = True

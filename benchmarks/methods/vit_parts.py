@@ -5,8 +5,8 @@
     lora     something added to a block's keys and values (InfLoRA)
     adapter  a small network in parallel to a block's MLP (ZO-FC, APER, EASE) or attention (LAE)
 
-What may surprise: the attention is written out instead of calling timm's ``Attention``, because prefixes and
-LoRA reach between its query, key and value. With nothing added it is timm's forward, and a test holds that.
+The attention is written out, because prefixes and LoRA need its query, key and value. With nothing added the result is
+that of timm's forward.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Prefix = tuple[Tensor, Tensor]
 class Parts:
     """What is added, by block number from 0.
 
-    adapters: [B, T, D] after ``norm2`` -> [B, T, D]; beside_attention: the same after ``norm1``. lora: [B, T, D]
-    after ``norm1`` -> what is added to keys and to values, [B, T, D] each. prompts: [B, n, D] or None. watch:
-    called with (block, input of qkv).
+    ``adapters`` map [B, T, D] after ``norm2`` to [B, T, D], ``beside_attention`` the same after ``norm1``. ``lora``
+    maps [B, T, D] after ``norm1`` to what is added to keys and to values, [B, T, D] each. ``prompts`` is [B, n, D] or
+    None. ``watch`` is called with (block, input of qkv).
     """
 
     adapters: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
@@ -95,7 +95,20 @@ def _attention(
     return result
 
 
-class Adapter(nn.Module):
+@dataclass(frozen=True)
+class AdapterShape:
+    """Where ZO-FC's adapters sit: ``blocks`` from 0, with this rank and scale."""
+
+    blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rank: int = 5
+    scale: float = 0.1
+
+    def adapters(self, width: int) -> Adapters:
+        """New adapters of this shape for features of this width."""
+        return Adapters(width, self.blocks, self.rank, "gelu", self.scale)
+
+
+class TorchAdapter(nn.Module):
     """``scale * (up(activation(down(n))))``: down kaiming_uniform(a = sqrt 5) with zero bias, up all zero.
 
     ``activation`` "gelu" is ZO-FC's, "relu" AdaptFormer's (arXiv 2205.13535). ``scale`` None makes the
@@ -118,14 +131,14 @@ class Adapter(nn.Module):
 
 
 class Adapters(nn.Module):
-    """One ``Adapter`` on each of ``blocks``."""
+    """One ``TorchAdapter`` on each of ``blocks``."""
 
     def __init__(
         self, width: int, blocks: tuple[int, ...], rank: int, activation: str, scale: float | None
     ) -> None:
         super().__init__()
         self.blocks = blocks
-        self.adapters = nn.ModuleList([Adapter(width, rank, activation, scale) for _ in blocks])
+        self.adapters = nn.ModuleList([TorchAdapter(width, rank, activation, scale) for _ in blocks])
 
     def parts(self) -> Parts:
         """These adapters beside the MLPs, as parts of a forward pass."""

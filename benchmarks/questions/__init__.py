@@ -1,1 +1,1 @@
-"""``bench questions``: the paper's own questions."""
+"""``bench questions``: the questions of the ZO-FC paper."""

@@ -1,14 +1,14 @@
-"""How flat is the minimum that a method found, and does it go with forgetting? (the ZO-FC paper's question)
+"""How flat is the minimum that a method found, and does flatness go with little forgetting?
 
-    python -m edge_zofc.benchmarks.flatness --stream S --methods zo-fc-torch,fo-fc,zo-all --epochs 2 --out FILE.json
+    python -m edge_zofc.benchmarks.questions.flatness --stream S --methods zo-fc-torch,fo-fc --out FILE.json
 
-On the *old* tasks' test pictures, with the cross-entropy over all classes seen, after each task but the first:
+On the test pictures of the old tasks, with the cross-entropy over all classes seen, after each task but the first:
 
     gradient_rise   L(p + rho g / |g|) - L(p) along the true gradient g, the SAM-style rise (arXiv 2010.01412)
     mean_rise, max_rise   of L(p + r s) - L(p) over random sign vectors s: a ball of radius r in L-infinity
 
-What may surprise: everything is over the adapter and the trained rows together, as the authors' code has it; and
-ZO-FC is run in torch here, because the device runtime has no gradient to ask for.
+p is the adapter and the trained rows together, as in the code of the ZO-FC authors. ZO-FC runs in torch here, because
+the runtime of the device has no gradient.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_zofc.algorithm.options import PRESETS
+from edge_zofc.benchmarks.accuracy.torch_cell import TorchBackbone, learn_all, make_problem, numbers
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData, read_tasks
-from edge_zofc.benchmarks.methods.registry import Settings, build
+from edge_zofc.benchmarks.methods.registry import MethodSettings, build
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
+from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.data.stream import Sample, read_stream
 from edge_zofc.export.backbones import load_backbone
 
@@ -98,10 +99,42 @@ def measure(
     return rises(loss, parameters, directions, torch.Generator().manual_seed(problem.seed))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the experiment on the package's ViT; prints and writes one JSON object."""
-    from edge_zofc.benchmarks.accuracy.cell import learn_all, numbers
+class _Watched:
+    """A method that is measured after each task but the first."""
 
+    def __init__(self, method: AdapterAndHead, problem: Problem, pictures: int, directions: int) -> None:
+        self.method, self.problem, self.pictures, self.directions = method, problem, pictures, directions
+        self.frozen, self.logits, self.parameters_of = method.frozen, method.logits, method.parameters_of
+        self.found: list[dict[str, float]] = []
+
+    def learn(self, task: TaskData) -> list[float]:
+        losses = self.method.learn(task)
+        if task.index:
+            old = self.problem.tasks[: task.index]
+            self.found.append(measure(self.method, self.problem, old, self.pictures, self.directions))
+        return losses
+
+
+def measure_method(name: str, backbone: TorchBackbone, options: argparse.Namespace) -> dict[str, Any]:
+    """Learn the stream with one method; its rises after each task but the first, and its accuracies."""
+    tasks = read_tasks(read_stream(options.stream))
+    problem = make_problem(backbone, tasks, options.seed, options.preset)
+    settings = MethodSettings(
+        epochs=options.epochs,
+        preset=options.preset,
+        adapter_lr=options.adapter_lr,
+        batch_size=options.batch_size,
+    )
+    method = build(name, problem, settings)
+    assert isinstance(method, AdapterAndHead)
+    watched = _Watched(method, problem, options.pictures, options.directions)
+    counted, _, _ = learn_all(problem, watched)
+    known = numbers(counted)
+    accuracies = {key: known[key] for key in ("average_accuracy", "last_accuracy", "forgetting")}
+    return {"after_task": watched.found, **accuracies}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.questions.flatness")
     parser.add_argument("--stream", type=Path, required=True)
     parser.add_argument("--methods", default="zo-fc-torch,fo-fc,zo-all", help=", ".join(METHODS))
@@ -113,55 +146,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--adapter-lr", type=float, help="default: the preset's")
     parser.add_argument("--batch-size", type=int, help="default: the preset's")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the experiment on the package's ViT; prints and writes one JSON object."""
+    options = _parser().parse_args(argv)
     torch.set_num_threads(1)
     loaded = load_backbone()
-    settings = Settings(
-        epochs=options.epochs,
-        preset=options.preset,
-        adapter_lr=options.adapter_lr,
-        batch_size=options.batch_size,
-    )
-    answer: dict[str, Any] = {"rho": RHO, "radius": RADIUS, "methods": {}}
-    for name in options.methods.split(","):
-        torch.manual_seed(options.seed)
-        problem = Problem(loaded.model, loaded.image, read_tasks(read_stream(options.stream)), options.seed)
-        problem.normalise, problem.augment = (
-            PRESETS[options.preset].normalise,
-            PRESETS[options.preset].augment,
-        )
-        method = build(name, problem, settings)
-        assert isinstance(method, AdapterAndHead)
-        found: list[dict[str, float]] = []
-        watched = _Watched(
-            method,
-            lambda task, m=method, p=problem, out=found: out.append(  # type: ignore[misc]
-                measure(m, p, p.tasks[: task.index], options.pictures, options.directions)
-            ),
-        )
-        counted, _, _ = learn_all(problem, watched)
-        known = numbers(counted)
-        answer["methods"][name] = {
-            "after_task": found,
-            **{key: known[key] for key in ("average_accuracy", "last_accuracy", "forgetting")},
-        }
-    options.out.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    backbone = loaded.model, loaded.image
+    methods = {name: measure_method(name, backbone, options) for name in options.methods.split(",")}
+    answer = {"rho": RHO, "radius": RADIUS, "methods": methods}
+    write_json(options.out, answer)
     print(json.dumps(answer))  # noqa: T201
     return 0
-
-
-class _Watched:
-    """A method that is measured after each task but the first."""
-
-    def __init__(self, method: AdapterAndHead, after: Callable[[TaskData], None]) -> None:
-        self.method, self.after, self.frozen = method, after, method.frozen
-        self.logits, self.parameters_of = method.logits, method.parameters_of
-
-    def learn(self, task: TaskData) -> list[float]:
-        losses = self.method.learn(task)
-        if task.index:
-            self.after(task)
-        return losses
 
 
 if __name__ == "__main__":

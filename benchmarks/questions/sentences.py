@@ -1,17 +1,16 @@
 """What each table of ``bench questions`` says, in a sentence made of its numbers.
 
-What may surprise: a sentence never says that something is better, only by how much it differed here; whether that is
-more than a picture or two is for its reader, who sees the table beside it.
+A sentence says by how much something differed here. It never says that something is better: on so few pictures a
+difference may be chance.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-Row = dict[str, Any]
+from edge_zofc.storage.bundle import MIN_FIDELITY
 
-MIN_FIDELITY = 0.9
-"""Below it ``learn`` refuses a bundle (``edge_zofc.storage.bundle``)."""
+Row = dict[str, Any]
 
 
 def memory(rows: list[Row]) -> str:

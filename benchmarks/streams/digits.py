@@ -1,9 +1,8 @@
 """scikit-learn's 1,797 handwritten digits as a folder of pictures: a real stream that needs no download.
 
 The digits are 8 x 8 pixels of 17 grey levels (Alpaydin and Kaynak, "Optical Recognition of Handwritten
-Digits", UCI, 1998). They are written enlarged by whole pixels, so nothing is made up between them; each
-network resizes as its own transform says. What may surprise: classes are named by words (``three``), so
-that their order in a stream is not the order of the digits.
+Digits", UCI, 1998). They are enlarged by whole pixels, without interpolation. Each network resizes them as its own
+transform says. Classes are named by words (``three``), so their order in a stream is not that of the digits.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@
 
 writes OUT/images, an ImageFolder, and OUT/stream. CIFAR becomes PNG files, all others become links.
 
-What may surprise: CIFAR's python version is a pickle, which is never opened here. ImageNet-R has no official
-split: every 5th picture of a class (by name) is test. In CORe50 NI every task has all classes and there is one
-test set; it stands in the first task, and the later ones have no test pictures of their own.
+The python version of CIFAR is a pickle, which can run code, so it is never opened here. ImageNet-R has no official
+split: every 5th picture of a class (by name) is test. In CORe50 NI every task has all classes and there is one test
+set. It stands in the first task, and the later tasks have no test pictures of their own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edge_zofc.benchmarks.streams.links import link
 from edge_zofc.data.split import split_image_folder
 from edge_zofc.errors import EdgeZofcError, InputError
 
@@ -44,7 +45,7 @@ Item = tuple[str, str, Path]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=KINDS, help="the data set")
     parser.add_argument("source", type=Path, help="the downloaded and unpacked folder")
     parser.add_argument("out", type=Path, help="new folder for images/ and stream/")
     parser.add_argument("--classes-per-task", type=int, help=f"(default: {PER_TASK})")
@@ -67,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         summary = _convert(arguments)
     except (EdgeZofcError, OSError):
-        # What is half converted must not be taken for the data set.
+        # A part of a data set must not be taken for the whole.
         shutil.rmtree(out, ignore_errors=True)
         raise
     print(json.dumps({"stream": str(out / "stream"), **summary}))  # noqa: T201
@@ -188,10 +189,8 @@ def link_all(items: Iterator[Item], out: Path) -> None:
     for part, name, path in items:
         if not path.is_file():
             raise InputError(f"{path} is missing; unpack the download completely.")
-        folder = out / part / name
-        folder.mkdir(parents=True, exist_ok=True)
-        # A name tells pictures of one folder apart; DomainNet's and CORe50's tell them apart everywhere.
-        (folder / path.name).symlink_to(path.resolve())
+        # Names differ within a folder. Those of DomainNet and CORe50 differ within the whole data set.
+        link(path, out / part / name)
 
 
 def _lines(path: Path) -> list[tuple[str, int]]:

@@ -46,11 +46,11 @@ def test_a_seeds_order_is_that_of_split_with_the_same_seed(tmp_path: Path) -> No
 
 def test_the_first_seed_learns_the_stream_as_it_is_and_the_others_their_own_order(tmp_path: Path) -> None:
     given, out = write_stream(tmp_path / "stream"), tmp_path / "out"
-    assert run._stream_of(1993, settings(given), out) == given
-    second = run._stream_of(1994, settings(given), out)
+    assert run.stream_of(1993, settings(given), out) == given
+    second = run.stream_of(1994, settings(given), out)
     assert second == out / "streams" / "seed1994"
-    assert run._stream_of(1994, settings(given), out) == second
-    assert run._stream_of(1994, settings(given, "stream"), out) == given
+    assert run.stream_of(1994, settings(given), out) == second
+    assert run.stream_of(1994, settings(given, "stream"), out) == given
 
 
 def test_a_stream_whose_classes_come_back_has_no_other_order(tmp_path: Path) -> None:

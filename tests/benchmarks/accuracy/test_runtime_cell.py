@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from benchmark_problem import SPEC, tiny_vit, write_stream
 
-from edge_zofc.benchmarks.accuracy import cell, runtime_cell
+from edge_zofc.benchmarks.accuracy import runtime_cell, torch_cell
+from edge_zofc.benchmarks.accuracy.request import CellRequest
 from edge_zofc.benchmarks.methods.names import METHODS, SEARCH_FACTORS, best
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.errors import InputError
@@ -23,16 +24,16 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell, "load_vit", lambda request: (tiny_vit(depth=5), SPEC))
+    monkeypatch.setattr(torch_cell, "load_vit", lambda request: (tiny_vit(depth=5), SPEC))
 
 
-def request(stream: Path, method: str, **changes: Any) -> cell.Request:
+def request(stream: Path, method: str, **changes: Any) -> CellRequest:
     values: dict[str, Any] = {
         "method": method, "seed": 1993, "stream": stream, "bundle": None, "backbone": None, "checkpoint": None,
         "img_size": None, "preset": "edge", "epochs": 2, "epoch_factor": 1, "search": 1, "threads": 1,
         "work": stream.parent,
     }  # fmt: skip
-    return cell.Request(**{**values, **changes})
+    return CellRequest(**{**values, **changes})
 
 
 def test_a_search_tries_every_factor_on_three_quarters_of_the_first_task() -> None:
@@ -44,10 +45,10 @@ def test_a_search_tries_every_factor_on_three_quarters_of_the_first_task() -> No
 
 @pytest.mark.parametrize("method", ["head", "fo-fc", "zo-all", "coda-prompt", "inflora", "aper-adapter"])
 def test_every_method_gets_the_same_number_of_trials(method: str, stream: Path) -> None:
-    found = cell.run_in_torch(request(stream, method, search=3, epochs=1))
+    found = torch_cell.run_in_torch(request(stream, method, search=3, epochs=1))
     assert list(found["search"]) == ["1.0", "10.0", "3.0"]
     assert all(0 <= accuracy <= 1 for accuracy in found["search"].values())
-    plain = cell.run_in_torch(request(stream, method, epochs=1))
+    plain = torch_cell.run_in_torch(request(stream, method, epochs=1))
     assert plain["search"] == {}
     assert plain["search_forward_passes"] == 0
     # What was spent on the search is told apart from what the chosen run took.
@@ -62,7 +63,7 @@ def test_every_method_gets_the_same_number_of_trials(method: str, stream: Path) 
 
 
 def test_training_free_methods_search_nothing(stream: Path) -> None:
-    assert cell.run_in_torch(request(stream, "lda", search=3))["search"] == {}
+    assert torch_cell.run_in_torch(request(stream, "lda", search=3))["search"] == {}
 
 
 def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
@@ -71,7 +72,8 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
     """The second factor, 10, is made the best one: 0.1 of the edge preset's 0.01."""
     calls: list[dict[str, str]] = []
 
-    def learn(words: list[str], folder: Path) -> dict[str, Any]:
+    def learn(*given: object) -> dict[str, Any]:
+        words = [str(word) for word in given]
         call = {**dict(zip(words[1::2], words[2::2], strict=True)), "stream": ""}
         root = Path(call["--stream"])
         tasks = read_stream(root).tasks
@@ -80,7 +82,7 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
             str(len(list_samples(read_stream(root), tasks[0], "train"))),
         )
         calls.append(call)
-        result = dict.fromkeys(runtime_cell._SAME_NAMES)
+        result = dict.fromkeys(runtime_cell.SAME_NAMES)
         accuracy = 0.9 if call.get("--adapter-lr") == "0.1" else 0.5
         result |= {
             "last_accuracy": accuracy,
@@ -110,15 +112,15 @@ def test_searching_goes_from_the_rate_that_was_asked_for(
 ) -> None:
     said: list[list[str]] = []
 
-    def learn(words: list[str], folder: Path) -> dict[str, Any]:
-        said.append(words)
+    def learn(*words: object) -> dict[str, Any]:
+        said.append([str(word) for word in words])
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / "result.json").write_text("{}")
         return {}
 
     monkeypatch.setattr(runtime_cell, "edge_zofc", learn)
     asked = request(stream, "zo-fc", work=tmp_path, learn_options=("--adapter-lr", "0.5"))
-    runtime_cell._learn(asked, stream, tmp_path / "run", 10.0)
+    runtime_cell.learn(asked, stream, tmp_path / "run", 10.0)
     assert said[0][-4:] == ["--adapter-lr", "5.0", "--head-lr", "0.1"]
 
 
@@ -143,7 +145,7 @@ def test_equal_forwards_leave_head_and_fo_fc_one_pass_short_of_zo_fc(stream: Pat
     """zo-fc: E (Q + 1) passes of training, one for class means, one to solve its head again: 12 for E = 2, Q = 4."""
     factor = runtime_cell.forwards_a_picture(runtime_cell.own_options("edge", 2, []))
     for method, passes in (("head", 11), ("fo-fc", 11), ("fo-fc-lda", 12)):
-        found = cell.run_in_torch(request(stream, method, epoch_factor=factor))
+        found = torch_cell.run_in_torch(request(stream, method, epoch_factor=factor))
         assert found["training"]["epochs"] == 10
         assert found["forward_passes"] == 48 * passes
 

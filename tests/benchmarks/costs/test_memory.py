@@ -1,22 +1,27 @@
-"""Arms compute what they are named after; what they report adds up; a limit and a wrong argument are told."""
+"""Variants compute what they are named after; what they report adds up; a limit and a wrong argument are told."""
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from edge_zofc.benchmarks.costs import learn, memory, plan, tables
-from edge_zofc.benchmarks.costs.arms import REFERENCE, Child, memory_arms
+from edge_zofc.benchmarks import process
+from edge_zofc.benchmarks.costs import cgroup, learn, memory, plan, tables
+from edge_zofc.benchmarks.costs.child import start
 from edge_zofc.benchmarks.costs.in_onnx import RuntimeStep
 from edge_zofc.benchmarks.costs.in_torch import TorchStep
-from edge_zofc.benchmarks.costs.setup import Setup, block_ranges, machine_state, read_picture, write_bundles
+from edge_zofc.benchmarks.costs.machine import machine_state
+from edge_zofc.benchmarks.costs.setup import Setup, block_ranges, read_picture, write_bundles
+from edge_zofc.benchmarks.costs.variants import REFERENCE, Kind, Variant, memory_variants
+from edge_zofc.benchmarks.tables import as_markdown, for_terminal
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.inference.backbone import BackboneOptions
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -27,6 +32,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     made = Setup(str(tmp_path_factory.mktemp("cost")), depth=2, batch_size=3, queries=2)
     assert write_bundles(made, {("fp32", "early")}) == 2
     return made
+
+
+def variant(kind: Kind, micro_batch: int, **rest: Any) -> Variant:
+    return Variant("", "", kind, micro_batch=micro_batch, **rest)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -48,8 +57,8 @@ def test_a_picture_is_read_back_from_its_place_in_the_file(tmp_path: Path) -> No
     assert out[2, 1, 1] == 23
 
 
-def test_every_arm_of_the_issue_is_there_once_and_one_is_what_the_others_are_compared_to() -> None:
-    names = [arm.name for arm in memory_arms(["fp32", "w8"], 4)]
+def test_every_variant_is_there_once_and_one_is_what_the_others_are_compared_to() -> None:
+    names = [each.name for each in memory_variants(["fp32", "w8"], 4)]
     assert len(names) == len(set(names))
     assert names.count(REFERENCE) == 1
     assert {"inference", "zo-fc-fast", "head-only", "fo-batch", "fo-checkpoint", "fo-micro", "full"} <= set(
@@ -59,8 +68,8 @@ def test_every_arm_of_the_issue_is_there_once_and_one_is_what_the_others_are_com
 
 
 def test_first_order_in_micro_batches_with_checkpointing_takes_the_same_step(setup: Setup) -> None:
-    whole = TorchStep(setup, "first-order", "early", 3, checkpoint=False, form="one-sided")
-    best = TorchStep(setup, "first-order", "early", 1, checkpoint=True, form="one-sided")
+    whole = TorchStep(setup, variant("first-order", 3))
+    best = TorchStep(setup, variant("first-order", 1, checkpoint=True))
     for _ in range(2):
         assert best.step() == pytest.approx(whole.step(), abs=1e-5)
     assert torch.allclose(whole.flat, best.flat, atol=1e-5)
@@ -68,7 +77,7 @@ def test_first_order_in_micro_batches_with_checkpointing_takes_the_same_step(set
 
 
 def test_first_orders_forward_pass_is_the_exporters(setup: Setup) -> None:
-    step = TorchStep(setup, "first-order", "early", 3, checkpoint=False, form="one-sided")
+    step = TorchStep(setup, variant("first-order", 3))
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     flat = step.flat.detach() + 0.01
     with torch.no_grad():
@@ -79,8 +88,8 @@ def test_first_orders_forward_pass_is_the_exporters(setup: Setup) -> None:
 @pytest.mark.parametrize(
     ("kind", "form"), [("full", "one-sided"), ("spsa", "one-sided"), ("spsa", "two-sided")]
 )
-def test_a_step_in_torch_changes_what_it_trains_and_nothing_else(setup: Setup, kind: str, form: str) -> None:
-    step = TorchStep(setup, kind, "early", 2, checkpoint=False, form=form)
+def test_a_step_in_torch_changes_what_it_trains_and_nothing_else(setup: Setup, kind: Kind, form: str) -> None:
+    step = TorchStep(setup, variant(kind, 2, form=form))
     flat, rows = step.flat.detach().clone(), step.rows.detach().clone()
     weight = step.model.timm_model.blocks[1].mlp.fc1.weight
     before = weight.detach().clone()
@@ -91,10 +100,8 @@ def test_a_step_in_torch_changes_what_it_trains_and_nothing_else(setup: Setup, k
 
 
 def test_first_order_and_zo_fc_see_the_same_batch_with_the_same_features(setup: Setup) -> None:
-    runtime = RuntimeStep(
-        setup, "zo-fc", setup.bundle("fp32", "early"), BackboneOptions(micro_batch=1), "one-sided", "numpy"
-    )
-    in_torch = TorchStep(setup, "first-order", "early", 3, checkpoint=False, form="one-sided")
+    runtime = RuntimeStep(setup, variant("zo-fc", 1, prepacking=True, arena=True))
+    in_torch = TorchStep(setup, variant("first-order", 3))
     in_torch.rows.data = torch.from_numpy(runtime.head.rows.copy())
     assert in_torch.step() == pytest.approx(runtime.step(), abs=1e-4)
     assert runtime.forward_seconds > 0
@@ -102,8 +109,8 @@ def test_first_order_and_zo_fc_see_the_same_batch_with_the_same_features(setup: 
 
 @linux
 def test_a_child_reports_a_base_and_a_peak_above_it(setup: Setup) -> None:
-    arm = next(arm for arm in memory_arms(["fp32"], 2) if arm.name == "zo-fc-in-place-numpy")
-    with Child(setup, arm) as child:
+    arm = next(each for each in memory_variants(["fp32"], 2) if each.name == "zo-fc-in-place-numpy")
+    with start(setup, arm) as child:
         first, second = child.ask("step"), child.ask("step")
         found = child.ask("memory")
     assert first["loss"] > second["loss"] - 1
@@ -111,11 +118,11 @@ def test_a_child_reports_a_base_and_a_peak_above_it(setup: Setup) -> None:
     assert 0 < found["base"]["rss_bytes"] < found["built"]["rss_bytes"] <= found["peak"]["rss_bytes"]
 
 
-def test_an_arm_that_dies_is_told_with_its_last_line(setup: Setup) -> None:
-    arm = next(arm for arm in memory_arms(["w8"], 2) if arm.name == "inference")
+def test_a_variant_that_dies_is_told_with_its_last_line(setup: Setup) -> None:
+    arm = next(each for each in memory_variants(["w8"], 2) if each.name == "inference")
     with (
         pytest.raises(DoesNotFitError, match=r"inference ended with code 1: .*bundle"),
-        Child(setup, arm) as child,
+        start(setup, arm) as child,
     ):
         child.ask("step")
 
@@ -143,7 +150,7 @@ def test_the_whole_benchmark_prints_json_and_writes_table_and_picture(
     for row in data["rows"]:
         assert row["base_mib"] + row["increment_mib"] == pytest.approx(row["peak_rss_mib"], abs=0.2)
     assert data["machine"]["onnxruntime"] and data["machine"]["torch_build"]
-    assert "| inference (fp32) |" in (tmp_path / "memory.md").read_text()
+    assert "| inference (fp32) |" in re.sub(" +", " ", (tmp_path / "memory.md").read_text())
     assert (tmp_path / "memory.png").stat().st_size > 5000
     assert json.loads((tmp_path / "memory.json").read_text()) == data
 
@@ -153,11 +160,11 @@ def test_a_row_that_did_not_run_says_why_and_the_columns_stay_in_line() -> None:
         {"title": "one", "failed": None, "peak_rss_mib": 100.4, "ratio": 1.0},
         {"title": "two", "failed": "no room"},
     ]
-    table = tables.text_table(tables.COLUMNS["memory"], rows).splitlines()
+    table = for_terminal(tables.COLUMNS["memory"], rows).splitlines()
     assert len(table) == 3
     assert "100" in table[1]
     assert "did not run: no room" in table[2]
-    assert tables.markdown_table(tables.COLUMNS["memory"], rows).count("\n") == 4
+    assert as_markdown(tables.COLUMNS["memory"], rows).count("\n") == 4
 
 
 @pytest.mark.parametrize(
@@ -187,8 +194,9 @@ def test_a_process_that_is_killed_or_stops_early_has_not_completed() -> None:
 @linux
 def test_a_child_in_a_small_cgroup_is_killed_and_the_cgroup_is_gone_afterwards() -> None:
     try:
-        with learn.memory_cgroup(24 << 20) as place:
-            found = learn._run([sys.executable, "-c", "b = bytearray(100 << 20)"], place, 60)
+        with cgroup.memory_cgroup(24 << 20) as place:
+            line = cgroup.inside(place, [sys.executable, "-c", "b = bytearray(100 << 20)"])
+            found = learn.learnt(process.run(line, 60), cgroup.peak_bytes(place), learn.STEPS)
     except InputError as error:
         pytest.skip(str(error))
     assert found.ending == "killed or out of time"
@@ -210,6 +218,6 @@ def test_the_machine_is_named_beside_the_numbers() -> None:
     assert state["torch"] == torch.__version__
 
 
-def test_a_child_does_not_import_torch_unless_its_arm_needs_it() -> None:
+def test_a_child_does_not_import_torch_unless_its_variant_needs_it() -> None:
     code = "import sys, edge_zofc.benchmarks.costs.in_onnx, edge_zofc.engine.run; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path("/"), check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

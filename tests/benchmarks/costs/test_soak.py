@@ -1,4 +1,4 @@
-"""benchmarks/soak.py: what it says of a short run on the small bundle."""
+"""``bench soak``: what it says of a short run on the small bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge_zofc.benchmarks import run
-from edge_zofc.benchmarks.costs.soak import SAMPLE_STEPS, _noise_stream, _slope_within, soak
+from edge_zofc.benchmarks.costs.soak import SAMPLE_STEPS, noise_stream
+from edge_zofc.benchmarks.costs.soak_child import slope_within, soak
 from edge_zofc.storage.bundle import Bundle
 
 
@@ -48,12 +49,12 @@ def test_a_stream_that_cannot_be_learnt_ends_the_command_with_its_sentence(
 def test_the_slope_within_tasks_leaves_out_what_each_task_adds() -> None:
     """Two tasks of slope 2, the second 100 higher: 2 within, far more over both."""
     task, hours = np.array([0.0, 0, 0, 1, 1, 1]), np.arange(6.0)
-    assert _slope_within(task, hours, 2 * hours + 100 * task) == pytest.approx(2)
-    assert _slope_within(task, hours, 100 * task) == 0
+    assert slope_within(task, hours, 2 * hours + 100 * task) == pytest.approx(2)
+    assert slope_within(task, hours, 100 * task) == 0
 
 
 def test_the_default_stream_is_hard_enough_to_move_an_adapter(small_bundle: Bundle, tmp_path: Path) -> None:
-    stream = _noise_stream(tmp_path / "stream", small_bundle.manifest.image.size)
+    stream = noise_stream(tmp_path / "stream", small_bundle.manifest.image.size)
     found = soak(small_bundle, stream, tmp_path / "run", steps=1100, batch_size=8, queries=1)
     assert found["adapter_moved_by"] > 0.001
     assert found["compared_with_replay"] == 2 and found["replays_to_the_same_bits"]

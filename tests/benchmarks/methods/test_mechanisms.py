@@ -213,7 +213,7 @@ def test_naive_zo_shakes_old_rows_and_a_first_order_head_does_not(stream: Path) 
     moved = {}
     for name in ("zo-all", "fo-fc", "zo-fc-torch"):
         problem = tiny_problem(stream)
-        method: Any = registry.build(name, problem, registry.Settings(blocks=(0, 1), adapter_lr=0.5))
+        method: Any = registry.build(name, problem, registry.MethodSettings(blocks=(0, 1), adapter_lr=0.5))
         method.learn(problem.tasks[0])
         old = method.head.rows.clone()
         method.learn(problem.tasks[1])
@@ -227,11 +227,11 @@ def test_prompts_ask_the_frozen_model_once_a_batch_however_many_sides_a_step_has
     method.how = replace(registry.HOW["l2p-zo"], epochs=1, batch_size=12)
     method.learn(problem.tasks[0])
     # 24 pictures, each once for the query and 2 Q = 8 times with prompts.
-    assert problem.cost.forwards == 24 * (1 + 8)
+    assert problem.passes.forwards == 24 * (1 + 8)
 
 
 def test_values_are_the_papers() -> None:
-    """BASELINES' table: (epochs, batch, rate, optimiser, weight decay), and of SPSA (Q, eps, clip)."""
+    """(epochs, batch, rate, optimiser, weight decay), and of SPSA (Q, eps, clip)."""
     first = {
         "aper-adapter": (20, 48, 0.01, "sgd", 5e-4),
         "ease": (20, 48, 0.025, "sgd", 5e-4),
@@ -242,11 +242,11 @@ def test_values_are_the_papers() -> None:
         "coda-prompt": (20, 128, 1e-3, "adam", 0.0),
     }
     for name, values in first.items():
-        how = registry.training(name, registry.Settings())
+        how = registry.training(name, registry.MethodSettings())
         assert (how.epochs, how.batch_size, how.lr, how.optimiser, how.weight_decay) == values, name
         assert (how.part_order, how.head_order) == ("first", "first")
     for name in ("aper-zo", "ease-zo", "l2p-zo", "coda-prompt-zo", "inflora-zo"):
-        how = registry.training(name, registry.Settings())
+        how = registry.training(name, registry.MethodSettings())
         assert (how.queries, how.eps, how.two_sided, how.schedule) == (4, 1e-3, True, "constant")
         assert how.clip_norm == (5.0 if name == "aper-zo" else 1.0)
         assert (how.optimiser, how.lr) == (("adam", 5e-4) if name.startswith("coda") else ("sgd", 0.01))
@@ -255,9 +255,9 @@ def test_values_are_the_papers() -> None:
 
 def test_a_batch_size_and_a_rate_for_all_reach_every_trained_method() -> None:
     for name in ("head", "fo-fc", "zo-all", "ease", "coda-prompt-zo", "lae"):
-        own = registry.training(name, registry.Settings())
-        changed = registry.training(name, registry.Settings(batch_size=16, lr_factor=10.0))
+        own = registry.training(name, registry.MethodSettings())
+        changed = registry.training(name, registry.MethodSettings(batch_size=16, lr_factor=10.0))
         assert (changed.batch_size, changed.lr) == (16, pytest.approx(10 * own.lr))
-    naive = registry.training("zo-all", registry.Settings(adapter_lr=3.0, clip_norm=1e-3))
+    naive = registry.training("zo-all", registry.MethodSettings(adapter_lr=3.0, clip_norm=1e-3))
     assert (naive.lr, naive.head_lr, naive.clip_norm) == (3.0, None, 1e-3)
-    assert registry.training("zo-fc-torch", registry.Settings(adapter_lr=3.0)).head_lr == 0.01
+    assert registry.training("zo-fc-torch", registry.MethodSettings(adapter_lr=3.0)).head_lr == 0.01

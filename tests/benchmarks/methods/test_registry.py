@@ -13,10 +13,10 @@ import torch
 from benchmark_problem import tiny_problem, tiny_vit, write_stream
 
 from edge_zofc.algorithm import heads
-from edge_zofc.benchmarks.accuracy.cell import learn_all
-from edge_zofc.benchmarks.methods import coda, dualprompt, ease, inflora, l2p, lae, registry, training_free
+from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
+from edge_zofc.benchmarks.methods import coda, dualprompt, inflora, l2p, lae, registry
 from edge_zofc.benchmarks.methods.names import METHODS, TRAINING_FREE
-from edge_zofc.benchmarks.methods.training import Training
+from edge_zofc.benchmarks.methods.training import Trainee, Training
 from edge_zofc.benchmarks.methods.vit_parts import Adapters
 
 TRAINED = [name for name in METHODS if name not in TRAINING_FREE and name != "zo-fc"]
@@ -29,7 +29,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(name: str, problem: Any, **changes: Any) -> Any:
     """The method with its own structure and values that suit 24 pictures and a ViT of width 32."""
-    settings = registry.Settings(preset="edge", blocks=(0, 1, 2))
+    settings = registry.MethodSettings(preset="edge", blocks=(0, 1, 2))
     how = registry.training(name, settings)
     how = replace(how, epochs=6, head_epochs=None, batch_size=12, head_lr=None, **changes)
     how = replace(how, lr=0.01 if how.optimiser == "adam" else 0.1)
@@ -59,18 +59,18 @@ def test_its_loss_falls_and_it_tells_colours_apart(name: str, stream: Path) -> N
     # Two colours a task: guessing gives one half of the first task's eight test pictures.
     assert counted.correct[0][0] >= (4 if zeroth else 6)
     assert counted.total == [8, 8]
-    assert problem.cost.evaluation_forwards > 0
-    assert (problem.cost.backwards == 0) == (name == "head" or (zeroth and name != "fo-adapter+zo-head"))
+    assert problem.passes.evaluation_forwards > 0
+    assert (problem.passes.backwards == 0) == (name == "head" or (zeroth and name != "fo-adapter+zo-head"))
 
 
 @pytest.mark.parametrize("name", sorted(TRAINING_FREE))
 def test_without_training_the_colours_are_told_apart_from_one_pass(name: str, stream: Path) -> None:
     problem = tiny_problem(stream)
-    counted, details, _ = learn_all(problem, registry.build(name, problem, registry.Settings()))
+    counted, details, _ = learn_all(problem, registry.build(name, problem, registry.MethodSettings()))
     assert sum(counted.correct[-1]) >= 14
     assert details["losses"] == [[], []]
     assert details["trainable_parameters"] == [0, 0]
-    assert (problem.cost.forwards, problem.cost.evaluation_forwards) == (48, 16)
+    assert (problem.passes.forwards, problem.passes.evaluation_forwards) == (48, 16)
 
 
 def test_the_same_seed_gives_the_same_losses(stream: Path) -> None:
@@ -132,74 +132,6 @@ def test_aper_does_not_move_after_the_first_task(stream: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, method.adapters.parameters(), strict=True))
 
 
-def test_ease_completes_old_prototypes_by_similarity_to_the_new_classes() -> None:
-    """An old class that looks in its own subspace like the first new class gets mostly that one's prototype."""
-    old = torch.tensor([[[1.0, 0.0]]])  # class 0 in subspace 0
-    found = torch.tensor([[[0.0, 0.0], [0.0, 0.0]], [[2.0, 0.0], [10.0, 0.0]], [[-3.0, 0.0], [0.0, 20.0]]])
-    completed, tasks = ease.grow_prototypes(old, torch.zeros(1, dtype=torch.int64), found)
-    assert completed.shape == (3, 2, 2)
-    assert tasks.tolist() == [0, 1, 1]
-    weight = np.exp(1.0) / (np.exp(1.0) + np.exp(-1.0))  # cosines +1 and -1
-    np.testing.assert_allclose(completed[0, 1], [10 * weight, 20 * (1 - weight)], rtol=1e-5)
-    assert torch.equal(completed[0, 0], old[0, 0])
-    assert torch.equal(completed[1:], found[1:])
-
-
-def test_ease_weighs_a_classs_own_subspace_ten_times_the_sum_of_the_others() -> None:
-    prototypes = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
-    features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
-    logits = ease.reweighted(features, prototypes, torch.tensor([0, 1]), 0.1)
-    # Class 0 (task 0): 1 * 1 + 0.05 * 0; class 1 (task 1): 0.05 * 0 + 1 * 1.
-    assert logits.tolist() == [[1.0, 1.0]]
-    swapped = ease.reweighted(features, prototypes, torch.tensor([1, 0]), 0.1)
-    np.testing.assert_allclose(swapped, [[0.05, 0.05]], rtol=1e-6)
-
-
-def test_inflora_designs_its_down_projection_outside_of_the_old_subspace() -> None:
-    generator = torch.Generator().manual_seed(2)
-    old_inputs = torch.randn(200, 3, generator=generator) @ torch.randn(3, 16, generator=generator)
-    new_inputs = torch.randn(200, 16, generator=generator)
-    memory = inflora.DualGpm(16)
-    memory.update(old_inputs.T @ old_inputs, 0.9999)
-    assert memory.basis.shape == (16, 3)
-    down = inflora.design(memory.free_part(new_inputs.T @ new_inputs), 4)
-    np.testing.assert_allclose(down @ down.T, np.eye(4) / 3, atol=1e-5)
-    # Whatever up learns, an old task's input passes through down to nothing.
-    assert float((old_inputs @ down.T).abs().max()) < 1e-3 * float(old_inputs.abs().max())
-
-
-def test_inflora_remembers_what_is_free_once_more_than_half_is_taken() -> None:
-    generator = torch.Generator().manual_seed(2)
-    memory = inflora.DualGpm(16)
-    wide = torch.randn(200, 10, generator=generator) @ torch.randn(10, 16, generator=generator)
-    memory.update(wide.T @ wide, 0.99999999)
-    assert not memory.avoids
-    assert memory.basis.shape == (16, 6)
-    moment = torch.eye(16)
-    assert float((wide @ memory.free_part(moment)).abs().max()) < 1e-2
-    one = torch.nn.functional.normalize(memory.basis[:, :1].T)
-    memory.update(100 * one.T @ one, 0.99)
-    assert memory.basis.shape == (16, 5)
-    assert float((one @ memory.basis).abs().max()) < 1e-4
-
-
-def test_inflora_remembers_the_fewest_directions_that_hold_the_share() -> None:
-    """Singular values 3, 2, 1 have the energies 9, 4, 1 of 14: 64 %, 93 %, 100 %."""
-    moment = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
-    for share, directions in ((0.6, 1), (0.9, 2), (0.95, 3)):
-        memory = inflora.DualGpm(8)
-        memory.update(moment, share)
-        assert memory.basis.shape == (8, directions)
-        memory.update(moment, share)  # what it holds already adds nothing
-        assert memory.basis.shape == (8, directions)
-    # Of a new task along an old direction (energy 4 of 5) only the rest needs room.
-    memory.update(torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])), 0.75)
-    assert memory.basis.shape == (8, 3)
-    memory.update(torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])), 0.95)
-    assert memory.basis.shape == (8, 4)
-    assert memory.avoids
-
-
 def test_l2p_chooses_by_key_and_learns_the_keys_it_chose() -> None:
     pool = l2p.PromptPool(4, 4, 2, 2)
     with torch.no_grad():
@@ -248,16 +180,16 @@ def test_laes_average_starts_from_the_first_task_and_follows_by_the_decay(
     method, asked = small("lae", tiny_problem(stream)), []
     method.decay = 0.9
 
-    def two_steps(*args: Any) -> list[float]:
-        asked.append(args[2].part_from_epoch)
+    def two_steps(problem: Any, task: Any, trainee: Trainee, how: Training) -> list[float]:
+        asked.append(how.part_from_epoch)
         for _ in range(2):
             with torch.no_grad():
                 for parameter in method.online.parameters():
                     parameter += 1
-            args[6]()
+            trainee.after_step()
         return []
 
-    monkeypatch.setattr(lae, "fit_with_head", two_steps)
+    monkeypatch.setattr(lae, "fit", two_steps)
     bias = method.online.adapters[0].up.bias  # zero at start
     for task, expected in zip(method.problem.tasks, (2.0, 0.9 * (0.9 * 2 + 0.1 * 3) + 0.1 * 4), strict=True):
         method.learn(task)
@@ -278,37 +210,6 @@ def test_lae_answers_with_the_larger_softmax_and_its_average_lags(stream: Path) 
     scores = method.logits(images)
     assert float(scores.sum(dim=-1).min()) >= 1.0
     assert float(scores.max()) <= 1.0
-
-
-def test_oas_keeps_the_trace_and_shrinks_less_with_more_pictures() -> None:
-    matrix = torch.diag(torch.tensor([4.0, 1.0, 1.0], dtype=torch.float64))
-    few, many = training_free.oas(matrix, 4), training_free.oas(matrix, 4000)
-    assert float(few.trace()) == pytest.approx(6.0)
-    assert 2.0 < float(few[0, 0]) < float(many[0, 0]) < 4.0
-
-
-def test_lda_on_two_gaussians_is_fishers_direction() -> None:
-    """Covariance diag(100, 1) and means apart along both: only the narrow direction should decide."""
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(4000, 3, generator=generator) * torch.tensor([1.0, 0.1, 0.0])
-    labels = torch.arange(4000) % 2
-    inputs = noise + labels[:, None] * torch.tensor([0.2, 0.2, 0.0]) + torch.tensor([0.0, 0.0, 50.0])
-    problem: Any = SimpleNamespace(width=3, frozen_features=lambda samples: (inputs, labels))
-    method = training_free.Lda(problem)
-    method.learn(SimpleNamespace(train=[], classes_seen=2))  # type: ignore[arg-type]
-    direction = method.weights[:, 1] - method.weights[:, 0]
-    assert 0.5 < float(direction[1] / direction[0]) / 100 < 2.0
-    assert float((method.logits(inputs).argmax(dim=-1) == labels).double().mean()) > 0.83
-
-
-def test_ridge_takes_the_lambda_of_least_squared_error() -> None:
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(200, 5, generator=generator, dtype=torch.float64)
-    targets = inputs @ torch.randn(5, 2, generator=generator, dtype=torch.float64)
-    held = torch.arange(200) % 4 == 3
-    assert training_free.choose_ridge(inputs, targets, held) == 1e-3
-    noise = torch.randn(200, 2, generator=generator, dtype=torch.float64)
-    assert training_free.choose_ridge(inputs, 0.05 * targets + noise, held) > 1.0
 
 
 def test_a_first_order_adapter_lowers_the_loss_that_a_discriminant_leaves(stream: Path) -> None:

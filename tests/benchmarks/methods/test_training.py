@@ -10,7 +10,7 @@ import torch
 from benchmark_problem import tiny_problem, write_stream
 from torch import nn
 
-from edge_zofc.benchmarks.methods.heads import ClassMeans, Head
+from edge_zofc.benchmarks.methods.heads import ClassMeans, TorchHead
 from edge_zofc.benchmarks.methods.problem import validation_task
 from edge_zofc.benchmarks.methods.training import Trainee, Training, _Directions, fit, rate, spsa
 
@@ -63,7 +63,7 @@ def test_the_same_seed_step_and_query_give_the_same_direction_and_others_do_not(
 
 
 def test_old_rows_stay_as_they_are_unless_a_method_asks_for_them() -> None:
-    head = Head(4, "cosine")
+    head = TorchHead(4, "cosine")
     head.begin((0, 1), 2)
     head.end()
     old = head.rows.clone()
@@ -109,11 +109,11 @@ def test_passes_are_counted_by_pictures(tmp_path: Path) -> None:
         problem = tiny_problem(tmp_path)
         task = problem.tasks[0]
         scale = nn.Parameter(torch.ones(()))
-        rows = Head(problem.width, "linear")
+        rows = TorchHead(problem.width, "linear")
         rows.begin(task.class_ids, task.classes_seen)
         trainee = Trainee(
             lambda x, p=problem, s=scale: (s * p.features(x), 0.0), rows.loss, [scale], rows.trained()
         )
         how = replace(HOW, queries=4, part_order=part, head_order=head)
         assert len(fit(problem, task, trainee, how)) == 2
-        assert (problem.cost.forwards, problem.cost.backwards) == (forwards, backwards)
+        assert (problem.passes.forwards, problem.passes.backwards) == (forwards, backwards)

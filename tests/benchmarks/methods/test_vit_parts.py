@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from benchmark_problem import tiny_vit
 
-from edge_zofc.benchmarks.methods.vit_parts import Adapter, Adapters, Parts, features, tokens
+from edge_zofc.benchmarks.methods.vit_parts import Adapters, Parts, TorchAdapter, features, tokens
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -18,7 +18,7 @@ def test_with_nothing_added_it_is_timms_forward() -> None:
 
 
 def test_an_adapter_of_rank_5_on_768_has_8453_parameters_and_starts_as_nothing() -> None:
-    adapter = Adapter(768, 5, "gelu", 0.1)
+    adapter = TorchAdapter(768, 5, "gelu", 0.1)
     assert sum(p.numel() for p in adapter.parameters()) == 8_453
     assert torch.count_nonzero(adapter(torch.rand(2, 3, 768))) == 0
 

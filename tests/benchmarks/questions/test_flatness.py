@@ -34,7 +34,7 @@ def test_of_a_bowl_every_sign_vector_rises_by_the_square_of_the_radius() -> None
 @pytest.mark.parametrize("name", flatness.METHODS)
 def test_a_trained_method_is_measured_and_left_as_it_is(name: str, tmp_path: Path) -> None:
     problem = tiny_problem(write_stream(tmp_path))
-    settings = registry.Settings(epochs=1, blocks=(0, 1))
+    settings = registry.MethodSettings(epochs=1, blocks=(0, 1))
     method = registry.build(name, problem, settings)
     assert isinstance(method, AdapterAndHead)
     for task in problem.tasks:

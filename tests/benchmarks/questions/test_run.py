@@ -1,9 +1,10 @@
-"""``bench questions``: arms that are real cells, answered once, and sentences made of the numbers beside them."""
+"""``bench questions``: variants that are real cells, answered once, and sentences made of the numbers beside them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 import torch
 from benchmark_problem import tiny_problem, write_stream
 
-from edge_zofc.benchmarks.accuracy.cell import Request
+from edge_zofc.benchmarks.accuracy.request import CellRequest
 from edge_zofc.benchmarks.accuracy.runtime_cell import epoch_losses
 from edge_zofc.benchmarks.methods import registry
 from edge_zofc.benchmarks.methods.names import EXPERIMENTS, METHODS
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
-from edge_zofc.benchmarks.questions import arms, run, sentences
-from edge_zofc.benchmarks.questions.arms import Arm, Bench, thinned
+from edge_zofc.benchmarks.questions import answers, run, sentences, variants
+from edge_zofc.benchmarks.questions.variants import Bench, QuestionVariant, thinned
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.errors import InputError
 
@@ -30,7 +31,7 @@ def options(*words: object) -> argparse.Namespace:
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The requests that arms were run with, by name; each is answered with made-up numbers."""
+    """The requests that variants were run with, by name; each is answered with made-up numbers."""
     found: dict[str, dict[str, Any]] = {}
 
     def run(name: str, request: dict[str, Any], out: Path) -> bool:
@@ -49,7 +50,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str
     def bundle(self: Bench, export: tuple[str, ...] = ()) -> Path:
         return self.out / "-".join(export)
 
-    monkeypatch.setattr(arms, "run_request", run)
+    monkeypatch.setattr(variants, "run_cell", run)
     monkeypatch.setattr(Bench, "bundle", bundle)
     return found
 
@@ -63,21 +64,21 @@ def ask(tmp_path: Path, letters: str, *more: object) -> int:
     )
 
 
-def test_answers_are_kept_and_an_arm_is_run_once(
+def test_answers_are_kept_and_a_variant_is_run_once(
     tmp_path: Path, asked: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(tmp_path, "cfg") == 0
     printed = json.loads(capsys.readouterr().out)
     assert list(printed["answers"]) == ["c", "f", "g"]
     count = len(asked)
-    # c has 6 arms; f has 10, of which two are c's; g has 14, of which two are c's.
+    # c has 6 variants; f has 10, of which two are c's; g has 14, of which two are c's.
     assert count == 6 + 8 + 12
     assert ask(tmp_path, "g") == 0
     assert len(asked) == count
     kept = json.loads((tmp_path / "out/questions.json").read_text())
     assert list(kept["answers"]) == ["c", "f", "g"]
     assert all(answer["sentence"].endswith(".") for answer in kept["answers"].values())
-    text = (tmp_path / "out/questions.md").read_text()
+    text = re.sub(" +", " ", (tmp_path / "out/questions.md").read_text())
     assert "at most 6 pictures of a class" in text
     assert "## (f) Where the adapter sits" in text
     assert "| adapter at rest | 30.0% | 21.0% | 10.0% | 1.4000 | 1.2950 | 100 | 2 |" in text
@@ -85,17 +86,17 @@ def test_answers_are_kept_and_an_arm_is_run_once(
         ask(tmp_path, "c", "--epochs", 3)
 
 
-def test_every_arm_is_a_request_that_a_cell_takes(
+def test_every_variant_is_a_request_that_a_cell_takes(
     tmp_path: Path, asked: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edge_zofc.algorithm.options import make_options
     from edge_zofc.cli import arguments
 
-    monkeypatch.setattr(Bench, "fidelities", lambda *_: [{"one_sided": 0.99, "two_sided": 0.99}] * 4)
+    monkeypatch.setattr(answers, "fidelities", lambda *_: [{"one_sided": 0.99, "two_sided": 0.99}] * 4)
     assert ask(tmp_path, "cdefg") == 0
     assert len(asked) > 30
     for name, raw in asked.items():
-        request = Request.model_validate(raw)
+        request = CellRequest.model_validate(raw)
         assert request.method in {*METHODS, *EXPERIMENTS}, name
         if request.method == "zo-fc":
             parser = argparse.ArgumentParser()
@@ -124,24 +125,24 @@ def test_flatness_and_memory_are_read_from_their_own_files(
         for name, rise, lost in (("zo-fc-torch", 0.01, 0.02), ("fo-fc", 0.03, 0.01))
     }  # fmt: skip
     (tmp_path / "out/flatness.json").write_text(json.dumps({"methods": flat}))
-    arms = [
+    rows = [
         {"arm": "zo-fc-in-place-numpy", "title": "ours", "failed": None, "peak_rss_mib": 100, "increment_mib": 40},
         {"arm": "fo-batch", "title": "whole", "failed": None, "peak_rss_mib": 1000, "increment_mib": 280},
     ]  # fmt: skip
     (tmp_path / "out/memory").mkdir()
-    (tmp_path / "out/memory/memory.json").write_text(json.dumps({"rows": arms}))
+    (tmp_path / "out/memory/memory.json").write_text(json.dumps({"rows": rows}))
     assert ask(tmp_path, "ab") == 0
-    answers = json.loads((tmp_path / "out/questions.json").read_text())["answers"]
-    assert "10.0 times (whole batch; increments over the base of the process 7.0)" in answers["a"]["sentence"]
-    assert [row["after_task"] for row in answers["b"]["rows"]] == [2, 3, 2, 3]
-    assert "zo-fc-torch 0.01000, fo-fc 0.03000" in answers["b"]["sentence"]
-    assert "fo-fc 1.0, zo-fc-torch 2.0: another order" in answers["b"]["sentence"]
+    found = json.loads((tmp_path / "out/questions.json").read_text())["answers"]
+    assert "10.0 times (whole batch; increments over the base of the process 7.0)" in found["a"]["sentence"]
+    assert [row["after_task"] for row in found["b"]["rows"]] == [2, 3, 2, 3]
+    assert "zo-fc-torch 0.01000, fo-fc 0.03000" in found["b"]["sentence"]
+    assert "fo-fc 1.0, zo-fc-torch 2.0: another order" in found["b"]["sentence"]
 
 
-def test_a_failed_arm_is_named_with_where_its_words_are(
+def test_a_failed_variant_is_named_with_where_its_words_are(
     tmp_path: Path, asked: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arms, "run_request", lambda *_: False)
+    monkeypatch.setattr(variants, "run_cell", lambda *_: False)
     with pytest.raises(InputError, match=r"The arm adapter at rest failed; its words are in .*\.txt"):
         ask(tmp_path, "c")
 
@@ -166,23 +167,23 @@ def test_a_thinned_stream_keeps_classes_and_tasks_and_spreads_what_it_takes(tmp_
     assert len(list_samples(thin, thin.tasks[0], "train")) == 6, "what is there is left as it is"
 
 
-def test_an_arm_of_the_runtime_learns_for_real(tmp_path: Path) -> None:
+def test_a_variant_of_the_runtime_learns_for_real(tmp_path: Path) -> None:
     """One cell through ``learn`` on the package's ViT, two pictures a class."""
     stream = thinned(write_stream(tmp_path / "stream"), tmp_path / "thin", 2, 1)
     out = tmp_path / "out"
     for name in ("cells", "logs", "work"):
         (out / name).mkdir(parents=True)
     bench = Bench(out, stream, (1993,), 2, 2, 1.0)
-    (row,) = bench.rows([Arm("zo-fc", learn=("--queries", "1"))])
+    (row,) = bench.rows([QuestionVariant("zo-fc", learn=("--queries", "1"))])
     # Two tasks of four pictures: means at the start, two epochs of Q + 1 passes.
     assert row["forward_passes"] == 2 * (4 + 2 * 2 * 4)
     assert row["first_loss"] > 0
-    (kept,) = bench.fidelities("fp32", ("1e-3",), ())
+    (kept,) = answers.fidelities(bench, "fp32", ("1e-3",), ())
     assert kept["one_sided"] > 0.99
 
 
 def test_the_up_projections_alone_are_half_of_the_adapter_and_all_that_moves(tmp_path: Path) -> None:
-    settings = registry.Settings(epochs=2, blocks=(0, 1), rank=2, adapter_lr=1.0, batch_size=4)
+    settings = registry.MethodSettings(epochs=2, blocks=(0, 1), rank=2, adapter_lr=1.0, batch_size=4)
     found = {}
     for name in EXPERIMENTS:
         problem = tiny_problem(write_stream(tmp_path / name))
