@@ -23,14 +23,8 @@ NAMES = {
     "speed": ("costs.speed", "seconds a step against first order and SPSA in torch"),
     "accuracy": ("accuracy.run", "every method on a stream: accuracy, forgetting, cost"),
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
-    "soak": (
-        "costs.soak",
-        "thousands of steps, watched for what grows, leaks or drifts; replaying against training",
-    ),
-    "streams": (
-        "streams.downloads",
-        "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream",
-    ),
+    "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
+    "streams": ("streams.downloads", "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream"),
 }
 """Name -> the module with its ``add_arguments`` and ``main``, and what it does. These modules import nothing heavy."""
 WORKSTATION = ("matplotlib", "onnx", "timm", "torch")
@@ -50,8 +44,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
     missing = [package for package in WORKSTATION if importlib.util.find_spec(package) is None]
     if missing and name not in ON_A_DEVICE:
         raise InputError(
-            f"This benchmark needs the package {missing[0]}; install the workstation's packages with "
-            "pip install 'edge-zofc[export]'."
+            f"This benchmark needs the package {missing[0]}; install all that benchmarks use with "
+            "pip install 'edge-zofc[demo]'."
         )
     code: int = module.main(options)
     return code

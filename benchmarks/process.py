@@ -85,9 +85,7 @@ def edge_zofc(*words: object) -> dict[str, Any]:
     """The answer of ``edge-zofc WORDS --json``. Raises InputError with its last message if it fails."""
     ended = run(command("edge_zofc", *words, "--json"))
     if ended.code:
-        raise InputError(
-            f"edge-zofc {words[0]} ended with exit code {ended.code}: {ended.message or 'no message'}"
-        )
+        raise InputError(f"edge-zofc {words[0]} ended with exit code {ended.code}: {ended.message or 'no message'}")
     return ended.answer
 
 

@@ -102,9 +102,7 @@ def _against_memory(groups: Groups, path: Path) -> None:
     most = max([memory for memory, _, _ in found.values()], default=1.0)
     for name, (memory, mean, deviation) in found.items():
         colour = "black" if name == OURS else COLOURS[family(name)]
-        axes.errorbar(
-            [memory], [mean], yerr=[deviation], fmt="o", ms=6, color=colour, elinewidth=0.6, alpha=0.9
-        )
+        axes.errorbar([memory], [mean], yerr=[deviation], fmt="o", ms=6, color=colour, elinewidth=0.6, alpha=0.9)
     axes.set_xlim(0, 1.45 * most)
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1.05 * most])
     _names_beside(axes, found, 1.13 * most)
@@ -134,15 +132,11 @@ def _names_beside(axes: Any, found: dict[str, tuple[float, float, float]], x: fl
 
 
 def _forgetting(groups: Groups, path: Path) -> None:
-    found = {
-        name: _percent(known) for name, cells in groups.items() if (known := _known(cells, "forgetting"))
-    }
+    found = {name: _percent(known) for name, cells in groups.items() if (known := _known(cells, "forgetting"))}
     order = sorted(found, key=lambda name: found[name][0], reverse=True)
     figure = _figure(8, 1.4 + 0.24 * max(len(order), 4))
     axes = figure.subplots()
-    axes.set_title(
-        "Forgetting: best accuracy on a task less its last, mean over the earlier tasks", fontsize=10
-    )
+    axes.set_title("Forgetting: best accuracy on a task less its last, mean over the earlier tasks", fontsize=10)
     axes.set_xlabel("percentage points")
     colours = ["black" if name == OURS else COLOURS[family(name)] for name in order]
     axes.barh(

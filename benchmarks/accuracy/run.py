@@ -79,12 +79,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="learning rates to try on a validation part of the first task, the same number for every method "
         "(default: 1)",
     )  # fmt: skip
-    add(
-        "--learn-options",
-        default="",
-        metavar="'...'",
-        help="more options of learn for zo-fc, in one argument",
-    )
+    add("--learn-options", default="", metavar="'...'", help="more options of learn for zo-fc, in one argument")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -110,9 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(json.dumps(answer) if arguments.json else terminal(rows))  # noqa: T201
     log.info("%s", title(settings))
     if failed:
-        raise InputError(
-            f"{len(failed)} cells failed: {', '.join(failed)}; their words are in {out / 'logs'}."
-        )
+        raise InputError(f"{len(failed)} cells failed: {', '.join(failed)}; their words are in {out / 'logs'}.")
     return 0
 
 

@@ -113,8 +113,6 @@ def _validation_stream(stream_root: Path, out: Path) -> Path:
     """The first task alone, with a validation part of its training pictures as its test part."""
     shutil.rmtree(out, ignore_errors=True)
     stream = read_stream(stream_root)
-    for part, samples in zip(
-        ("train", "test"), set_aside(list_samples(stream, stream.tasks[0], "train")), strict=True
-    ):
+    for part, samples in zip(("train", "test"), set_aside(list_samples(stream, stream.tasks[0], "train")), strict=True):
         link_samples(stream, samples, out / "000_validation" / part)
     return out

@@ -44,9 +44,7 @@ def summarise_cells(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": name, "seeds": len(mine)}
         for key in ACCURACIES:
             values = [cell[key] for cell in mine if cell[key] is not None]
-            row[key] = (
-                {"mean": statistics.fmean(values), "std": statistics.pstdev(values)} if values else None
-            )
+            row[key] = {"mean": statistics.fmean(values), "std": statistics.pstdev(values)} if values else None
         row["epochs"] = mine[0]["training"].get("epochs", 0)
         row["trained_parameters"] = max(mine[0]["trainable_parameters"])
         for key in ("forward_passes", "backward_passes", "seconds", "peak_rss_mib"):

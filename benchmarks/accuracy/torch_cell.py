@@ -18,7 +18,7 @@ from edge_zofc.benchmarks.methods.registry import MethodSettings, build, trainin
 from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.errors import InputError
-from edge_zofc.export.backbones import load_backbone
+from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.storage.bundle import ImageSpec, read_bundle
 
 TorchBackbone = tuple[Any, ImageSpec]
@@ -136,12 +136,13 @@ def numbers(counted: Counted) -> dict[str, Any]:
 
 def load_vit(request: CellRequest) -> TorchBackbone:
     """The backbone in torch. Raises InputError if it is not the bundle's."""
-    loaded = load_backbone(
+    asked = BackboneRequest(
         request.backbone,
         pretrained=request.backbone is not None and request.checkpoint is None,
         checkpoint=request.checkpoint,
         img_size=request.img_size,
     )
+    loaded = load_backbone(asked)
     if request.bundle is not None:
         inside = read_bundle(request.bundle).manifest.backbone
         if (inside.weights_sha256, inside.depth) != (loaded.info.weights_sha256, loaded.info.depth):

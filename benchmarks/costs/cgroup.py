@@ -53,9 +53,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[Path]:
     try:
         place.mkdir()
     except OSError as error:
-        raise InputError(
-            f"No memory cgroup can be made in {parent} ({error.strerror}); run as root."
-        ) from error
+        raise InputError(f"No memory cgroup can be made in {parent} ({error.strerror}); run as root.") from error
     try:
         try:
             (place / limit).write_text(str(limit_bytes))

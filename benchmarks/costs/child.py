@@ -95,11 +95,7 @@ def _timed(stepper: Any) -> dict[str, Any]:
     started = time.perf_counter()
     loss = stepper.step()
     seconds = time.perf_counter() - started
-    return {
-        "seconds": seconds,
-        "forward_seconds": getattr(stepper, "forward_seconds", 0.0) - before,
-        "loss": loss,
-    }
+    return {"seconds": seconds, "forward_seconds": getattr(stepper, "forward_seconds", 0.0) - before, "loss": loss}
 
 
 if __name__ == "__main__":

@@ -59,9 +59,7 @@ def measure_flatness(bundles: list[Path], folder: Path, tell: Callable[[str], No
     return rows
 
 
-def _series(
-    bundle: Path, folder: Path, way: str, field: str, tell: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def _series(bundle: Path, folder: Path, way: str, field: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """The rows of one series; ``growth`` is against its first case."""
     side = read_bundle(bundle).manifest.image.size + 32
     rows: list[dict[str, Any]] = []

@@ -15,9 +15,10 @@ from edge_zofc.algorithm.spsa import BASE, Query, clip, coefficients, queries
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, labels, read_picture
 from edge_zofc.benchmarks.costs.variants import Variant
 from edge_zofc.device.memory_limit import give_freed_memory_back
-from edge_zofc.inference.backbone import Backbone, BackboneOptions
-from edge_zofc.inference.features import query_features
+from edge_zofc.inference.backbone import Backbone
+from edge_zofc.inference.features import Pictures, query_features
 from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.settings import Placement
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 
@@ -26,18 +27,19 @@ class RuntimeStep:
     """One batch a call. ``forward_seconds`` adds up the runs of the graph."""
 
     def __init__(self, setup: Setup, variant: Variant) -> None:
-        options = BackboneOptions(
+        placement = Placement(
             micro_batch=variant.pictures_a_run(setup),
-            parallel_adapters=variant.parallel,
+            parallel_queries=variant.parallel,
             threads=setup.threads,
             prepacking=variant.prepacking,
             arena=variant.arena,
+            head_backend=variant.head,
         )
-        if not options.arena:
+        if not placement.arena:
             give_freed_memory_back()
         bundle = read_bundle(setup.bundle(variant.precision, variant.blocks))
         self.setup, self.kind, self.form = setup, variant.kind, variant.form
-        self.backbone = Backbone(bundle, options)
+        self.backbone = Backbone(bundle, placement)
         self.adapter = Adapter(bundle.initial_adapter(), SEED, EPS, MOMENTUM)
         self.head = Head.empty(bundle.manifest.feature_size)
         generator = np.random.default_rng(SEED)
@@ -55,9 +57,8 @@ class RuntimeStep:
         wanted: tuple[Query, ...] = (BASE,)
         if self.kind == "zo-fc":
             wanted += queries(self.form, self.setup.queries)
-        found = query_features(
-            self.backbone, self.adapter, self.count, wanted, self.setup.batch_size, self._load, _nothing
-        )
+        pictures = Pictures(self.setup.batch_size, self._load, lambda: None)
+        found = query_features(self.backbone, self.adapter, self.count, wanted, pictures)
         if self.kind == "inference":
             return float(self.head.losses(found, self.labels, self.ids)[0])
         loss = self.optimiser.step(found[0], self.labels, LEARNING_RATE)
@@ -81,7 +82,3 @@ class RuntimeStep:
             return result
 
         self.backbone.features = timed  # type: ignore[method-assign]
-
-
-def _nothing() -> None:
-    return

@@ -50,9 +50,7 @@ class TorchStep:
             trained += list(self.model.timm_model.requires_grad_(True).parameters())
         else:
             trained.append(self.flat.requires_grad_(self.kind == "first-order"))
-        self.optimiser = torch.optim.SGD(
-            [t for t in trained if t.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
-        )
+        self.optimiser = torch.optim.SGD([t for t in trained if t.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM)
         self.velocity = torch.zeros_like(self.flat)
 
     def step(self) -> float:
@@ -65,9 +63,7 @@ class TorchStep:
         total = 0.0
         for images, wanted in self._micro_batches():
             found = self._features(images)
-            loss = functional.cross_entropy(self._logits(found), wanted) * (
-                len(wanted) / self.setup.batch_size
-            )
+            loss = functional.cross_entropy(self._logits(found), wanted) * (len(wanted) / self.setup.batch_size)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             # Otherwise they are alive during the forward pass of the next micro-batch.
@@ -169,8 +165,6 @@ def _attention_of_class_token(attention: Any, n: Tensor) -> Tensor:
     def heads(x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
 
-    mixed = functional.scaled_dot_product_attention(
-        heads(query), heads(keys), heads(values), scale=attention.scale
-    )
+    mixed = functional.scaled_dot_product_attention(heads(query), heads(keys), heads(values), scale=attention.scale)
     found: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
     return found

@@ -97,9 +97,7 @@ def budget(count: int) -> str:
     return f"{-(-count // MIB)}MiB"
 
 
-def write_stream(
-    folder: Path, count: int, side: int, tasks: int = 1, classes: int = 2, tested: int = 0
-) -> Path:
+def write_stream(folder: Path, count: int, side: int, tasks: int = 1, classes: int = 2, tested: int = 0) -> Path:
     """``tasks`` of ``classes`` new classes each, with ``count`` JPEGs to learn from and ``tested`` to test with.
 
     The first picture has 12 megapixels, as a camera takes it. The plan makes room for such pictures.

@@ -15,8 +15,9 @@ from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.benchmarks.costs.learn import LearnCommand, Learnt, learn, write_stream
 from edge_zofc.benchmarks.costs.setup import MIB
+from edge_zofc.device.memory_plan import Fixed
 from edge_zofc.device.profiles import load_profile
-from edge_zofc.engine.setup import make_plan
+from edge_zofc.engine.setup import Device, make_plan
 from edge_zofc.errors import DoesNotFitError
 from edge_zofc.storage.bundle import read_bundle
 
@@ -52,14 +53,14 @@ class LimitCase:
 def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any]) -> int:
     """The smallest budget in whole MiB for which the plan takes this head: its thriftiest configuration.
 
-    Raises DoesNotFitError if torch is not installed and the torch head is asked for.
+    Raises InputError if torch is not installed and the torch head is asked for.
     """
     found, profile, options = read_bundle(bundle), load_profile("auto"), make_options("edge", changes)
     low, high = 0, MOST_MIB
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            make_plan(found, profile, options, middle * MIB, head_backend=head)
+            make_plan(found, options, Device(profile, middle * MIB), fixed=Fixed(head_backend=head))
         except DoesNotFitError:
             low = middle
         else:

@@ -43,24 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", metavar="N", type=int, default=2, help="steps a variant (default: 2)")
     parser.add_argument("--arms", metavar="LIST", help="names of variants (default: all)")
     parser.add_argument("--limits", action="store_true", help="lowest cgroup limits of learn; needs --bundle")
-    parser.add_argument(
-        "--limit", metavar="SIZE", help="with --limits: try this one alone, as limit and as budget"
-    )
-    parser.add_argument(
-        "--heads", metavar="LIST", default="torch,numpy", help="with --limits (default: torch,numpy)"
-    )
-    parser.add_argument(
-        "--plan-accuracy", action="store_true", help="predicted against measured peak; needs --bundle"
-    )
+    parser.add_argument("--limit", metavar="SIZE", help="with --limits: try this one alone, as limit and as budget")
+    parser.add_argument("--heads", metavar="LIST", default="torch,numpy", help="with --limits (default: torch,numpy)")
+    parser.add_argument("--plan-accuracy", action="store_true", help="predicted against measured peak; needs --bundle")
     parser.add_argument(
         "--flat", action="store_true", help="the peak over batch, queries, tasks, pictures; needs --bundle"
     )
     parser.add_argument(
         "--against-predict", action="store_true", help="peak of learn over peak of predict; needs --bundle"
     )
-    parser.add_argument(
-        "--bundle", metavar="FOLDER", type=Path, action="append", default=[], help="may be repeated"
-    )
+    parser.add_argument("--bundle", metavar="FOLDER", type=Path, action="append", default=[], help="may be repeated")
 
 
 def main(options: argparse.Namespace) -> int:

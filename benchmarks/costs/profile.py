@@ -14,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_zofc.benchmarks.costs.setup import SEED, Setup
-from edge_zofc.inference.backbone import BackboneOptions, session_options
+from edge_zofc.inference.backbone import session_options
+from edge_zofc.storage.settings import Placement
 
 RUNS = 6
 PRODUCTS = ("Gemm", "MatMulNBits")
@@ -46,10 +47,7 @@ def profile(setup: Setup, cases: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _kernel_microseconds(graph: Path, images: int, adapters: int, threads: int) -> Counter[str]:
     """Mean microseconds a run by kind of operator, the first run left out."""
-    has_room = adapters > 1
-    options = session_options(
-        BackboneOptions(images, adapters, threads=threads, prepacking=has_room, arena=has_room)
-    )
+    options = session_options(Placement.simple(images, adapters, threads=threads, fast=adapters > 1))
     options.enable_profiling = True
     options.profile_file_prefix = str(graph.parent / "profile")
     session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

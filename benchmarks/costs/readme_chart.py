@@ -65,12 +65,7 @@ def draw(mib: dict[str, float], path: Path) -> None:
             bar.patches[0].set_gid(f"bar-{arm}")
             weight = "bold" if arm == OURS else "normal"
             axes.annotate(
-                f"{value:,.0f}",
-                (value, place),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                weight=weight,
+                f"{value:,.0f}", (value, place), (5, 0), textcoords="offset points", va="center", weight=weight
             )
         axes.set_yticks(range(len(mib)), [BARS[arm] for arm in mib])
         axes.invert_yaxis()

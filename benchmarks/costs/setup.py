@@ -54,11 +54,12 @@ class Setup:
 
     def load(self) -> Any:
         """The backbone in torch as the exporter loads it (``LoadedBackbone``)."""
-        from edge_zofc.export.backbones import load_backbone
+        from edge_zofc.export.backbones import BackboneRequest, load_backbone
 
-        return load_backbone(
+        asked = BackboneRequest(
             self.backbone, random_weights=self.random_weights, img_size=self.img_size, depth=self.depth
         )
+        return load_backbone(asked)
 
 
 def block_ranges(depth: int) -> dict[str, tuple[int, ...]]:
@@ -121,9 +122,7 @@ def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision:
         fidelity=bundle.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=0, two_sided=0),
         activation_bytes=bundle.ActivationBytes(fixed=0, per_image=0, per_image_and_adapter=0),
         files={
-            name: bundle.FileEntry(
-                bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name)
-            )
+            name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
             for name in bundle.FILES
         },
     )
@@ -145,9 +144,7 @@ def add_setup_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-weights", action="store_true", help="always so with --backbone")
     parser.add_argument("--batch-size", metavar="N", type=int, default=48, help="(default: 48)")
     parser.add_argument("--queries", metavar="Q", type=int, default=4, help="queries a step (default: 4)")
-    parser.add_argument(
-        "--threads", metavar="N", type=int, default=board().cpu_count, help="(default: all cores)"
-    )
+    parser.add_argument("--threads", metavar="N", type=int, default=board().cpu_count, help="(default: all cores)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="also write the tables and a picture here")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
@@ -156,9 +153,7 @@ def make_setup(options: argparse.Namespace, folder: Path) -> Setup:
     """The setup that was asked for. Raises InputError for numbers below 1."""
     for name in ("batch_size", "queries", "threads"):
         if getattr(options, name) < 1:
-            raise InputError(
-                f"--{name.replace('_', '-')} is {getattr(options, name)}, it must be at least 1."
-            )
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, it must be at least 1.")
     return Setup(
         folder=str(folder),
         backbone=options.backbone,

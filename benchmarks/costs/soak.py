@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FOLDER", type=Path, help="(default: two blocks of 192 at 32 px, random weights)"
     )
-    parser.add_argument(
-        "--stream", metavar="FOLDER", type=Path, help="(default: 5 tasks of 2 classes of noise)"
-    )
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="(default: 5 tasks of 2 classes of noise)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="(default: 8)")
     parser.add_argument("--queries", metavar="Q", type=int, default=4, help="queries a step (default: 4)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")

@@ -25,8 +25,8 @@ from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.device.system import usage
 from edge_zofc.engine.disk_plan import stream_sizes
 from edge_zofc.engine.run import learn_run
-from edge_zofc.engine.setup import Request
-from edge_zofc.engine.trainer import Session
+from edge_zofc.engine.setup import LearnRequest
+from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle, read_bundle
@@ -55,20 +55,20 @@ class Watch:
     theta: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     before: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
-    def step(self, session: Session, loss: float) -> None:
+    def step(self, trainer: Trainer, loss: float) -> None:
         """Called after each step."""
-        done = session.state.progress.step
+        done = trainer.state.progress.step
         # A step is told before it is journalled, so the journal ends with the step before.
         if done % COMPARE_STEPS == 0:
-            self.before = session.state.adapter.theta.copy()
+            self.before = trainer.state.adapter.theta.copy()
         elif done % COMPARE_STEPS == 1 and done > 1:
-            self.compare(session.folder, self.before)
+            self.compare(trainer.run.path, self.before)
         if done % SAMPLE_STEPS == 0 and self.taken < len(self.samples):
             handles = sum(1 for _ in HANDLES.iterdir()) if HANDLES.is_dir() else 0
-            task, seconds = len(session.state.progress.tasks) - 1, time.monotonic() - self.started
+            task, seconds = len(trainer.state.progress.tasks) - 1, time.monotonic() - self.started
             self.samples[self.taken] = seconds, usage().rss_bytes, handles, task
             self.taken += 1
-        self.theta = session.state.adapter.theta
+        self.theta = trainer.state.adapter.theta
 
     def compare(self, run: Path, theta: np.ndarray) -> None:
         """Replay the journal that is on the disk and compare its adapter with ``theta``."""
@@ -113,16 +113,14 @@ class Watch:
         }
 
 
-def soak(
-    bundle: Bundle, stream: Path, run: Path, steps: int, batch_size: int, queries: int
-) -> dict[str, Any]:
+def soak(bundle: Bundle, stream: Path, run: Path, steps: int, batch_size: int, queries: int) -> dict[str, Any]:
     """Learn at least ``steps`` steps and return what was seen. Times are of the processor. Raises as ``learn_run``."""
     a_round = sum(-(-task.train_images // batch_size) for task in stream_sizes(stream) if task.classes > 1)
     epochs = -(-steps // a_round)
     changes = {"epochs": epochs, "batch_size": batch_size, "queries": queries}
     watch = Watch(bundle, np.zeros((epochs * a_round // SAMPLE_STEPS, 4)))
     began = time.process_time()
-    result = learn_run(Request(bundle.folder, stream, run, changes=changes), watch.step)
+    result = learn_run(LearnRequest(bundle.folder, stream, run, changes=changes), watch.step)
     learning_seconds = time.process_time() - began - watch.all_replays_seconds
     watch.compare(run, watch.theta)
     memory = watch.memory()  # before machine_state imports torch
@@ -132,7 +130,7 @@ def soak(
         "adapter_parameters": bundle.manifest.adapter.size,
         "batch_size": batch_size,
         "queries": queries,
-        "steps": result["steps"],
+        "steps": result.steps,
         **memory,
         **watch.replays(learning_seconds),
         "journal_bytes": (run / JOURNAL).stat().st_size,

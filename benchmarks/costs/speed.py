@@ -41,12 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_setup_arguments(parser)
     parser.add_argument("--precision", metavar="LIST", default="fp32,w8", help="(default: fp32,w8)")
     parser.add_argument("--blocks", metavar="LIST", default="early,late", help="(default: early,late)")
-    parser.add_argument(
-        "--forms", metavar="LIST", default="one-sided,two-sided", help="(default: one-sided,two-sided)"
-    )
-    parser.add_argument(
-        "--rounds", metavar="N", type=int, default=5, help="after one that is not counted (default: 5)"
-    )
+    parser.add_argument("--forms", metavar="LIST", default="one-sided,two-sided", help="(default: one-sided,two-sided)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=5, help="after one that is not counted (default: 5)")
     parser.add_argument("--fast-micro-batch", metavar="N", type=int, default=8, help="(default: 8)")
     parser.add_argument(
         "--profile", action="store_true", help="instead: the operators' shares by onnxruntime's profiler"

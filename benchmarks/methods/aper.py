@@ -74,6 +74,4 @@ def train_adapters(problem: Problem, task: TaskData, how: Training, adapters: Ad
     """Train ``adapters`` on one task with a linear head that is then discarded; losses by epoch."""
     head = TorchHead(problem.width, "linear")
     part = list(adapters.parameters())
-    return fit_with_head(
-        problem, task, how, head, part, lambda x: (problem.features(x, adapters.parts()), 0.0)
-    )
+    return fit_with_head(problem, task, how, head, part, lambda x: (problem.features(x, adapters.parts()), 0.0))

@@ -36,9 +36,7 @@ class Components(nn.Module):
     def begin(self) -> None:
         """Freeze what was trained and start a new share, orthogonal to it piece by piece."""
         self.old = torch.cat([self.old, self.new.detach()])
-        self.new = nn.Parameter(
-            torch.cat([gram_schmidt(self.share, old) for old in self._cut(self.old)], dim=1)
-        )
+        self.new = nn.Parameter(torch.cat([gram_schmidt(self.share, old) for old in self._cut(self.old)], dim=1))
 
     def pieces(self) -> tuple[Tensor, Tensor, Tensor]:
         """Components [M, length, D], keys [M, D] and attentions [M, D]; no gradient into the old ones."""
@@ -79,9 +77,7 @@ class CodaPrompt:
         penalty: float = 0.0,
     ) -> None:
         self.problem, self.how, self.penalty = problem, how, penalty
-        self.components = {
-            block: Components(problem.width, size, length, problem.task_count) for block in blocks
-        }
+        self.components = {block: Components(problem.width, size, length, problem.task_count) for block in blocks}
         self.head = TorchHead(problem.width, "linear")
 
     def learn(self, task: TaskData) -> list[float]:

@@ -80,8 +80,7 @@ class DualPrompt:
     def _parts(self, expert: Tensor) -> Parts:
         """``expert`` is [B or 1, blocks, 2, length, D]."""
         prefixes: dict[int, Prefix] = {
-            block: (self.general[i, 0][None], self.general[i, 1][None])
-            for i, block in enumerate(self.general_blocks)
+            block: (self.general[i, 0][None], self.general[i, 1][None]) for i, block in enumerate(self.general_blocks)
         }
         prefixes |= {block: (expert[:, i, 0], expert[:, i, 1]) for i, block in enumerate(self.expert_blocks)}
         return Parts(prefixes=prefixes)

@@ -37,11 +37,7 @@ class TorchHead:
         self._bias = nn.Parameter(torch.zeros(0))
 
     def begin(
-        self,
-        class_ids: tuple[int, ...],
-        classes_seen: int,
-        new_rows: Tensor | None = None,
-        also: tuple[int, ...] = (),
+        self, class_ids: tuple[int, ...], classes_seen: int, new_rows: Tensor | None = None, also: tuple[int, ...] = ()
     ) -> None:
         """Grow to ``classes_seen`` rows and make those of ``class_ids`` trainable.
 

@@ -39,13 +39,7 @@ class L2p:
     frozen = False
 
     def __init__(
-        self,
-        problem: Problem,
-        how: Training,
-        size: int = 10,
-        length: int = 5,
-        top: int = 5,
-        pull: float = 0.1,
+        self, problem: Problem, how: Training, size: int = 10, length: int = 5, top: int = 5, pull: float = 0.1
     ) -> None:
         self.problem, self.how, self.pull = problem, how, pull
         self.pool = PromptPool(problem.width, size, length, top)

@@ -107,9 +107,7 @@ class Problem:
         else:
             self.passes.forwards += images
 
-    def training_batches(
-        self, task: TaskData, batch_size: int, epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def training_batches(self, task: TaskData, batch_size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order."""
         for picked in batches(len(task.train), batch_size, self.seed, task.index, epoch):
             pictures = [self._picture(task, epoch, int(i)) for i in picked]

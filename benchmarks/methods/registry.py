@@ -67,13 +67,7 @@ HOW: dict[str, Training] = {
     "coda-prompt": replace(_ADAM, epochs=20, schedule="quarter-cosine", head_schedule="quarter-cosine"),
 }
 _ZEROTH = Training(
-    20,
-    48,
-    lr=0.01,
-    schedule="constant",
-    head_schedule="constant",
-    part_order="zeroth",
-    head_order="zeroth",
+    20, 48, lr=0.01, schedule="constant", head_schedule="constant", part_order="zeroth", head_order="zeroth"
 )
 # The ZO paper's runs of the others (2510.21019): SPSA over what the first-order run trains.
 HOW |= {
@@ -130,9 +124,7 @@ def training(name: str, settings: MethodSettings) -> Training:
     """How ``name`` trains under ``settings``."""
     how = HOW[name] if name in HOW else _zofc(name, settings)
     if settings.epochs:
-        share = (
-            None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
-        )
+        share = None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
         how = replace(how, epochs=settings.epochs, head_epochs=share)
     if name in EQUAL_FORWARDS:
         heads = None if how.head_epochs is None else how.head_epochs * settings.epoch_factor

@@ -70,12 +70,7 @@ class Trainee:
 
 
 def fit_with_head(
-    problem: Problem,
-    task: TaskData,
-    how: Training,
-    head: TorchHead,
-    part: Sequence[nn.Parameter],
-    represent: Represent,
+    problem: Problem, task: TaskData, how: Training, head: TorchHead, part: Sequence[nn.Parameter], represent: Represent
 ) -> list[float]:
     """Grow ``head`` by the task's classes and train it with ``part`` under the local loss; returns as ``fit``."""
     head.begin(task.class_ids, task.classes_seen)
@@ -132,9 +127,7 @@ class _Batch:
         """Train on the batch; returns its loss before the update. What has no optimiser rests."""
         trainee, how = self.trainee, self.how
         if part is not None and head is not None and how.part_order == how.head_order:
-            loss = self._gradient(
-                [*trainee.part, *trainee.head], self._loss, how.part_order, len(self.images)
-            )
+            loss = self._gradient([*trainee.part, *trainee.head], self._loss, how.part_order, len(self.images))
             part.step()
             head.step()
             return loss
@@ -143,9 +136,7 @@ class _Batch:
             with torch.no_grad():
                 found, more = trainee.represent(self.images)
             losses.append(
-                self._gradient(
-                    trainee.head, lambda: trainee.loss(found, self.labels) + more, how.head_order, 0
-                )
+                self._gradient(trainee.head, lambda: trainee.loss(found, self.labels) + more, how.head_order, 0)
             )
             head.step()
         if part is not None:
@@ -157,9 +148,7 @@ class _Batch:
         found, more = self.trainee.represent(self.images)
         return self.trainee.loss(found, self.labels) + more
 
-    def _gradient(
-        self, parameters: Sequence[nn.Parameter], loss: Loss, order: Order, differentiated: int
-    ) -> float:
+    def _gradient(self, parameters: Sequence[nn.Parameter], loss: Loss, order: Order, differentiated: int) -> float:
         """Fill ``.grad``; returns the loss at the parameters (two-sided SPSA: the mean over its queries).
 
         ``differentiated`` pictures go backwards through the backbone in first order.
@@ -215,9 +204,7 @@ def _optimiser(parameters: Sequence[nn.Parameter], how: Training, lr: float) -> 
     return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=how.weight_decay)
 
 
-def _set_rate(
-    optimiser: torch.optim.Optimizer | None, lr: float, schedule: Schedule, epoch: int, epochs: int
-) -> None:
+def _set_rate(optimiser: torch.optim.Optimizer | None, lr: float, schedule: Schedule, epoch: int, epochs: int) -> None:
     if optimiser is not None:
         for group in optimiser.param_groups:
             group["lr"] = rate(lr, schedule, epoch, epochs)

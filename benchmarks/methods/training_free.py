@@ -78,9 +78,7 @@ class Ridge:
             held = torch.tensor([sample.path in paths for sample in task.train])
             self.ridge = choose_ridge(inputs, targets, held)
         self.gram += inputs.T @ inputs
-        self.sums = torch.cat(
-            [self.sums, self.sums.new_zeros(task.classes_seen - len(self.sums), len(self.gram))]
-        )
+        self.sums = torch.cat([self.sums, self.sums.new_zeros(task.classes_seen - len(self.sums), len(self.gram))])
         self.sums += targets.T @ inputs
         self.weights = solve(self.gram, self.sums.T, self.ridge)
         return []
@@ -158,9 +156,7 @@ def scaled(features: Tensor) -> Tensor:
 def choose_ridge(inputs: Tensor, targets: Tensor, held: Tensor) -> float:
     """The lambda of LAMBDAS with the least squared error on the rows that ``held`` bool [N] marks."""
     gram, sums = inputs[~held].T @ inputs[~held], inputs[~held].T @ targets[~held]
-    errors = [
-        float((inputs[held] @ solve(gram, sums, ridge) - targets[held]).square().mean()) for ridge in LAMBDAS
-    ]
+    errors = [float((inputs[held] @ solve(gram, sums, ridge) - targets[held]).square().mean()) for ridge in LAMBDAS]
     return LAMBDAS[min(range(len(LAMBDAS)), key=errors.__getitem__)]
 
 

@@ -75,20 +75,14 @@ def _beside(adapter: Callable[[Tensor], Tensor] | None, n: Tensor) -> Tensor | f
 
 
 def _attention(
-    attention: Any,
-    n: Tensor,
-    lora: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
-    prefix: Prefix | None,
+    attention: Any, n: Tensor, lora: Callable[[Tensor], tuple[Tensor, Tensor]] | None, prefix: Prefix | None
 ) -> Tensor:
     q, k, v = attention.qkv(n).chunk(3, dim=-1)  # [B, T, D] each
     if lora is not None:
         more_k, more_v = lora(n)
         k, v = k + more_k, v + more_v
     if prefix is not None:
-        k, v = (
-            torch.cat([more.expand(len(n), -1, -1), own], dim=1)
-            for more, own in zip(prefix, (k, v), strict=True)
-        )
+        k, v = (torch.cat([more.expand(len(n), -1, -1), own], dim=1) for more, own in zip(prefix, (k, v), strict=True))
     heads = [t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in (q, k, v)]
     mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
     result: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
@@ -133,9 +127,7 @@ class TorchAdapter(nn.Module):
 class Adapters(nn.Module):
     """One ``TorchAdapter`` on each of ``blocks``."""
 
-    def __init__(
-        self, width: int, blocks: tuple[int, ...], rank: int, activation: str, scale: float | None
-    ) -> None:
+    def __init__(self, width: int, blocks: tuple[int, ...], rank: int, activation: str, scale: float | None) -> None:
         super().__init__()
         self.blocks = blocks
         self.adapters = nn.ModuleList([TorchAdapter(width, rank, activation, scale) for _ in blocks])

@@ -97,9 +97,7 @@ def d_queries(bench: Bench) -> Answer:
     """
     few, once = max(1, bench.epochs // 2), ("--head-epochs", "1")
     variants = [QuestionVariant("equal steps, adapter at rest", learn=REST.learn, epochs=few)]
-    variants += [
-        QuestionVariant(f"equal steps, Q {q}", learn=("--queries", str(q)), epochs=few) for q in QUERIES
-    ]
+    variants += [QuestionVariant(f"equal steps, Q {q}", learn=("--queries", str(q)), epochs=few) for q in QUERIES]
     variants.append(QuestionVariant("equal forwards, adapter at rest", learn=(*REST.learn, *once), epochs=2))
     for q in QUERIES:
         words, epochs = ("--queries", str(q), *once), round(EQUAL_FORWARDS / (q + 1))
@@ -118,11 +116,7 @@ def e_eps(bench: Bench) -> Answer:
         # learn refuses an int8 bundle: its fidelity is all there is to show.
         found = [{"arm": each.name} for each in variants] if precision == "int8" else bench.rows(variants)
         rows += [{**row, **fidelity} for row, fidelity in zip(found, kept, strict=True)]
-    columns = {
-        **COLUMNS,
-        "one_sided": ("fidelity, one-sided", ".3f"),
-        "two_sided": ("two-sided", ".3f"),
-    }
+    columns = {**COLUMNS, "one_sided": ("fidelity, one-sided", ".3f"), "two_sided": ("two-sided", ".3f")}
     return Answer("eps by precision, with fidelity", columns, rows, say.epsilons(rows))
 
 

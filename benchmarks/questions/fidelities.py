@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 
 from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.export.backbones import load_backbone
-from edge_zofc.export.fidelity import measure_fidelity, open_session
+from edge_zofc.export.fidelity import measure_fidelity
 from edge_zofc.export.precision import dequantised_weights
+from edge_zofc.export.session import open_session
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.export.writer import FIDELITY_PICTURES
 from edge_zofc.storage.bundle import GRAPH, PROBE, read_bundle

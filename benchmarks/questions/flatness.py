@@ -67,12 +67,7 @@ def rises(
         rise([radius * (torch.randint(0, 2, p.shape, generator=generator) * 2.0 - 1) for p in parameters])
         for _ in range(directions)
     ]
-    return {
-        "loss": base,
-        "gradient_rise": along,
-        "mean_rise": statistics.fmean(around),
-        "max_rise": max(around),
-    }
+    return {"loss": base, "gradient_rise": along, "mean_rise": statistics.fmean(around), "max_rise": max(around)}
 
 
 def measure(
@@ -120,10 +115,7 @@ def measure_method(name: str, backbone: TorchBackbone, options: argparse.Namespa
     tasks = read_tasks(read_stream(options.stream))
     problem = make_problem(backbone, tasks, options.seed, options.preset)
     settings = MethodSettings(
-        epochs=options.epochs,
-        preset=options.preset,
-        adapter_lr=options.adapter_lr,
-        batch_size=options.batch_size,
+        epochs=options.epochs, preset=options.preset, adapter_lr=options.adapter_lr, batch_size=options.batch_size
     )
     method = build(name, problem, settings)
     assert isinstance(method, AdapterAndHead)

@@ -38,9 +38,7 @@ log = logging.getLogger("edge_zofc")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bench questions``."""
-    parser.add_argument(
-        "--question", metavar="LETTERS", default="abcdefg", help="such as b or cd (default: all)"
-    )
+    parser.add_argument("--question", metavar="LETTERS", default="abcdefg", help="such as b or cd (default: all)")
     parser.add_argument("--stream", type=Path, required=True, help="as `edge-zofc split` writes it")
     parser.add_argument("--out", type=Path, required=True, help="folder for cells and answers")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 1993 on (default: 1)")
@@ -60,9 +58,7 @@ def main(options: argparse.Namespace) -> int:
     """Answer the questions asked that are not answered yet; print and write all answers. Raises InputError."""
     letters = list(dict.fromkeys(options.question))
     _check(options, letters)
-    settings = {
-        name: str(value) for name, value in vars(options).items() if name not in ("question", "json", "out")
-    }
+    settings = {name: str(value) for name, value in vars(options).items() if name not in ("question", "json", "out")}
     out, source = options.out.resolve(), options.stream.resolve()
     claim(out, {**settings, "stream": str(source)})
     stream = thinned(source, out / "streams" / "thinned", options.train_per_class, options.test_per_class)
@@ -86,9 +82,7 @@ def _check(options: argparse.Namespace, letters: list[str]) -> None:
         raise InputError(f"There is no question {unknown or 'given'}; known are {', '.join(QUESTIONS)}.")
     counts = (options.seeds, options.epochs, options.train_per_class, options.test_per_class)
     if min(*counts, options.batch_size) < 1:
-        raise InputError(
-            "--seeds, --epochs, --train-per-class, --test-per-class and --batch-size are 1 at least."
-        )
+        raise InputError("--seeds, --epochs, --train-per-class, --test-per-class and --batch-size are 1 at least.")
     if not options.stream.is_dir():
         raise InputError(f"There is no stream {options.stream}; write one with 'edge-zofc split'.")
 

@@ -25,9 +25,7 @@ def memory(rows: list[Row]) -> str:
         for name, what in (("fo-batch", "whole batch"), ("fo-micro", "at its best"))
         if name in by
     ]
-    return (
-        f"First order takes {' and '.join(parts)} the peak memory of ZO-FC's {ours['peak_rss_mib']:.0f} MiB."
-    )
+    return f"First order takes {' and '.join(parts)} the peak memory of ZO-FC's {ours['peak_rss_mib']:.0f} MiB."
 
 
 def flatness(rows: list[Row]) -> str:

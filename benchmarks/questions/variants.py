@@ -101,9 +101,7 @@ class Bench:
     def _cell(self, variant: QuestionVariant, seed: int) -> dict[str, Any]:
         name = f"{variant.cell or variant.name}-seed{seed}".replace(" ", "-").replace("/", "-")
         if not run_cell(name, self._request(variant, seed, name), self.out):
-            raise InputError(
-                f"The arm {variant.name} failed; its words are in {self.out / 'logs' / name}.txt."
-            )
+            raise InputError(f"The arm {variant.name} failed; its words are in {self.out / 'logs' / name}.txt.")
         found: dict[str, Any] = json.loads((self.out / "cells" / f"{name}.json").read_text(encoding="utf-8"))
         return found
 

@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="of DomainNet (default: all)"
     )
-    parser.add_argument(
-        "--lists", type=Path, help="folder of CORe50's file lists (default: searched below SOURCE)"
-    )
+    parser.add_argument("--lists", type=Path, help="folder of CORe50's file lists (default: searched below SOURCE)")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -106,15 +104,11 @@ def cifar(source: Path, images: Path, *, hundred: bool) -> None:
         for file in parts:
             raw = np.frombuffer(_bytes(source / file), np.uint8)
             if not len(raw) or len(raw) % record:
-                raise InputError(
-                    f"{source / file} has {len(raw)} bytes, no multiple of {record}; download it again."
-                )
+                raise InputError(f"{source / file} has {len(raw)} bytes, no multiple of {record}; download it again.")
             for row in raw.reshape(-1, record):
                 label = int(row[offset])
                 if label >= len(names):
-                    raise InputError(
-                        f"{source / file} has the label {label}, {meta} only {len(names)} names."
-                    )
+                    raise InputError(f"{source / file} has the label {label}, {meta} only {len(names)} names.")
                 path = images / part / f"{label:02}_{names[label]}" / f"{number:05}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(row[offset + 1 :].reshape(3, 32, 32).transpose(1, 2, 0)).save(path)
@@ -123,20 +117,12 @@ def cifar(source: Path, images: Path, *, hundred: bool) -> None:
 
 def imagenet_r(source: Path) -> Iterator[Item]:
     """All pictures of ``source/<wnid>/``; every 5th of a class is test."""
-    classes = sorted(
-        path for path in source.iterdir() if path.is_dir() and re.fullmatch(r"n\d{8}", path.name)
-    )
+    classes = sorted(path for path in source.iterdir() if path.is_dir() and re.fullmatch(r"n\d{8}", path.name))
     if not classes:
-        raise InputError(
-            f"{source} has no folders named by WordNet ids (n01443537); give the folder imagenet-r."
-        )
+        raise InputError(f"{source} has no folders named by WordNet ids (n01443537); give the folder imagenet-r.")
     for folder in classes:
         for index, path in enumerate(sorted(folder.iterdir())):
-            yield (
-                "test" if index % IMAGENET_R_TEST_EVERY == IMAGENET_R_TEST_EVERY - 1 else "train",
-                folder.name,
-                path,
-            )
+            yield ("test" if index % IMAGENET_R_TEST_EVERY == IMAGENET_R_TEST_EVERY - 1 else "train", folder.name, path)
 
 
 def domainnet(source: Path, domains: Sequence[str]) -> Iterator[Item]:
@@ -155,16 +141,12 @@ def core50(source: Path, lists: Path | None, out: Path, *, new_classes: bool) ->
     if lists is None:
         found = sorted(source.rglob("NC_inc/run0" if new_classes else "NI_inc/run0"))
         if not found:
-            raise InputError(
-                f"There are no file lists below {source}; give --lists batches_filelists/NC_inc/run0."
-            )
+            raise InputError(f"There are no file lists below {source}; give --lists batches_filelists/NC_inc/run0.")
         lists = found[0]
     root = next((path for path in (source / "core50_128x128", source) if (path / "s1").is_dir()), source)
     batches = sorted(lists.glob("train_batch_*_filelist.txt"))
     if not batches:
-        raise InputError(
-            f"{lists} has no train_batch_00_filelist.txt; give --lists batches_filelists/NC_inc/run0."
-        )
+        raise InputError(f"{lists} has no train_batch_00_filelist.txt; give --lists batches_filelists/NC_inc/run0.")
     tests, seen = _lines(lists / "test_filelist.txt"), set[int]()
     counts = {"train": 0, "test": 0}
     for number, batch in enumerate(batches):
@@ -176,12 +158,7 @@ def core50(source: Path, lists: Path | None, out: Path, *, new_classes: bool) ->
         for part, lines in (("train", train), ("test", chosen)):
             counts[part] += len(lines)
             link_all(((part, f"{label:02}", _inside(root, name)) for name, label in lines), folder)
-    return {
-        "tasks": len(batches),
-        "classes": len(seen),
-        "train_images": counts["train"],
-        "test_images": counts["test"],
-    }
+    return {"tasks": len(batches), "classes": len(seen), "train_images": counts["train"], "test_images": counts["test"]}
 
 
 def link_all(items: Iterator[Item], out: Path) -> None:
@@ -219,16 +196,12 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); unpack the download completely."
-        ) from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); unpack the download completely.") from error
 
 
 def command(argv: Sequence[str] | None = None) -> int:
     """The program: convert, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_zofc.benchmarks.streams", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.streams", description=__doc__.splitlines()[0])
     add_arguments(parser)
     try:
         return main(parser.parse_args(argv))

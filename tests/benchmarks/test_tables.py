@@ -8,10 +8,7 @@ from pathlib import Path
 from edge_zofc.benchmarks.tables import as_markdown, for_terminal, write_csv, write_json
 
 COLUMNS = {"name": ("method", ""), "loss": ("loss", ".2f"), "passes": ("passes", ",d")}
-ROWS = [
-    {"name": "one", "loss": 0.125, "passes": 12345, "more": 1},
-    {"name": "another", "loss": None},
-]
+ROWS = [{"name": "one", "loss": 0.125, "passes": 12345, "more": 1}, {"name": "another", "loss": None}]
 
 
 def test_on_a_terminal_names_stand_left_and_numbers_right() -> None:
@@ -39,14 +36,7 @@ def test_a_table_without_rows_is_its_headings() -> None:
 
 def test_a_failed_row_says_why_in_both_forms() -> None:
     rows = [ROWS[0], {"name": "large", "failed": "no room"}]
-    assert for_terminal(COLUMNS, rows).splitlines()[2].split() == [
-        "large",
-        "did",
-        "not",
-        "run:",
-        "no",
-        "room",
-    ]
+    assert for_terminal(COLUMNS, rows).splitlines()[2].split() == ["large", "did", "not", "run:", "no", "room"]
     assert [text.strip() for text in as_markdown(COLUMNS, rows).splitlines()[3].split("|")] == [
         "", "large", "did not run: no room", "", "",
     ]  # fmt: skip

@@ -48,21 +48,14 @@ def cell(method: str, seed: int, average: float, forgetting: float | None = 0.1)
     }
 
 
-def test_a_cell_is_run_once_and_gives_table_and_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cell_is_run_once_and_gives_table_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stream, out = write_stream(tmp_path / "stream"), tmp_path / "out"
     asked = arguments("--stream", stream, "--out", out, "--methods", "simplecil", "--seeds", 1, "--json")
     assert run.main(asked) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["failed"] == []
     row = answer["rows"][0]
-    assert (row["method"], row["seeds"], row["forward_passes"], row["backward_passes"]) == (
-        "simplecil",
-        1,
-        48,
-        0,
-    )
+    assert (row["method"], row["seeds"], row["forward_passes"], row["backward_passes"]) == ("simplecil", 1, 48, 0)
     assert row["average_accuracy"]["mean"] > 0.9
     assert row["peak_rss_mib"] > 100
     file = out / "cells" / "simplecil-seed1993.json"

@@ -54,9 +54,7 @@ def test_every_method_gets_the_same_number_of_trials(method: str, stream: Path) 
     # What was spent on the search is told apart from what the chosen run took.
     assert found["forward_passes"] == plain["forward_passes"]
     # 18 of the 24 pictures of the first of two tasks, three times.
-    share = (
-        3 * 18 / 48 if method != "aper-adapter" else found["search_forward_passes"] / plain["forward_passes"]
-    )
+    share = 3 * 18 / 48 if method != "aper-adapter" else found["search_forward_passes"] / plain["forward_passes"]
     assert found["search_forward_passes"] == share * plain["forward_passes"]
     rate = found["training"]["lr"] / plain["training"]["lr"]
     assert rate == pytest.approx(best(found["search"]))
@@ -77,19 +75,11 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
         call = {**dict(zip(words[1::2], words[2::2], strict=True)), "stream": ""}
         root = Path(call["--stream"])
         tasks = read_stream(root).tasks
-        call["tasks"], call["train"] = (
-            str(len(tasks)),
-            str(len(list_samples(read_stream(root), tasks[0], "train"))),
-        )
+        call["tasks"], call["train"] = (str(len(tasks)), str(len(list_samples(read_stream(root), tasks[0], "train"))))
         calls.append(call)
         result = dict.fromkeys(runtime_cell.SAME_NAMES)
         accuracy = 0.9 if call.get("--adapter-lr") == "0.1" else 0.5
-        result |= {
-            "last_accuracy": accuracy,
-            "forward_passes": 100,
-            "tasks": [],
-            "options": {"adapter_lr": 0.1},
-        }
+        result |= {"last_accuracy": accuracy, "forward_passes": 100, "tasks": [], "options": {"adapter_lr": 0.1}}
         Path(call["--run"]).mkdir()
         (Path(call["--run"]) / "result.json").write_text(json.dumps(result))
         (Path(call["--run"]) / "events.jsonl").write_text("")
@@ -98,9 +88,7 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
     monkeypatch.setattr(runtime_cell, "edge_zofc", learn)
     layout = SimpleNamespace(manifest=SimpleNamespace(adapter=SimpleNamespace(size=7)))
     monkeypatch.setattr(runtime_cell, "read_bundle", lambda path: layout)
-    found = runtime_cell.run_zofc(
-        request(stream, "zo-fc", search=3, bundle=tmp_path / "bundle", work=tmp_path)
-    )
+    found = runtime_cell.run_zofc(request(stream, "zo-fc", search=3, bundle=tmp_path / "bundle", work=tmp_path))
     assert found["search"] == {"1.0": 0.5, "10.0": 0.9, "3.0": 0.5}
     assert found["search_forward_passes"] == 300
     assert [(call["tasks"], call["train"]) for call in calls] == [("1", "18")] * 3 + [("2", "24")]
@@ -135,9 +123,7 @@ def test_searching_goes_from_the_rate_that_was_asked_for(
         ("paper", ["--preset", "edge"], 5),
     ],
 )
-def test_a_picture_takes_as_many_forwards_as_its_options_say(
-    preset: Any, options: list[str], forwards: int
-) -> None:
+def test_a_picture_takes_as_many_forwards_as_its_options_say(preset: Any, options: list[str], forwards: int) -> None:
     assert runtime_cell.forwards_a_picture(runtime_cell.own_options(preset, 0, options)) == forwards
 
 
@@ -150,9 +136,7 @@ def test_equal_forwards_leave_head_and_fo_fc_one_pass_short_of_zo_fc(stream: Pat
         assert found["forward_passes"] == 48 * passes
 
 
-def test_an_option_that_learn_does_not_know_is_told_before_anything_runs(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_option_that_learn_does_not_know_is_told_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         runtime_cell.own_options("edge", 0, ["--quries", "4"])
     assert ended.value.code == 2

@@ -61,9 +61,7 @@ def test_every_variant_is_there_once_and_one_is_what_the_others_are_compared_to(
     names = [each.name for each in memory_variants(["fp32", "w8"], 4)]
     assert len(names) == len(set(names))
     assert names.count(REFERENCE) == 1
-    assert {"inference", "zo-fc-fast", "head-only", "fo-batch", "fo-checkpoint", "fo-micro", "full"} <= set(
-        names
-    )
+    assert {"inference", "zo-fc-fast", "head-only", "fo-batch", "fo-checkpoint", "fo-micro", "full"} <= set(names)
     assert f"{REFERENCE}-w8" in names
 
 
@@ -85,9 +83,7 @@ def test_first_orders_forward_pass_is_the_exporters(setup: Setup) -> None:
         assert torch.allclose(step._features(images), step.model(images, flat[None])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [("full", "one-sided"), ("spsa", "one-sided"), ("spsa", "two-sided")]
-)
+@pytest.mark.parametrize(("kind", "form"), [("full", "one-sided"), ("spsa", "one-sided"), ("spsa", "two-sided")])
 def test_a_step_in_torch_changes_what_it_trains_and_nothing_else(setup: Setup, kind: Kind, form: str) -> None:
     step = TorchStep(setup, variant(kind, 2, form=form))
     flat, rows = step.flat.detach().clone(), step.rows.detach().clone()
@@ -120,10 +116,7 @@ def test_a_child_reports_a_base_and_a_peak_above_it(setup: Setup) -> None:
 
 def test_a_variant_that_dies_is_told_with_its_last_line(setup: Setup) -> None:
     arm = next(each for each in memory_variants(["w8"], 2) if each.name == "inference")
-    with (
-        pytest.raises(DoesNotFitError, match=r"inference ended with code 1: .*bundle"),
-        start(setup, arm) as child,
-    ):
+    with pytest.raises(DoesNotFitError, match=r"inference ended with code 1: .*bundle"), start(setup, arm) as child:
         child.ask("step")
 
 
@@ -131,19 +124,7 @@ def test_a_variant_that_dies_is_told_with_its_last_line(setup: Setup) -> None:
 def test_the_whole_benchmark_prints_json_and_writes_table_and_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = [
-        "--depth",
-        "1",
-        "--batch-size",
-        "2",
-        "--queries",
-        "1",
-        "--steps",
-        "1",
-        "--json",
-        "--threads",
-        "1",
-    ]
+    wanted = ["--depth", "1", "--batch-size", "2", "--queries", "1", "--steps", "1", "--json", "--threads", "1"]
     arms = ["--arms", "inference,zo-fc-in-place-numpy"]
     assert memory.main(parsed(*wanted, *arms, "--out", str(tmp_path))) == 0
     data = json.loads(capsys.readouterr().out)

@@ -15,9 +15,7 @@ from edge_zofc.benchmarks.costs.soak_child import slope_within, soak
 from edge_zofc.storage.bundle import Bundle
 
 
-def test_a_short_soak_compares_counts_and_measures(
-    small_bundle: Bundle, small_stream: Path, tmp_path: Path
-) -> None:
+def test_a_short_soak_compares_counts_and_measures(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
     found = soak(small_bundle, small_stream, tmp_path / "run", steps=600, batch_size=8, queries=1)
     assert found["steps"] == 600
     assert found["journal_bytes"] == 108 + 28 * (600 + 2 * 3)

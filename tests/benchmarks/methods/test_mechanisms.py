@@ -190,9 +190,7 @@ def test_simplecil_is_the_cosine_to_the_class_means(stream: Path) -> None:
 
 
 @pytest.mark.parametrize("random_features", [0, 50])
-def test_ridge_of_two_tasks_is_the_regression_on_all_pictures_at_once(
-    random_features: int, stream: Path
-) -> None:
+def test_ridge_of_two_tasks_is_the_regression_on_all_pictures_at_once(random_features: int, stream: Path) -> None:
     """(G + lambda I)^-1 sums, from scratch in numpy; with M > 0 on ReLU of a fixed random projection."""
     problem = tiny_problem(stream)
     method = Ridge(problem, random_features)

@@ -111,9 +111,7 @@ def test_passes_are_counted_by_pictures(tmp_path: Path) -> None:
         scale = nn.Parameter(torch.ones(()))
         rows = TorchHead(problem.width, "linear")
         rows.begin(task.class_ids, task.classes_seen)
-        trainee = Trainee(
-            lambda x, p=problem, s=scale: (s * p.features(x), 0.0), rows.loss, [scale], rows.trained()
-        )
+        trainee = Trainee(lambda x, p=problem, s=scale: (s * p.features(x), 0.0), rows.loss, [scale], rows.trained())
         how = replace(HOW, queries=4, part_order=part, head_order=head)
         assert len(fit(problem, task, trainee, how)) == 2
         assert (problem.passes.forwards, problem.passes.backwards) == (forwards, backwards)

@@ -51,9 +51,7 @@ def test_a_prefix_that_repeats_the_pictures_own_keys_and_values_changes_nothing(
         plain = vit(IMAGES)
         _, k, v = vit.blocks[0].attn.qkv(vit.blocks[0].norm1(seen[0])).chunk(3, dim=-1)
         # Each token twice has the same attention-weighted mean as each token once.
-        torch.testing.assert_close(
-            features(vit, IMAGES, Parts(prefixes={0: (k, v)})), plain, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(features(vit, IMAGES, Parts(prefixes={0: (k, v)})), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_prompts_are_put_before_the_class_token_and_come_out_first() -> None:

@@ -59,9 +59,7 @@ def ask(tmp_path: Path, letters: str, *more: object) -> int:
     stream = tmp_path / "stream"
     if not stream.exists():
         write_stream(stream)
-    return run.main(
-        options("--question", letters, "--stream", stream, "--out", tmp_path / "out", "--json", *more)
-    )
+    return run.main(options("--question", letters, "--stream", stream, "--out", tmp_path / "out", "--json", *more))
 
 
 def test_answers_are_kept_and_a_variant_is_run_once(
@@ -101,9 +99,7 @@ def test_every_variant_is_a_request_that_a_cell_takes(
         if request.method == "zo-fc":
             parser = argparse.ArgumentParser()
             arguments.learn(parser)
-            given = parser.parse_args(
-                ["--stream", "x", "--epochs", str(request.epochs), *request.learn_options]
-            )
+            given = parser.parse_args(["--stream", "x", "--epochs", str(request.epochs), *request.learn_options])
             make_options(request.preset, arguments.changes(given))  # type: ignore[arg-type]
     budget = {}
     for name, raw in asked.items():
@@ -113,9 +109,7 @@ def test_every_variant_is_a_request_that_a_cell_takes(
     assert budget == {1: 66, 2: 66, 4: 65, 8: 63, 16: 68, 32: 66}
 
 
-def test_flatness_and_memory_are_read_from_their_own_files(
-    tmp_path: Path, asked: dict[str, dict[str, Any]]
-) -> None:
+def test_flatness_and_memory_are_read_from_their_own_files(tmp_path: Path, asked: dict[str, dict[str, Any]]) -> None:
     ask(tmp_path, "c")
     flat = {
         name: {
@@ -192,9 +186,7 @@ def test_the_up_projections_alone_are_half_of_the_adapter_and_all_that_moves(tmp
         assert method.adapters is not None
         before = {key: value.clone() for key, value in method.adapters.state_dict().items()}
         method.learn(problem.tasks[0])
-        moved = {
-            key for key, value in method.adapters.state_dict().items() if not torch.equal(value, before[key])
-        }
+        moved = {key for key, value in method.adapters.state_dict().items() if not torch.equal(value, before[key])}
         found[name] = method.parameters_of(problem.tasks[0]), {key.split(".")[-2] for key in moved}
     # Width 32, rank 2, two blocks: down 2 * 32 + 2, up 2 * 32 + 32 a block.
     assert found == {"zo-fc-torch": (324, {"down", "up"}), "zo-fc-up": (192, {"up"})}

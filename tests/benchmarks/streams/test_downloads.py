@@ -100,9 +100,7 @@ def write_domainnet(folder: Path) -> Path:
 
 def test_domainnet_puts_all_domains_of_a_class_together(tmp_path: Path) -> None:
     source = write_domainnet(tmp_path / "domainnet")
-    stream = converted(
-        "domainnet", source, tmp_path / "out", "--classes-per-task", 2, "--domains", "real", "sketch"
-    )
+    stream = converted("domainnet", source, tmp_path / "out", "--classes-per-task", 2, "--domains", "real", "sketch")
     assert counts(stream, "train") == [8, 8]
     assert counts(stream, "test") == [4, 4]
     assert sorted(stream.class_names) == ["000_ant", "001_bee", "002_cow", "003_dog"]
