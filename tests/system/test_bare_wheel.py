@@ -137,7 +137,7 @@ def test_the_doctor_finds_nothing_bad(bare, small_bundle):
     assert "bundle probe" in {finding["name"] for finding in findings}
 
 
-@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench memory", "export"), ("demo", "demo")])
+@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench memory", "demo"), ("demo", "demo")])
 def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, command, extra):
     done = bare.call("edge-zofc", *command.split(), folder=tmp_path)
     assert done.returncode == 2
