@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_zofc.algorithm.heads import Collector, Statistics, solve
+from edge_zofc.algorithm.heads import Statistics, solve
 
 
 class TorchHead:
@@ -116,10 +116,10 @@ class Discriminant:
 
     def take(self, found: Iterable[tuple[Tensor, Tensor]], classes_seen: int, keep: bool) -> None:
         """Solve for what was kept and ``found``, batches of features [B, F] and class ids. ``keep`` also keeps it."""
-        collector = Collector(classes_seen, self.weights.shape[0])
+        new = Statistics.empty(classes_seen, self.weights.shape[0])
         for features, labels in found:
-            collector.add(features.detach().numpy(), labels.numpy())
-        everything = self.seen.plus(collector.statistics())
+            new.add(features.detach().numpy(), labels.numpy())
+        everything = self.seen.plus(new)
         if keep:
             self.seen = everything
         rows, biases = solve(everything)

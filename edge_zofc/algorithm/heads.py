@@ -183,62 +183,76 @@ MATRICES = 3
 
 Solving takes five (their sum, its shrunk copy and the solver's), when what the graph took is free again.
 """
+GRID = 2.0**-12
+"""What features are rounded to before they are summed: far below what separates classes."""
+_NO_SCATTER = 1e-10
+"""Of the second moment's trace: less than this within the classes is rounding."""
 _RELATIVE_FLOOR = 1e-6
 """Of the mean variance: keeps the covariance invertible where a direction never varied (two pictures, say)."""
 
 
 @dataclass
 class Statistics:
-    """Sums of features by class float64 [C, D], pictures by class int64 [C], and the within-class scatter
-    float64 [D, D]: the sum over pictures of (f - class mean) (f - class mean)^T, task by task.
+    """What a closed-form head is solved from: sums of features by class float64 [C, D], pictures by class int64 [C],
+    and the raw second moment float64 [D, D], the sum of f f^T over all pictures.
+
+    Features are rounded to multiples of GRID. Their sums and products are then exact in float64 (up to 2^29 in all), so
+    that statistics may be added, merged and subtracted in any order and portions to the same bits. For class means
+    alone the moment is float64 [0, 0].
     """
 
     sums: np.ndarray
     counts: np.ndarray
-    scatter: np.ndarray
+    moment: np.ndarray
 
     @classmethod
-    def empty(cls, classes: int, feature_size: int) -> Statistics:
+    def empty(cls, classes: int, feature_size: int, moment: bool = True) -> Statistics:
         """Zeros for ``classes`` classes and D = ``feature_size``."""
-        return cls(
-            np.zeros((classes, feature_size)), np.zeros(classes, np.int64), np.zeros((feature_size, feature_size))
-        )
+        side = feature_size if moment else 0
+        return cls(np.zeros((classes, feature_size)), np.zeros(classes, np.int64), np.zeros((side, side)))
 
-    def plus(self, other: Statistics) -> Statistics:
-        """The statistics of both; ``other`` may know more classes."""
-        sums, counts = other.sums.copy(), other.counts.copy()
-        sums[: len(self.sums)] += self.sums
-        counts[: len(self.counts)] += self.counts
-        return Statistics(sums, counts, self.scatter + other.scatter)
-
-
-class Collector:
-    """Adds up one task's features, micro-batch by micro-batch, into ``Statistics``.
-
-    Without ``scatter`` only sums and counts are kept, for class means, and the scatter is float64 [0, 0].
-    """
-
-    def __init__(self, classes: int, feature_size: int, scatter: bool = True) -> None:
-        self._sums = np.zeros((classes, feature_size))
-        self._counts = np.zeros(classes, np.int64)
-        self._moment = np.zeros((feature_size, feature_size) if scatter else (0, 0))
+    @classmethod
+    def from_scatter(cls, sums: np.ndarray, counts: np.ndarray, scatter: np.ndarray) -> Statistics:
+        """From what earlier versions kept: the within-class scatter float64 [D, D] in the moment's place."""
+        return cls(_on_grid(sums, GRID), counts, _on_grid(scatter + _between(sums, counts), GRID**2))
 
     def add(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
-        exact = features.astype(np.float64)
-        np.add.at(self._sums, labels, exact)
-        self._counts += np.bincount(labels, minlength=len(self._counts))
-        if self._moment.size:
-            self._moment += exact.T @ exact
+        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
+        rounded = _on_grid(features.astype(np.float64), GRID)
+        np.add.at(self.sums, labels, rounded)
+        self.counts += np.bincount(labels, minlength=len(self.counts))
+        if self.moment.size:
+            self.moment += rounded.T @ rounded
 
-    def statistics(self) -> Statistics:
-        """What was added so far."""
-        means = self._sums / np.maximum(self._counts, 1)[:, None]
-        scatter = self._moment
-        if scatter.size:
-            scatter = (self._counts[:, None] * means).T @ means
-            np.subtract(self._moment, scatter, out=scatter)
-        return Statistics(self._sums.copy(), self._counts.copy(), scatter)
+    def plus(self, other: Statistics) -> Statistics:
+        """The statistics of both; either may know more classes."""
+        return self._with(other, 1)
+
+    def minus(self, other: Statistics) -> Statistics:
+        """Without what ``other`` counted, which must be part of this."""
+        return self._with(other, -1)
+
+    @property
+    def scatter(self) -> np.ndarray:
+        """The scatter within classes, float64 [D, D]: the sum of (f - class mean) (f - class mean)^T."""
+        return np.asarray(self.moment - _between(self.sums, self.counts))
+
+    def _with(self, other: Statistics, sign: int) -> Statistics:
+        classes = max(len(self.counts), len(other.counts))
+        sums, counts = np.zeros((classes, self.sums.shape[1])), np.zeros(classes, np.int64)
+        for part, factor in ((self, 1), (other, sign)):
+            sums[: len(part.sums)] += factor * part.sums
+            counts[: len(part.counts)] += factor * part.counts
+        return Statistics(sums, counts, self.moment + sign * other.moment)
+
+
+def _on_grid(values: np.ndarray, step: float) -> np.ndarray:
+    return np.asarray(np.rint(values / step) * step)
+
+
+def _between(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The sum over classes of n mean mean^T, float64 [D, D]."""
+    return np.asarray((sums / np.maximum(counts, 1)[:, None]).T @ sums)
 
 
 def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +264,12 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
     free = max(pictures - int(seen.sum()), 1)
-    covariance = shrunk(statistics.scatter / free, free)
+    total = float(np.trace(statistics.moment))
+    scatter = statistics.scatter
+    if np.trace(scatter) <= _NO_SCATTER * total:
+        # Copies of one picture a class: what is left is rounding, and the nearest mean decides.
+        scatter = np.eye(len(scatter)) * max(total, 1e-30) / len(scatter)
+    covariance = shrunk(scatter / free, free)
     rows = np.linalg.solve(covariance, means.T).T
     biases = -0.5 * np.sum(means * rows, axis=1)
     biases[~seen] = -1e30

@@ -3,7 +3,7 @@
     journal        a record a step and two a task, for good: it is the adapter
     snapshots      the last KEEP and, while saving, one more; as large as after the last task
     task ends      a snapshot for each finished task, for rollbacks: what grows over the months
-    features       frozen features of the test pictures, a cache
+    features       of the test pictures, and of the training pictures of the task at work, a cache
     events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
 
 Only the length of an event is measured. A state with the run's shapes is made and encoded, so a change of the format
@@ -21,6 +21,7 @@ import numpy as np
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import list_samples, read_stream
+from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -85,14 +86,16 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         largest = _snapshot_bytes(state)
         ends += largest
     journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
-    row_bytes = 4 * (bundle.manifest.feature_size + 1)
-    tested, kept = sum(task.test_images for task in tasks), checkpoint.KEEP + 1
+    # A row and at most a piece's frame, under theta and under the frozen adapter.
+    row_bytes = 2 * (4 * (bundle.manifest.feature_size + 1) + PIECE_BYTES)
+    pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
+    kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
             DiskItem("journal", journal, f"{record_bytes(options.queries)} bytes a step"),
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
             DiskItem("task ends", ends, f"one a finished task, the last of {_kib(largest)} KiB"),
-            DiskItem("features", tested * row_bytes + 4 * len(tasks), f"{row_bytes} bytes a test picture"),
+            DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),
             DiskItem(
                 "events",
                 min(2 * EVENTS_LIMIT_BYTES, EVENT_BYTES * (steps + 8 * len(tasks))),

@@ -25,7 +25,7 @@ from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
-from edge_zofc.storage.run_folder import FROZEN, STATE, RunFolder
+from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
 from edge_zofc.storage.writing import write_atomic
 
 
@@ -37,7 +37,7 @@ def read_history(folder: Path) -> dict[str, Any]:
     state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     header, records = journal.read(run.journal)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    sizes |= {STATE: _folder_bytes(run.state), FROZEN: _folder_bytes(run.frozen)}
+    sizes |= {STATE: _folder_bytes(run.state), FEATURES: _folder_bytes(run.features)}
     return {
         "run": str(folder),
         "bundle": str(bundle.folder),

@@ -21,7 +21,8 @@ from edge_zofc.algorithm.directions import batches, uniform_rows
 from edge_zofc.algorithm.heads import Statistics, cosine_rate, solve
 from edge_zofc.algorithm.spsa import BASE, clip, coefficients, queries
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
-from edge_zofc.engine.evaluation import class_statistics, evaluate_learned, mean_rows
+from edge_zofc.engine.evaluation import class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
+from edge_zofc.engine.feature_store import FeatureStore, adapter_key
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.state import TaskProgress
@@ -69,17 +70,22 @@ def _learn_task(trainer: Trainer, task: Task) -> None:
 
 def _begin(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     """Class means of the task's pictures, rows for its new classes, a new optimiser."""
-    state, names = trainer.state, trainer.stream.class_names
+    state, names, number = trainer.state, trainer.stream.class_names, len(trainer.state.progress.tasks)
     classes = max(len(state.progress.class_names), max(task.class_ids) + 1)
-    adapters = trainer.distinct_adapters()
-    reader, scatter = trainer.pictures.reader(task.name, len(samples)), state.statistics is not None
-    found, unreadable = class_statistics(trainer.backbone, adapters, samples, classes, reader, scatter)
+    store, adapters = trainer.store, trainer.distinct_adapters()
+    pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
+    store.ensure(trainer.backbone, [pictures], adapters, trainer.pictures.reader(task.name, len(samples)))
+    unreadable = store.kept(pictures, adapters[0]).unreadable
     trainer.pictures.check_skipped(task.name, len(unreadable), len(samples))
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
-    _add_classes(trainer, task, found[0])
-    state.class_sums += found[-1].sums
-    state.class_counts += found[-1].counts
+    found, frozen = (
+        class_statistics(store, pictures, adapter, labels, classes, moment)
+        for adapter, moment in ((adapters[0], state.statistics is not None), (adapters[-1], False))
+    )
+    _add_classes(trainer, task, found)
+    state.class_sums += frozen.sums
+    state.class_counts += frozen.counts
     read_count = len(samples) - len(unreadable)
     state.progress.tasks.append(
         TaskProgress(
@@ -88,6 +94,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
             train_images=read_count,
             skipped_images=len(unreadable),
             fingerprint=fingerprint(trainer.stream, task),
+            begun_under=adapter_key(state.adapter.theta),
             unreadable=unreadable,
         )
     )
@@ -100,7 +107,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     trainer.record(Kind.TASK_START)
     trainer.events.write(
         "task_started",
-        task=len(state.progress.tasks) - 1,
+        task=number,
         name=task.name,
         classes=[names[index] for index in task.class_ids],
         train_images=read_count,
@@ -232,8 +239,9 @@ def _finish(trainer: Trainer, task: Task) -> None:
     state, progress = trainer.state, trainer.state.progress
     samples = list_samples(trainer.stream, task, "train")
     trainer.pictures.check_still_there(len(samples))
-    statistics = _refreshed(trainer, task, samples)
-    by_task = evaluate_learned(trainer)
+    store = trainer.store
+    statistics = _refreshed(trainer, task, samples, store)
+    by_task = evaluate_learned(trainer, store)
     measured = [tally for tally in by_task if tally is not None]
     for counts, name in ((progress.learner, "correct"), (progress.floor, "floor_correct")):
         counts.correct.append([None if t is None else int(getattr(t, name).sum()) for t in by_task])
@@ -250,15 +258,18 @@ def _finish(trainer: Trainer, task: Task) -> None:
     trainer.on_task_end(trainer)
 
 
-def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistics | None:
+def _refreshed(trainer: Trainer, task: Task, samples: list[Sample], store: FeatureStore) -> Statistics | None:
     """The closed-form head's statistics with this task's pictures under the adapter as it is now; solves it anew."""
-    state = trainer.state
+    state, theta = trainer.state, trainer.state.adapter.theta
     if state.statistics is None:
         return None
-    reader, known = (trainer.pictures.reader(task.name, len(samples), quiet=True), len(state.progress.class_names))
-    (found,), _ = class_statistics(trainer.backbone, [state.adapter.theta], samples, known, reader, scatter=True)
+    pictures = picture_set(f"{len(state.progress.tasks) - 1:03d}-train", samples)
+    store.ensure(trainer.backbone, [pictures], [theta], trainer.pictures.reader(task.name, len(samples), quiet=True))
+    known, labels = len(state.progress.class_names), labels_of(samples)
+    found = class_statistics(store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))
-    state.progress.forward_passes += len(samples)
+    if state.current_task.begun_under != adapter_key(theta):
+        state.progress.forward_passes += len(samples)
     statistics = state.statistics.plus(found)
     state.head.rows, state.head.biases = solve(statistics)
     return statistics

@@ -156,11 +156,10 @@ def _count(
     def skipped(index: int, path: Path, error: ImageError) -> None:
         tell(f"Left out: {error}")
 
-    paths = [sample.path for sample in samples]
+    paths, labels = [sample.path for sample in samples], labels_of(samples)
     for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], paths):
-        labels = labels_of(samples, indices)
-        seen += np.bincount(labels, minlength=classes)
-        right += count_right(trained.head, features[0], labels)
+        seen += np.bincount(labels[indices], minlength=classes)
+        right += count_right(trained.head, features[0], labels[indices])
     return right, seen
 
 

@@ -46,6 +46,8 @@ class TaskProgress(_Model):
     first_loss: float | None = None
     last_loss: float | None = None
     fingerprint: str = ""
+    begun_under: str = ""
+    """``adapter_key`` of theta when the task began."""
     unreadable: list[Natural] = Field(default_factory=list)
     """Positions in the task's training list that could not be decoded when the task began."""
     first_losses: list[float] = Field(default_factory=list)
@@ -83,6 +85,9 @@ class RunProgress(_Model):
     floor: Counts = Field(default_factory=Counts)
     total: list[Natural] = Field(default_factory=list)
     total_by_class: list[Natural] = Field(default_factory=list)
+    evaluated_under: str = ""
+    """``adapter_key`` of theta at the last evaluation. Passes are counted by what changed since, so that those that are
+    repeated after a cut, because the kept features were lost too, are counted once."""
     forward_passes: Natural = 0
     evaluation_forward_passes: Natural = 0
     floor_forward_passes: Natural = 0
@@ -198,7 +203,7 @@ class RunState:
             arrays["biases"] = self.head.biases.copy()
             arrays["feature_sums"] = self.statistics.sums
             arrays["feature_counts"] = self.statistics.counts
-            arrays["feature_scatter"] = self.statistics.scatter
+            arrays["feature_moment"] = self.statistics.moment
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -243,11 +248,12 @@ class RunState:
         _expect(arrays, "biases", np.float32, (count,))
         _expect(arrays, "feature_sums", np.float64, (known, size))
         _expect(arrays, "feature_counts", np.int64, (known,))
-        _expect(arrays, "feature_scatter", np.float64, (size, size))
+        # Snapshots of format 1 hold the scatter.
+        name = "feature_scatter" if "feature_scatter" in arrays else "feature_moment"
+        _expect(arrays, name, np.float64, (size, size))
         self.head.biases = arrays["biases"].copy()
-        self.statistics = Statistics(
-            arrays["feature_sums"].copy(), arrays["feature_counts"].copy(), arrays["feature_scatter"].copy()
-        )
+        make = Statistics.from_scatter if name == "feature_scatter" else Statistics
+        self.statistics = make(*(arrays[key].copy() for key in ("feature_sums", "feature_counts", name)))
 
     def begin_optimiser(self) -> HeadOptimiser:
         """Set and return a new head optimiser for the current task, as the paper rebuilds it for each."""

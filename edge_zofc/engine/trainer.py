@@ -13,6 +13,7 @@ from edge_zofc.algorithm.divergence import WINDOW, out_of_band
 from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import Stream, Task
 from edge_zofc.device.system import PeakSampler, larger, mib
+from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.pictures import TaskPictures
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import DivergedError, InputError
@@ -57,6 +58,11 @@ class Trainer:
         return TaskPictures(
             self.run, self.stream, self.bundle.manifest.image, self.options, self.state, self.events, self.signals.check
         )
+
+    @property
+    def store(self) -> FeatureStore:
+        """The kept features of pictures."""
+        return FeatureStore(self.run.features, self.backbone.feature_size)
 
     def pending_tasks(self) -> list[Task]:
         """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.

@@ -1,11 +1,11 @@
 """Atomic snapshots of a run's state: named arrays and JSON in one safetensors file that proves itself whole.
 
 ``state/snapshot-<serial>.safetensors`` (serial of 8 digits, growing; the last few are kept) and
-``state/task-<NNN>.safetensors`` (the state at the latest end of a task, kept for rollbacks), format version 1:
+``state/task-<NNN>.safetensors`` (the state at the latest end of a task, kept for rollbacks), format version 2:
 
     8 bytes   length of the header, uint64 little-endian
     header    ASCII JSON, padded with spaces to a multiple of 8 bytes:
-              {"__metadata__":{"sha256":"<64 hex>","format":"edge-zofc snapshot 1","state":"<JSON text>"},
+              {"__metadata__":{"sha256":"<64 hex>","format":"edge-zofc snapshot 2","state":"<JSON text>"},
                "<name>":{"dtype":"F32","shape":[..],"data_offsets":[begin,end]},..}
     rest      the arrays, little-endian, row-major, back to back; wider types first, then by name
 
@@ -36,7 +36,9 @@ from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, I
 from edge_zofc.storage.reading import read_bounded
 from edge_zofc.storage.writing import DISK, Files, write_atomic
 
-FORMAT = "edge-zofc snapshot 1"
+FORMAT = "edge-zofc snapshot 2"
+_READABLE = ("edge-zofc snapshot 1", FORMAT)
+"""Format 1 is the same file; it holds a closed-form head's scatter where 2 holds the second moment."""
 KEEP = 3
 MAX_SNAPSHOT_BYTES = 1 << 28
 """Bounds what is read. 10,000 classes of 768 features take 92 MB: rows in float32, sums in float64."""
@@ -217,7 +219,7 @@ def _decode(raw: bytes, path: Path) -> Snapshot:
     """Parse what has the right SHA-256; raises what the parsers raise."""
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     found = header["__metadata__"]
-    if found["format"] != FORMAT:
+    if found["format"] not in _READABLE:
         raise InputError(
             f"{path} is of format {found['format']!a:.80}, this edge-zofc reads {FORMAT!r}; update edge-zofc."
         )

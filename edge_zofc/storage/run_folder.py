@@ -3,7 +3,7 @@
     settings.json   options and bundle of the run, written once by the first ``learn`` (``settings.py``)
     journal.bin     one record a step (``journal.py``)
     state/          checkpoints (``checkpoint.py``)
-    frozen/         frozen features of test pictures, a cache (``engine/evaluation.py``)
+    features/       features of pictures, a cache (``engine/feature_store.py``)
     events.jsonl    what happened, one JSON object a line
     result.json     the numbers, rewritten after each task (``result.py``)
     lock            held by the process that learns (``lock.py``)
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, r
 
 JOURNAL = "journal.bin"
 STATE = "state"
-FROZEN = "frozen"
+FEATURES = "features"
 EVENTS = "events.jsonl"
 
 EVENTS_LIMIT_BYTES = 32 << 20
@@ -55,9 +56,9 @@ class RunFolder:
         return self.path / STATE
 
     @property
-    def frozen(self) -> Path:
+    def features(self) -> Path:
         """The folder of cached features."""
-        return self.path / FROZEN
+        return self.path / FEATURES
 
     def is_run(self) -> bool:
         """Whether a run was begun here."""
@@ -96,11 +97,12 @@ class RunFolder:
         self._refuse_strangers()
         make_folder(self.path)
         with RunLock(self.path):
-            for folder in (self.path, self.state, self.frozen):
+            for folder in (self.path, self.state, self.features):
                 if folder != self.path:
                     check_folder(folder)
                 if folder.is_dir():
                     sweep(folder)
+            shutil.rmtree(self.path / "frozen", ignore_errors=True)  # an earlier version's cache
             yield
 
     def _refuse_strangers(self) -> None:

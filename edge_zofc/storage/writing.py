@@ -234,6 +234,23 @@ def open_log(path: Path) -> BinaryIO:
     return file
 
 
+def append_at(path: Path, data: Data, size_bytes: int) -> None:
+    """Write ``data`` behind the first ``size_bytes`` of a file, made if need be; what stood behind them is cut off.
+
+    Not fsynced, as a log: for caches whose pieces prove themselves whole. Raises as ``explained``.
+    """
+    with explained(path, "appended to", len(data)):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if os.fstat(handle).st_size != size_bytes:
+                os.ftruncate(handle, size_bytes)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        finally:
+            os.close(handle)
+
+
 class AppendFile:
     """An existing file that grows by whole pieces, each on the disk when ``append`` returns.
 

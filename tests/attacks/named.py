@@ -125,7 +125,7 @@ PLACES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("run/journal.bin", "replay", (5,)),
     ("run/state", "learn", (5,)),
     ("run/state/task-000.safetensors", "rollback", (5,)),
-    ("run/frozen", "learn", (0, 2, 5)),
+    ("run/features", "learn", (0, 2, 5)),
     ("run/lock", "learn", (0, 2, 5)),
     ("run/events.jsonl", "learn", (0, 5)),
     ("run/result.json", "report", (2, 5)),
@@ -172,7 +172,7 @@ def a_snapshot_whose_number_is_too_long_to_be_one(world: Path) -> None:
 
 @named("learn", 0)
 def leftovers_are_links_outside(world: Path) -> None:
-    for place in ("run", "run/state", "run/frozen"):
+    for place in ("run", "run/state", "run/features"):
         (world / place / ".tmp-1-result.json").symlink_to(world / "outside/secret.txt")
         (world / place / ".tmp-2-x").symlink_to(world / "outside")
 

@@ -25,7 +25,7 @@ from edge_zofc.storage.bundle import FILES, Bundle, read_bundle
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
-    "snapshot", "snapshot state", "settings.json", "result.json", "events.jsonl", "frozen features", "profile", "jpeg",
+    "snapshot", "snapshot state", "settings.json", "result.json", "events.jsonl", "features", "profile", "jpeg",
     "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.device.profiles import load_profile
-from edge_zofc.engine import evaluation
+from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.inference.transforms import load_test, load_train
 from edge_zofc.report.curves import read_log
@@ -256,18 +256,19 @@ def run_victims(folder: Path) -> Iterator[Victim]:
     yield Victim("events.jsonl", folder / "events.jsonl", lambda: read_log(folder), {0})
 
     rows = np.arange(2 * (D + 1), dtype=np.float32).reshape(2, D + 1)
-    cache = evaluation.FeatureCache(folder / "frozen.f32", D)
-    cache.write([rows])
-    good = rows.tobytes()
+    rows[:, 0] = [0, 1]
+    pictures, theta = PictureSet("kept", (Path("a"), Path("b"))), np.zeros(3, np.float32)
+    writer = FeatureStore(folder / "features", D)
+    writer.folder.mkdir()
+    writer._append(pictures, theta, rows)
 
-    def read_cache() -> object:
-        count = cache.count()
-        if count:
-            found = b"".join(rows.tobytes() for rows in cache.rows(count))
-            assert found == good, "a damaged cache passes for good"
-        return count
+    def read_features() -> object:
+        store = FeatureStore(folder / "features", D)
+        for positions, features in store.rows(pictures, theta):
+            assert features.tobytes() == rows[positions, 1:].tobytes(), "damaged features pass for good"
+        return len(store.kept(pictures, theta))
 
-    yield Victim("frozen features", cache.path, read_cache, {0})
+    yield Victim("features", writer.folder / writer.name(pictures, theta), read_features, {0})
 
 
 PROFILE = b"""name = "mine"

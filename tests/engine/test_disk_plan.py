@@ -257,7 +257,8 @@ def test_the_prediction_is_a_little_above_what_a_run_takes(
         return sum(path.stat().st_size for path in run.glob(pattern))
 
     assert predicted["journal"] == taken("journal.bin")
-    assert predicted["features"] == taken("frozen/*")
+    # With the training pictures of the task at work, and a piece's header for each picture.
+    assert 0.3 * predicted["features"] <= taken("features/*") <= predicted["features"]
     assert 0.7 * predicted["task ends"] <= taken("state/task-*") <= predicted["task ends"]
     # While a snapshot is written there is one more than are kept.
     assert 0.7 * predicted["snapshots"] * 3 / 4 <= taken("state/snapshot-*") <= predicted["snapshots"]

@@ -67,6 +67,5 @@ def end_state(run: Path) -> dict[str, Any]:
         "ends": {task: plain_state(checkpoint.load_task(run / "state", task)) for task in tasks},
         "journal": hashlib.sha256((run / "journal.bin").read_bytes()).hexdigest(),
         "result": without_times(json.loads((run / "result.json").read_text())),
-        "frozen": {p.name: p.read_bytes() for p in sorted((run / "frozen").iterdir())},
         "leftovers": sorted(str(p.relative_to(run)) for p in run.rglob(".tmp-*")),
     }

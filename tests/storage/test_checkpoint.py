@@ -28,7 +28,7 @@ ONE = Snapshot({"b": np.array([1.0, -2.0], np.float32), "a": np.array([[3]], np.
 LITERAL_HEADER = (
     b'{"__metadata__":{"sha256":"'
     + b"0" * 64
-    + b'","format":"edge-zofc snapshot 1","state":"{\\"step\\": 1}"},'
+    + b'","format":"edge-zofc snapshot 2","state":"{\\"step\\": 1}"},'
     + b'"a":{"dtype":"I64","shape":[1,1],"data_offsets":[0,8]},'
     + b'"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}'
 )
@@ -77,7 +77,7 @@ def test_a_snapshot_has_the_literal_bytes_of_the_specification(tmp_path):
     raw = checkpoint.save(tmp_path, ONE).read_bytes()
     padding = b" " * (-len(LITERAL_HEADER) % 8)
     assert raw == sealed(LITERAL_HEADER + padding, LITERAL_DATA)
-    assert raw[35:99] == b"08575b5bc369e1ae6d6a8edb2dfd4ef1712a1d17520189cdc8e28a6057e744fb"
+    assert raw[35:99] == b"7af46fedc6a3ac5638877a18f3e8a34f7fda7fbb656c3ac5fcad457ce09d812a"
     assert checkpoint.file_bytes(ONE) == len(raw)
 
 
@@ -268,7 +268,7 @@ def test_impossible_header_lengths_are_refused_even_with_a_right_hash(tmp_path):
 
 def test_a_newer_format_is_told_and_not_passed_over(tmp_path):
     checkpoint.save(tmp_path, numbered(0))
-    raw = sealed((META % (b"{}", b"")).replace(b"snapshot 1", b"snapshot 2"))
+    raw = sealed((META % (b"{}", b"")).replace(b"snapshot 1", b"snapshot 3"))
     (tmp_path / "snapshot-00000001.safetensors").write_bytes(raw)
     with pytest.raises(InputError, match="update edge-zofc"):
         checkpoint.load_latest(tmp_path)

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from runs import end_state, go
 from small import write_small_bundle, write_small_stream
 
-from edge_zofc.engine import evaluation, pictures
+from edge_zofc.engine import pictures
+from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.errors import Stopped
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.signals import stop_signals
@@ -103,15 +104,15 @@ def test_counters_of_an_evaluation_that_was_stopped_count_nothing_twice(
     small_bundle: Bundle, stream: Path, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        real, seen = evaluation.evaluate_task, []
+        real, seen = FeatureStore.ensure, []
 
-        def ask(*given: Any) -> Any:
-            seen.append(real(*given))
-            if len(seen) == 2:  # the second task's end: its statistics are new, the first task is evaluated
+        def ask(*given: Any) -> None:
+            real(*given)
+            seen.append(1)
+            if len(seen) == 5:  # the second task's end: its statistics are new, its evaluation comes
                 signal.raise_signal(signal.SIGTERM)
-            return seen[-1]
 
-        patch.setattr("edge_zofc.engine.evaluation.evaluate_task", ask)
+        patch.setattr(FeatureStore, "ensure", ask)
         part = go(small_bundle, stream, tmp_path / "run", changes=SHORT)
     assert part["stopped"] == "SIGTERM"
     assert len(part["tasks"]) == 1
