@@ -23,10 +23,10 @@ from edge_zofc.benchmarks.costs.setup import MIB
 from edge_zofc.benchmarks.costs.soak import RESULT, SAMPLE_STEPS
 from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.device.system import usage
-from edge_zofc.engine.disk_plan import stream_sizes
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.engine.work import stream_sizes
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle, read_bundle

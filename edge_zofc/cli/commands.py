@@ -76,8 +76,9 @@ def plan(options: argparse.Namespace) -> int:
     from edge_zofc.algorithm.options import make_options
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import load_profile
-    from edge_zofc.engine.disk_plan import predict_disk, stream_sizes
+    from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
+    from edge_zofc.engine.work import stream_sizes
     from edge_zofc.storage.bundle import read_bundle
 
     bundle = read_bundle(options.bundle)
@@ -96,7 +97,7 @@ def plan(options: argparse.Namespace) -> int:
 def learn(options: argparse.Namespace) -> int:
     """Learn the pending tasks of a stream."""
     from edge_zofc.cli.progress import ProgressBar
-    from edge_zofc.engine.run import learn_run
+    from edge_zofc.engine.run import learn_run, silent
     from edge_zofc.engine.setup import LearnRequest
     from edge_zofc.engine.watch import watch_run
     from edge_zofc.report.summary import summary
@@ -116,9 +117,9 @@ def learn(options: argparse.Namespace) -> int:
     )
     with ProgressBar() as progress:
         if options.watch:
-            result, stopped = watch_run(request, progress.step)
+            result, stopped = watch_run(request, silent, on_forwards=progress.forwards)
         else:
-            result = learn_run(request, progress.step)
+            result = learn_run(request, silent, progress.forwards)
             stopped = result.stopped or ""
     # A watch that was stopped before it learnt anything has no result to show.
     data = {**(result.model_dump(mode="json") if result else {}), "stopped": stopped or None}

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
-from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.engine.work import TaskSize
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
@@ -32,15 +31,6 @@ EVENT_BYTES = 300
 """One step's line of events.jsonl; 220 to 260 bytes were seen."""
 REST_BYTES = 1 << 16
 """settings.json, result.json and the lock of a run of some tens of tasks."""
-
-
-@dataclass(frozen=True)
-class TaskSize:
-    """One task of a stream: new and old classes together, pictures to learn from and to test with."""
-
-    classes: int
-    train_images: int
-    test_images: int
 
 
 @dataclass(frozen=True)
@@ -63,15 +53,6 @@ class DiskPlan:
     def bytes(self) -> int:
         """All items together."""
         return sum(item.bytes for item in self.items)
-
-
-def stream_sizes(folder: Path) -> tuple[TaskSize, ...]:
-    """The tasks of a stream. Raises InputError as ``read_stream``."""
-    stream = read_stream(folder)
-    return tuple(
-        TaskSize(len(task.class_ids), len(list_samples(stream, task, "train")), len(list_samples(stream, task, "test")))
-        for task in stream.tasks
-    )
 
 
 def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:

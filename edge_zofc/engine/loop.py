@@ -197,6 +197,7 @@ def _step(trainer: Trainer, picked: Picked) -> None:
     adapter.apply(step, applied, options.adapter_lr)
     progress.step += 1
     progress.forward_passes += len(wanted) * len(kept)
+    trainer.count_forwards((len(wanted) + (2 if looks_twice else 0)) * len(kept))
     trainer.count_step(loss, norm, time.monotonic() - started)
     # Last, as what fails before it is done again; a crash in between goes back to a checkpoint all the same.
     trainer.record_step(step, applied, options.adapter_lr)

@@ -43,6 +43,8 @@ class PictureReader:
     normalise: bool
     skipped: Callable[[int, Path, ImageError], None]
     check_stop: CheckStop = lambda: None
+    computed: Callable[[int], None] = lambda count: None
+    """Told of each run of the graph: how many image-forwards it was."""
 
     def features(
         self, backbone: Backbone, adapters: Sequence[np.ndarray], paths: Sequence[Path]
@@ -55,7 +57,9 @@ class PictureReader:
         def skipped(index: int, error: ImageError) -> None:
             self.skipped(index, paths[index], error)
 
-        return readable_features(backbone, adapters, Pictures(len(paths), load, self.check_stop), skipped)
+        for part in readable_features(backbone, adapters, Pictures(len(paths), load, self.check_stop), skipped):
+            self.computed(len(part[0]) * len(adapters))
+            yield part
 
 
 @dataclass
@@ -69,6 +73,7 @@ class TaskPictures:
     state: RunState
     events: EventLog
     check_stop: CheckStop
+    computed: Callable[[int], None] = lambda count: None
 
     def reader(self, name: str, count: int, quiet: bool = False) -> PictureReader:
         """The test transform for the ``count`` pictures of task ``name``; an unreadable one is told, unless ``quiet``.
@@ -85,7 +90,7 @@ class TaskPictures:
                 if lost > MAX_TOLD_SKIPPED:
                     self.check_skipped(name, lost, count)
 
-        return PictureReader(self.spec, self.options.normalise, skipped, self.check_stop)
+        return PictureReader(self.spec, self.options.normalise, skipped, self.check_stop, self.computed)
 
     def loader(self, picked: Picked) -> LoadPicture:
         """Fills a place with one of the ``picked`` pictures under the training transform of the present epoch."""

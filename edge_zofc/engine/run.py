@@ -39,6 +39,11 @@ from edge_zofc.storage.writing import make_folder
 log = logging.getLogger("edge_zofc")
 
 OnStep = Callable[[Trainer, float], None]
+OnForwards = Callable[[Trainer, int], None]
+
+
+def silent(trainer: Trainer, number: float) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,13 @@ class Start:
     plan: MemoryPlan
 
 
-def learn_run(request: LearnRequest, on_step: OnStep) -> RunResult:
+def learn_run(request: LearnRequest, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """Learn the stream's pending tasks in ``request.run`` and return what ``result.json`` holds.
 
     Every error is one of ``errors``; whatever happens, the run folder holds the last good state.
     """
     with stop_signals() as signals, locked_run(request) as ground:
-        return learn_locked(ground, signals, on_step)
+        return learn_locked(ground, signals, on_step, on_forwards)
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def locked_run(request: LearnRequest) -> Iterator[Ground]:
         yield Ground(request, bundle, profile, run)
 
 
-def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep) -> RunResult:
+def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
     start = _start(ground)
     providers = choose_providers(ground.profile.session_providers())
@@ -89,7 +94,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep) -> RunRe
         # A CUDA process reserves more address space than any limit on it could allow.
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         trainer = _open(start, providers, usage, files)
-        trainer.signals, trainer.on_step = signals, on_step
+        trainer.signals, trainer.on_step, trainer.on_forwards = signals, on_step, on_forwards
         trainer.on_task_end = lambda now: ground.run.write_result(result_of(now, start))
         signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
         _begin(trainer, start)
@@ -148,7 +153,7 @@ def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitSta
     files.callback(steps.close)
     backbone = Backbone(bundle, start.plan.placement, providers)
     trainer = Trainer(run, bundle, start.stream, options, state, backbone, steps, events, usage)
-    trainer.max_steps = start.ground.request.max_steps
+    trainer.max_steps, trainer.budget_bytes = start.ground.request.max_steps, start.plan.budget_bytes
     if start.found is None:
         make_folder(run.state)
         trainer.save()

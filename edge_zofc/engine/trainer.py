@@ -45,6 +45,8 @@ class Trainer:
     usage: PeakSampler
     signals: StopSignals = field(default_factory=StopSignals)
     max_steps: int | None = None
+    budget_bytes: int = 0
+    on_forwards: Callable[[Trainer, int], None] = lambda trainer, count: None
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
 
@@ -56,7 +58,14 @@ class Trainer:
     def pictures(self) -> TaskPictures:
         """How this run reads its pictures."""
         return TaskPictures(
-            self.run, self.stream, self.bundle.manifest.image, self.options, self.state, self.events, self.signals.check
+            self.run,
+            self.stream,
+            self.bundle.manifest.image,
+            self.options,
+            self.state,
+            self.events,
+            self.signals.check,
+            self.count_forwards,
         )
 
     @property
@@ -93,6 +102,10 @@ class Trainer:
         """theta, and the initial adapter where it is another one."""
         theta = self.state.adapter.theta
         return [theta] if np.array_equal(theta, self.frozen_theta) else [theta, self.frozen_theta]
+
+    def count_forwards(self, count: int) -> None:
+        """Tell that so many image-forwards were done."""
+        self.on_forwards(self, count)
 
     def save(self, task_end: int | None = None) -> None:
         """Write a checkpoint; ``task_end`` marks the one that a rollback to this task needs."""

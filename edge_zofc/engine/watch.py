@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_zofc.data.stream import numbered_tasks, read_stream
-from edge_zofc.engine.run import Ground, OnStep, learn_locked, locked_run
+from edge_zofc.engine.run import Ground, OnForwards, OnStep, learn_locked, locked_run, silent
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.engine.state import tasks_of
 from edge_zofc.errors import InputError, Stopped, TaskRefusedError
@@ -82,7 +82,9 @@ class Watcher:
         raise Stopped(signals.name)
 
 
-def watch_run(request: LearnRequest, on_step: OnStep, clock: Clock | None = None) -> tuple[RunResult | None, str]:
+def watch_run(
+    request: LearnRequest, on_step: OnStep, clock: Clock | None = None, on_forwards: OnForwards = silent
+) -> tuple[RunResult | None, str]:
     """Learn each task of ``request.stream`` once it is complete, until a signal comes.
 
     Returns what ``result.json`` holds, None where nothing was learnt, and the signal's name. A folder that is complete
@@ -95,7 +97,9 @@ def watch_run(request: LearnRequest, on_step: OnStep, clock: Clock | None = None
             log.info("Waiting for task folders in %s.", request.stream)
             with signals.raising():
                 names, looks = watcher.wait(request, signals, *tasks_of(ground.run))
-            learnt = _learn(replace(ground, request=replace(request, tasks=names, resume=False)), signals, on_step)
+            learnt = _learn(
+                replace(ground, request=replace(request, tasks=names, resume=False)), signals, on_step, on_forwards
+            )
             if isinstance(learnt, TaskRefusedError):
                 log.warning("%s", learnt)
                 watcher.refused[learnt.task] = looks[learnt.task]
@@ -104,10 +108,12 @@ def watch_run(request: LearnRequest, on_step: OnStep, clock: Clock | None = None
     return result, signals.name or ""
 
 
-def _learn(ground: Ground, signals: StopSignals, on_step: OnStep) -> RunResult | TaskRefusedError:
+def _learn(
+    ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards
+) -> RunResult | TaskRefusedError:
     """The result, or why a task was not even begun. One that had begun is half learnt, and its error goes on."""
     try:
-        return learn_locked(ground, signals, on_step)
+        return learn_locked(ground, signals, on_step, on_forwards)
     except TaskRefusedError as error:
         if tasks_of(ground.run)[1]:
             raise

@@ -20,8 +20,9 @@ from runs import end_state, go, quiet
 from small import write_small_stream
 
 from edge_zofc.algorithm.options import make_options
-from edge_zofc.engine.disk_plan import TaskSize, predict_disk, stream_sizes
+from edge_zofc.engine.disk_plan import predict_disk
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.engine.work import TaskSize, stream_sizes
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
