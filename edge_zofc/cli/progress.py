@@ -9,8 +9,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from edge_zofc.data.stream import Stream
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.engine.work import forwards_left
+from edge_zofc.engine.work import TaskSize, forwards_left, task_sizes
 
 log = logging.getLogger("edge_zofc")
 
@@ -23,6 +24,8 @@ class ProgressBar:
     def __init__(self) -> None:
         self._done, self._total = 0, 0
         self._where: tuple[int, str] | None = None
+        self._stream: Stream | None = None
+        self._sizes: dict[str, TaskSize] = {}
         self._began = self._told = time.monotonic()
         self._bar: tqdm[None] | None = None
 
@@ -44,7 +47,16 @@ class ProgressBar:
 
     def _enter(self, trainer: Trainer, where: tuple[int, str]) -> None:
         """A task began, or its training did or ended: what is left is known anew, as a pass may not be needed."""
-        self._where, self._total = where, self._done + forwards_left(trainer)
+        if self._stream is not trainer.stream:
+            self._stream = trainer.stream
+            self._sizes = dict(
+                zip(
+                    (t.name for t in trainer.stream.tasks),
+                    task_sizes(trainer.stream, trainer.stream.tasks),
+                    strict=True,
+                )
+            )
+        self._where, self._total = where, self._done + forwards_left(trainer, self._sizes)
         pending = trainer.pending_tasks()
         name = pending[0].name if pending else ""
         if sys.stderr.isatty():

@@ -20,6 +20,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -113,6 +114,11 @@ class Stream:
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
 
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Class name -> id."""
+        return {name: number for number, name in enumerate(self.class_names)}
+
 
 def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[str] | None = None) -> Stream:
     """Find the tasks and classes below ``root``; every folder is listed once and no picture is opened.
@@ -162,11 +168,10 @@ def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
 
     Read from disk at each call. Classes that appeared after ``read_stream`` are left out. Raises InputError.
     """
-    ids = {name: number for number, name in enumerate(stream.class_names)}
     return [
-        Sample(folder / name, ids[shown(folder.name)])
+        Sample(folder / name, stream.ids[shown(folder.name)])
         for folder in subfolders(task.folder / part)
-        if shown(folder.name) in ids
+        if shown(folder.name) in stream.ids
         for name in sorted(entry.name for entry in scan(folder) if is_picture(entry))
     ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +38,8 @@ from edge_zofc.storage.settings import SETTINGS, Settings
 from edge_zofc.storage.writing import make_folder
 
 log = logging.getLogger("edge_zofc")
+
+RESULT_SHARE = 20
 
 OnStep = Callable[[Trainer, float], None]
 OnForwards = Callable[[Trainer, int], None]
@@ -95,7 +98,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         trainer = _open(start, providers, usage, files)
         trainer.signals, trainer.on_step, trainer.on_forwards = signals, on_step, on_forwards
-        trainer.on_task_end = lambda now: ground.run.write_result(result_of(now, start))
+        trainer.on_task_end = _result_writer(start)
         signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
         _begin(trainer, start)
         try:
@@ -107,6 +110,20 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         result = result_of(trainer, start)
         ground.run.write_result(result)
         return result
+
+
+def _result_writer(start: Start) -> Callable[[Trainer], None]:
+    """Writes ``result.json`` after a task, but in no more than a twentieth of the time: it grows with their number."""
+    free_again = 0.0
+
+    def write(trainer: Trainer) -> None:
+        nonlocal free_again
+        began = time.monotonic()
+        if began >= free_again:
+            start.ground.run.write_result(result_of(trainer, start))
+            free_again = time.monotonic() + RESULT_SHARE * (time.monotonic() - began)
+
+    return write
 
 
 def _start(ground: Ground) -> Start:

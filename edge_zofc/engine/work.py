@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +75,11 @@ def run_forwards(
     return found
 
 
-def forwards_left(trainer: Trainer) -> int:
-    """Image-forwards that the pending tasks still take, at most."""
+def forwards_left(trainer: Trainer, by_name: Mapping[str, TaskSize]) -> int:
+    """Image-forwards that the pending tasks, whose sizes are given ``by_name``, still take, at most."""
     state, options = trainer.state, trainer.options
     progress, pending = state.progress, trainer.pending_tasks()
-    sizes = task_sizes(trainer.stream, pending)
+    sizes = [by_name[task.name] for task in pending]
     tested = sum(task.test_images for task in state.finished_tasks)
     left = sum(run_forwards(options, sizes, tested, len(trainer.distinct_adapters()) > 1))
     if progress.phase == "idle" or not sizes:
