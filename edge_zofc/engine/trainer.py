@@ -53,6 +53,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.frozen_theta = self.bundle.initial_adapter()
         self._saved_at = self._clock = time.monotonic()
+        self._interval_seconds = 0.0
 
     @property
     def pictures(self) -> TaskPictures:
@@ -125,9 +126,13 @@ class Trainer:
         checkpoint.save(self.run.state, found)
 
     def save_when_due(self) -> None:
-        """Write a checkpoint if the last one is older than SNAPSHOT_SECONDS."""
-        if time.monotonic() - self._saved_at > SNAPSHOT_SECONDS:
+        """Write a checkpoint after the first step of a process, then in intervals that double up to SNAPSHOT_SECONDS.
+
+        So a device that is cut every few seconds advances, and one that runs for months does not wear its disk.
+        """
+        if time.monotonic() - self._saved_at > min(self._interval_seconds, SNAPSHOT_SECONDS):
             self.save()
+            self._interval_seconds = max(1.0, 2 * self._interval_seconds)
 
     def note(self, text: str) -> None:
         """Tell the user and the event log something that is not an error."""

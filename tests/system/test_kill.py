@@ -15,14 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from forks import Forks
 from kill_points import CALLS, Killed, KillPoints
+from PIL import Image
 from power_cut import Disk, RecordingFiles, disks_after_cut, lay_out
 from runs import end_state, final_bits, go
-from small import write_small_stream
+from small import write_small_bundle, write_small_stream
 
 from edge_zofc.cli.main import main
+from edge_zofc.engine import pictures
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.writing import DISK
 
@@ -263,9 +266,8 @@ def test_two_hundred_kills_lose_nothing(
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     """``edge-zofc`` as a process of its own."""
-    script = "import sys; from edge_zofc.cli.main import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "edge_zofc", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -291,3 +293,62 @@ def test_a_second_process_is_refused_in_one_sentence_until_the_first_is_dead(
     third = start(words(small_bundle, stream, run))
     _, shown = third.communicate(timeout=120)
     assert third.returncode == 0, shown
+
+
+# --- a process that lives shorter than a pass -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["lda", "cosine"])
+def test_a_device_cut_every_few_pictures_still_advances(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    """FAULTS B4: each process decodes a micro-batch and a little more, far less than a task's beginning takes."""
+    real, decoded = pictures.load_test, [0]
+
+    def load_and_die(*given: Any, **named: Any) -> Any:
+        decoded[0] += 1
+        if decoded[0] % 7 == 0:
+            raise Killed
+        return real(*given, **named)
+
+    learn(small_bundle, stream, tmp_path / "whole", head)
+    monkeypatch.setattr(pictures, "load_test", load_and_die)
+    for processes in itertools.count(1):
+        with contextlib.suppress(Killed):
+            learn(small_bundle, stream, tmp_path / "run", head)
+            break
+        assert processes < 100
+    assert processes > 5
+    monkeypatch.undo()
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_device_cut_every_two_seconds_gets_through_a_beginning_of_twenty(tmp_path: Path) -> None:
+    """FAULTS B4, with real processes: a task whose beginning alone takes some 20 seconds."""
+    bundle, stream = write_small_bundle(tmp_path / "bundle"), tmp_path / "stream"
+    noise = np.random.default_rng(0).integers(0, 256, (2, 2500, 3500, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png", compress_level=1)
+        for part, count in (("train", 40), ("test", 2)):
+            place = stream / "000_task" / part / f"class{number}"
+            place.mkdir(parents=True)
+            for index in range(count):
+                (place / f"{index:02d}.png").symlink_to(tmp_path / f"{number}.png")
+    more = ["--epochs", "0", "--micro-batch", "4", "--device-profile", "cpu-2gib"]
+    base = ["learn", "--bundle", str(bundle.folder), "--stream", str(stream), *more, "--run"]
+    began = time.monotonic()
+    with start([*base, str(tmp_path / "whole")]) as process:
+        assert process.wait() == 0
+    whole_seconds, kills = time.monotonic() - began, 0
+    while True:
+        with start([*base, str(tmp_path / "run")]) as process:
+            try:
+                assert process.wait(timeout=2) == 0
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+        kills += 1
+        assert kills < 20 * whole_seconds
+    assert kills > whole_seconds / 4
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
