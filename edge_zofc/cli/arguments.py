@@ -80,6 +80,12 @@ def learn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-steps", metavar="N", type=int, help="stop, with the state saved, when the run has N steps"
     )
+    parser.add_argument(
+        "--evaluate",
+        choices=("all", "new", "last"),
+        default="all",
+        help="measure at each task's end: all tasks, the new one, or all once the last is learnt (default: all)",
+    )
     _device(parser)
     _options(parser)
 

@@ -114,6 +114,7 @@ def learn(options: argparse.Namespace) -> int:
         micro_batch=options.micro_batch,
         parallel_queries=options.parallel_queries,
         max_steps=options.max_steps,
+        evaluate=options.evaluate,
     )
     with ProgressBar() as progress:
         if options.watch:

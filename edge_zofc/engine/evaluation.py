@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from edge_zofc.algorithm.heads import Head, Statistics, unit
 from edge_zofc.data.stream import Sample, list_samples
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet, adapter_key
+from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.errors import ImageError
 
 
 @dataclass
@@ -48,32 +51,49 @@ def class_statistics(
 
 
 def evaluate_learned(trainer: Trainer, store: FeatureStore) -> list[Tally | None]:
-    """A tally for each task learnt so far; None where its test pictures are gone or changed.
+    """A tally for each task learnt so far; None where it is not asked for, or its test pictures are gone or changed.
 
     The features that are missing are computed in one pass over the pictures of all tasks.
     """
     progress, adapters = trainer.state.progress, trainer.distinct_adapters()
     by_name = {task.name: task for task in trainer.stream.tasks}
     samples = {
-        index: list_samples(trainer.stream, by_name[learnt.name], "test")
-        for index, learnt in enumerate(progress.tasks)
-        if learnt.name in by_name
+        index: list_samples(trainer.stream, by_name[progress.tasks[index].name], "test")
+        for index in _asked_for(trainer)
+        if progress.tasks[index].name in by_name
     }
     sets = {index: picture_set(f"{index:03d}-test", found) for index, found in samples.items()}
-    newest = len(progress.tasks) - 1
-    reader = trainer.pictures.reader(progress.tasks[-1].name, len(samples.get(newest, ())))
-    store.ensure(trainer.backbone, list(sets.values()), adapters, reader)
-    tallies = [
-        _tally(trainer, store, sets[index], samples[index]) if index in sets else None
-        for index in range(len(progress.tasks))
-    ]
-    if newest in samples:
-        lost = len(store.kept(sets[newest], adapters[0]).unreadable)
-        trainer.pictures.check_skipped(progress.tasks[-1].name, lost, len(samples[newest]))
+    newest = sets.get(len(progress.tasks) - 1)
+    store.ensure(trainer.backbone, list(sets.values()), adapters, _telling_of(trainer, newest))
+    tallies = {index: _tally(trainer, store, sets[index], samples[index]) for index in sets}
+    if newest is not None:
+        lost = len(store.kept(newest, adapters[0]).unreadable)
+        trainer.pictures.check_skipped(progress.tasks[-1].name, lost, len(newest.paths))
     store.forget_all_but({store.name(found, adapter) for found in sets.values() for adapter in adapters})
-    measured = [_measured(trainer, index, tally) for index, tally in enumerate(tallies)]
+    measured = {index: _measured(trainer, index, tallies.get(index)) for index in _asked_for(trainer)}
+    progress.total += [0] * (len(progress.tasks) - len(progress.total))
     progress.evaluated_under = adapter_key(adapters[0])
-    return measured
+    return [measured.get(index) for index in range(len(progress.tasks))]
+
+
+def _asked_for(trainer: Trainer) -> range:
+    """The numbers of the tasks that ``--evaluate`` wants measured now."""
+    count = len(trainer.state.progress.tasks)
+    if trainer.evaluate == "last" and len(trainer.pending_tasks()) > 1:
+        return range(0)
+    return range(count - 1, count) if trainer.evaluate == "new" else range(count)
+
+
+def _telling_of(trainer: Trainer, newest: PictureSet | None) -> PictureReader:
+    """Reads test pictures; unreadable ones are told for the newest task alone, as those of others have been."""
+    paths = frozenset(() if newest is None else newest.paths)
+    told = trainer.pictures.reader(trainer.state.current_task.name, len(paths))
+
+    def skipped(index: int, path: Path, error: ImageError) -> None:
+        if path in paths:
+            told.skipped(index, path, error)
+
+    return replace(told, skipped=skipped)
 
 
 def _tally(trainer: Trainer, store: FeatureStore, pictures: PictureSet, samples: Sequence[Sample]) -> Tally:
@@ -98,10 +118,10 @@ def _measured(trainer: Trainer, index: int, tally: Tally | None) -> Tally | None
         trainer.note(f"task {learnt.name} is no longer in the stream: its accuracy is not measured again.")
         return None
     count, adapters = int(tally.total.sum()), trainer.distinct_adapters()
-    is_new = index == len(progress.total)
+    is_new = all(row[index] is None for row in progress.learner.correct[index:])
     if is_new:
-        progress.total.append(count)
-        learnt.test_images = count
+        progress.total += [0] * (index + 1 - len(progress.total))
+        progress.total[index] = learnt.test_images = count
         progress.floor_forward_passes += count * (len(adapters) - 1)
     if is_new or progress.evaluated_under != adapter_key(adapters[0]):
         progress.evaluation_forward_passes += count

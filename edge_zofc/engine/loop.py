@@ -246,8 +246,8 @@ def _finish(trainer: Trainer, task: Task) -> None:
     measured = [tally for tally in by_task if tally is not None]
     for counts, name in ((progress.learner, "correct"), (progress.floor, "floor_correct")):
         counts.correct.append([None if t is None else int(getattr(t, name).sum()) for t in by_task])
-        counts.correct_by_class = np.sum([getattr(t, name) for t in measured], axis=0).tolist()
-    progress.total_by_class = np.sum([tally.total for tally in measured], axis=0).tolist()
+        counts.correct_by_class = _by_class([getattr(tally, name) for tally in measured])
+    progress.total_by_class = _by_class([tally.total for tally in measured])
     progress.phase = "idle"
     state.optimiser, state.statistics = None, statistics
     trainer.record(Kind.TASK_END)
@@ -257,6 +257,12 @@ def _finish(trainer: Trainer, task: Task) -> None:
     trainer.events.write("evaluated", task=number, correct=progress.learner.correct[-1], total=progress.total)
     trainer.save(task_end=number)
     trainer.on_task_end(trainer)
+
+
+def _by_class(counts: list[np.ndarray]) -> list[int]:
+    """The sum of counts by class, int64 [C] each; [] where nothing was measured."""
+    found: list[int] = np.sum(counts, axis=0).tolist() if counts else []
+    return found
 
 
 def _refreshed(trainer: Trainer, task: Task, samples: list[Sample], store: FeatureStore) -> Statistics | None:

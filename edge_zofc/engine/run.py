@@ -171,6 +171,7 @@ def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitSta
     backbone = Backbone(bundle, start.plan.placement, providers)
     trainer = Trainer(run, bundle, start.stream, options, state, backbone, steps, events, usage)
     trainer.max_steps, trainer.budget_bytes = start.ground.request.max_steps, start.plan.budget_bytes
+    trainer.evaluate = start.ground.request.evaluate
     if start.found is None:
         make_folder(run.state)
         trainer.save()

@@ -19,6 +19,7 @@ from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import DeviceProfile
 from edge_zofc.device.system import board
 from edge_zofc.engine.state import tasks_of
+from edge_zofc.engine.trainer import Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle
 from edge_zofc.storage.run_folder import RunFolder
@@ -47,6 +48,7 @@ class LearnRequest:
     micro_batch: int | None = None
     parallel_queries: int | None = None
     max_steps: int | None = None
+    evaluate: Evaluate = "all"
     tasks: frozenset[str] | None = None
     """Names of the task folders to look at; None: all of the stream."""
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from edge_zofc.storage.run_folder import EventLog, RunFolder
 
 log = logging.getLogger("edge_zofc")
 
+Evaluate = Literal["all", "new", "last"]
+"""What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
 
@@ -46,6 +49,7 @@ class Trainer:
     signals: StopSignals = field(default_factory=StopSignals)
     max_steps: int | None = None
     budget_bytes: int = 0
+    evaluate: Evaluate = "all"
     on_forwards: Callable[[Trainer, int], None] = lambda trainer, count: None
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
