@@ -163,11 +163,10 @@ def _probed() -> Sequence[tuple[str, bool, str]]:
 def _providers(probed: Sequence[tuple[str, bool, str]], flavour: str) -> list[Finding]:
     if all(name != CPU for name, _, _ in probed):
         probed = [*probed, (CPU, False, "missing")]
+    again = f"pip install --force-reinstall {flavour}"
     findings = []
     for name, works, detail in probed:
-        ok, remedy = (
-            (False, f"pip install --force-reinstall {flavour}") if name == CPU else (None, "the CPU is used instead")
-        )
+        ok, remedy = (False, again) if name == CPU else (None, "the CPU is used instead")
         findings.append(Finding(name, True, detail) if works else Finding(name, ok, detail, remedy))
     return findings
 
