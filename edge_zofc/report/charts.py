@@ -65,10 +65,10 @@ def draw_charts(result: RunResult, log: Log) -> dict[str, str] | None:
             "forgetting": _forgetting_chart(result),
             "memory": _memory_chart(result, log),
         }
-        charts = {name: svg for name, svg in found.items() if svg is not None}
         # Two charts stand side by side; the loss fills the row that is left.
-        loss = _loss_chart(result, log, PLAIN if len(charts) % 2 else WIDE)
-    return charts if loss is None else {**charts, "loss": loss}
+        others = sum(svg is not None for svg in found.values())
+        found["loss"] = _loss_chart(result, log, PLAIN if others % 2 else WIDE)
+    return {name: svg for name, svg in found.items() if svg is not None}
 
 
 def _accuracy_chart(result: RunResult) -> str | None:
@@ -232,8 +232,6 @@ def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float 
 
 def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
     """From zero, or logarithmic where the highest loss would press the others onto the axis."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     axes.set(ylabel="cross-entropy (nats)")
     lowest, highest = min(bucket.low for bucket in buckets), max(bucket.high for bucket in buckets)
     middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
@@ -242,15 +240,13 @@ def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
         return
     axes.set_yscale("log")
     # matplotlib's own labels are formulas with exponents; these are plain: 0.1, 1, 10.
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
 def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
     """Label the step axis, mark where tasks begin and put the legend above those marks."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.locator_params(axis="x", nbins=7, integer=True)
     minutes = "" if result.seconds is None else f" ({result.seconds / 60:,.1f} minutes in all)"
     axes.set(xlabel=f"training step{minutes}")
     every = max(1, math.ceil(len(log.task_starts) / 10))
