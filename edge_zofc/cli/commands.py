@@ -1,4 +1,4 @@
-"""One function a command: call the runtime, print the answer. The first line of its docstring is the command's help.
+"""One function a command: call the runtime, print the answer. Its docstring is the help of the command.
 
 Heavy parts are imported inside the functions. ``edge-zofc --help`` loads neither onnxruntime nor torch, and the
 commands of the device never load the workstation's packages.
