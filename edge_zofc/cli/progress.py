@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ class ProgressBar:
     """Give ``step`` to the loop; one bar a task."""
 
     def __init__(self) -> None:
+        # None off a terminal: tqdm starts a thread even for a bar that is disabled.
         self._bar: tqdm[None] | None = None
         self._task = -1
 
@@ -24,30 +24,22 @@ class ProgressBar:
         """One step was done; ``loss`` is the batch's under theta."""
         number = len(trainer.state.progress.tasks) - 1
         if number != self._task:
-            self._begin(trainer, number)
+            self.close()
+            self._task, self._bar = number, _bar(trainer)
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._bar.update()
 
-    def _begin(self, trainer: Trainer, number: int) -> None:
-        self._close()
-        self._task, task = number, trainer.state.current_task
-        if not sys.stderr.isatty():
-            log.info("learning task %s", task.name)
-            return
-        pictures = task.train_images + task.skipped_images
-        steps = -(-pictures // trainer.options.batch_size) * trainer.options.epochs
-        self._bar = tqdm(total=steps, initial=task.steps - 1, desc=task.name, unit="step", file=sys.stderr)
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
-        self._bar = None
 
-    def __enter__(self) -> ProgressBar:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+def _bar(trainer: Trainer) -> tqdm[None] | None:
+    task = trainer.state.current_task
+    if not sys.stderr.isatty():
+        log.info("learning task %s", task.name)
+        return None
+    steps = -(-(task.train_images + task.skipped_images) // trainer.options.batch_size) * trainer.options.epochs
+    return tqdm(total=steps, initial=task.steps - 1, desc=task.name, unit="step", file=sys.stderr)
