@@ -1,4 +1,4 @@
-"""One function a command: call the runtime, print the answer.
+"""One function a command: call the runtime, print the answer. Its docstring is the help of the command.
 
 Heavy parts are imported inside the functions. ``edge-zofc --help`` loads neither onnxruntime nor torch, and the
 commands of the device never load the workstation's packages.
@@ -11,8 +11,9 @@ import importlib
 import importlib.util
 import json
 import logging
+import shutil
 import signal
-from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -27,52 +28,45 @@ log = logging.getLogger("edge_zofc")
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Export the package's ViT, learn the digits stream, write and show the report."""
+    """The whole road on what ships in the package: export, learn, report."""
     from edge_zofc.cli.demo import run_demo
 
-    return _print(options, run_demo(options.folder, options.seed), lambda: "")
+    _need("timm", "onnx", "sklearn")
+    return _print(options, run_demo(options.folder, options.seed))
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write a bundle."""
-    module = _workstation("writer")
+    """Write a bundle: a frozen ViT with a small adapter as ONNX."""
+    from edge_zofc.export.writer import ExportOptions, export_bundle
+
     given = vars(options)
-    asked = {field.name: given[field.name] for field in fields(module.ExportOptions) if field.name in given}
-    bundle = module.export_bundle(module.ExportOptions(**asked), log.info)
-    manifest = bundle.manifest
-    fidelity = manifest.fidelity
-    return _print(
-        options,
-        {"bundle": str(bundle.folder), "identity": bundle.identity, **manifest.model_dump(mode="json")},
-        lambda: (
-            f"{bundle.folder}: {manifest.backbone.name} at {manifest.image.size} px, {manifest.precision}, "
-            f"{manifest.adapter.size} adapter parameters on blocks {list(manifest.adapter.blocks)}\n"
-            f"fidelity at eps {fidelity.eps:.4g}: one-sided {fidelity.one_sided:.3f}, "
-            f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)"
-        ),
+    asked = {field.name: given[field.name] for field in fields(ExportOptions) if field.name in given}
+    bundle = export_bundle(ExportOptions(**asked), log.info)
+    manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
+    text = (
+        f"{bundle.folder}: {manifest.backbone.name} at {manifest.image.size} px, {manifest.precision}, "
+        f"{manifest.adapter.size} adapter parameters on blocks {list(manifest.adapter.blocks)}\n"
+        f"fidelity at eps {fidelity.eps:.4g}: one-sided {fidelity.one_sided:.3f}, "
+        f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)"
     )
+    data = {"bundle": str(bundle.folder), "identity": bundle.identity, **manifest.model_dump(mode="json")}
+    return _print(options, data, text)
 
 
 def split(options: argparse.Namespace) -> int:
-    """Turn an ImageFolder into a stream."""
+    """Turn an ImageFolder into a class-incremental stream."""
     from edge_zofc.data.split import split_image_folder
 
     per_task = arguments.classes_per_task(options.classes_per_task)
     found = split_image_folder(options.source, options.out, per_task, options.seed)
     for note in found.notes:
         log.info("%s", note)
-    return _print(
-        options,
-        asdict(found),
-        lambda: (
-            f"{options.out}: {found.tasks} tasks, {found.classes} classes, "
-            f"{found.train_images} pictures to learn from, {found.test_images} to test with"
-        ),
-    )
+    counts = f"{found.tasks} tasks, {found.classes} classes, {found.train_images} pictures to learn from"
+    return _print(options, asdict(found), f"{options.out}: {counts}, {found.test_images} to test with")
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Predict the peak memory of learning, and the disk that it takes."""
+    """Predict the peak memory and the disk of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import load_profile
@@ -86,16 +80,15 @@ def plan(options: argparse.Namespace) -> int:
     tasks = stream_sizes(options.stream) if options.stream else ()
     disk = predict_disk(bundle, chosen, tasks)
     device = Device(load_profile(options.device_profile), arguments.budget(options))
-    fixed = Fixed(options.micro_batch, options.parallel_queries)
-    found = make_plan(bundle, chosen, device, fixed=fixed)
+    found = make_plan(bundle, chosen, device, fixed=Fixed(options.micro_batch, options.parallel_queries))
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes}
-    return _print(options, data, lambda: f"{_memory_table(found)}\n\n{_disk_table(disk, len(tasks))}")
+    return _print(options, data, _plan_text(found, disk, len(tasks)))
 
 
 def learn(options: argparse.Namespace) -> int:
-    """Learn the pending tasks of a stream."""
+    """Learn the tasks of a stream that a run has not learnt yet."""
     from edge_zofc.cli.progress import ProgressBar
     from edge_zofc.engine.run import learn_run, silent
     from edge_zofc.engine.setup import LearnRequest
@@ -116,7 +109,7 @@ def learn(options: argparse.Namespace) -> int:
         max_steps=options.max_steps,
         evaluate=options.evaluate,
     )
-    with ProgressBar() as progress:
+    with closing(ProgressBar()) as progress:
         if options.watch:
             result, stopped = watch_run(request, silent, on_forwards=progress.forwards)
         else:
@@ -124,7 +117,7 @@ def learn(options: argparse.Namespace) -> int:
             stopped = result.stopped or ""
     # A watch that was stopped before it learnt anything has no result to show.
     data = {**(result.model_dump(mode="json") if result else {}), "stopped": stopped or None}
-    _print(options, data, lambda: summary(data, arguments.terminal_width()) if result else "")
+    _print(options, data, summary(data, _terminal_width()) if result else "")
     if not stopped:
         return 0
     if result is not None:
@@ -133,209 +126,172 @@ def learn(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measure accuracy on a stream."""
-    from edge_zofc.engine.predict import evaluate as evaluate_stream
-    from edge_zofc.engine.predict import open_backbone, open_run
+    """Measure a run's accuracy on a stream's test pictures."""
+    from edge_zofc.engine import predict as using
+    from edge_zofc.report.text import percent, table
 
-    trained = open_run(options.run, options.bundle)
-    found = evaluate_stream(trained, open_backbone(trained, options.threads), options.stream, log.info)
-
-    def text() -> str:
-        rows = [(task.name, _percent(task.accuracy), f"of {task.total}") for task in found.tasks]
-        rows.append(("all", _percent(found.accuracy), f"of {sum(task.total for task in found.tasks)}"))
-        rows.append(("mean over classes", _percent(found.mean_per_class_accuracy), ""))
-        lines = [_table(rows, align=("left", "right", "left"))]
-        if found.unknown_classes:
-            lines.append("not learnt yet, left out: " + ", ".join(found.unknown_classes))
-        return "\n".join(lines)
-
+    trained = using.open_run(options.run, options.bundle)
+    found = using.evaluate(trained, using.open_backbone(trained, options.threads), options.stream, log.info)
+    rows = [(task.name, percent(task.accuracy), f"of {task.total}") for task in found.tasks]
+    rows.append(("all", percent(found.accuracy), f"of {sum(task.total for task in found.tasks)}"))
+    rows.append(("mean over classes", percent(found.mean_per_class_accuracy), ""))
+    unknown = ", ".join(map(shown, found.unknown_classes))
+    text = table(rows, "lrl", _terminal_width()) + (f"\nnot learnt yet, left out: {unknown}" if unknown else "")
     return _print(options, asdict(found), text)
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Name pictures."""
-    from edge_zofc.engine.predict import open_backbone, open_run
-    from edge_zofc.engine.predict import predict as predict_pictures
+    """Name pictures with what a run has learnt."""
+    from edge_zofc.engine import predict as using
 
-    trained = open_run(options.run, options.bundle)
+    trained = using.open_run(options.run, options.bundle)
     # What the run's plan found room for is what this process may take, too.
     size = min(len(options.images), trained.settings.execution.micro_batch)
-    found = predict_pictures(trained, open_backbone(trained, options.threads, size), options.images, options.top)
+    backbone = using.open_backbone(trained, options.threads, size)
+    found = using.predict(trained, backbone, options.images, options.top)
     answers: list[dict[str, Any]] = []
+    lines = []
     for path, guesses in zip(options.images, found, strict=True):
         if isinstance(guesses, EdgeZofcError):
             answers.append({"image": str(path), "error": str(guesses)})
+            lines.append(f"{shown(path)}: {guesses}")
         else:
             answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
-
-    def line(answer: dict[str, Any]) -> str:
-        named = (f"{g['class_name']} {g['probability']:.3f}" for g in answer.get("classes", ()))
-        return f"{shown(answer['image'])}: {answer.get('error') or ', '.join(named)}"
-
-    _print(options, {"predictions": answers}, lambda: "\n".join(map(line, answers)))
+            named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)
+            lines.append(f"{shown(path)}: {named}")
+    _print(options, {"predictions": answers}, "\n".join(lines))
     return InputError.exit_code if any("error" in answer for answer in answers) else 0
 
 
 def deploy(options: argparse.Namespace) -> int:
-    """Write one plain ONNX file."""
+    """Write what a run has learnt as one plain ONNX file."""
     from edge_zofc.engine.predict import open_run
+    from edge_zofc.export.deploy import deploy as write
 
-    module = _workstation("deploy")
-    trained = open_run(options.run, options.bundle)
-    module.deploy(
-        trained.head, trained.adapter, trained.class_names, trained.bundle, options.out, normalise=trained.normalise
-    )
+    run = open_run(options.run, options.bundle)
+    write(run.head, run.adapter, run.class_names, run.bundle, options.out, normalise=run.normalise)
     size_mib = options.out.stat().st_size / 2**20
-    return _print(
-        options,
-        {"out": str(options.out), "classes": list(trained.class_names), "mib": round(size_mib, 2)},
-        lambda: f"{options.out}: {len(trained.class_names)} classes, {size_mib:.1f} MiB",
-    )
+    data = {"out": str(options.out), "classes": list(run.class_names), "mib": round(size_mib, 2)}
+    return _print(options, data, f"{options.out}: {len(run.class_names)} classes, {size_mib:.1f} MiB")
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the HTML report and print the summary."""
+    """Write a run's report as one HTML page."""
     from edge_zofc.report.summary import summary, write_report
     from edge_zofc.storage.result import read_result
 
     page = write_report(options.run, options.out)
-    result = read_result(options.run)
-    return _print(
-        options, {"report": str(page)}, lambda: f"{summary(result.model_dump(), arguments.terminal_width())}\n{page}"
-    )
+    told = summary(read_result(options.run).model_dump(), _terminal_width())
+    return _print(options, {"report": str(page)}, f"{told}\n{page}")
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Rebuild the adapter."""
+    """Rebuild the adapter from bundle and journal alone."""
     from edge_zofc.engine.history import replay_run
 
     found = replay_run(options.bundle, options.journal, options.out, options.until_step, options.until_task)
-    return _print(
-        options,
-        asdict(found),
-        lambda: f"{options.out}: {found.steps} steps applied, SHA-256 of the adapter {found.sha256}",
-    )
+    text = f"{options.out}: {found.steps} steps applied, SHA-256 of the adapter {found.sha256}"
+    return _print(options, asdict(found), text)
 
 
 def history(options: argparse.Namespace) -> int:
-    """List tasks, steps, accuracies and sizes."""
+    """List what a run has learnt, and when."""
+    from edge_zofc.device.profiles import format_bytes
     from edge_zofc.engine.history import read_history
+    from edge_zofc.report.text import percent, table
 
     found = read_history(options.run)
-
-    def text() -> str:
-        head = ("task", "name", "classes", "pictures", "steps", "accuracy", "")
-        names = ("task", "name", "classes", "train_images", "steps")
-        rows = [
-            (*(t[name] for name in names), _percent(t["stage_accuracy"]), "" if t["finished"] else "(unfinished)")
-            for t in found["tasks"]
-        ]
-        largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
-        parts = ", ".join(f"{name} {_mib(size)}" for name, size in largest)
-        lines = [_table(rows, head, ("right", "left", *["right"] * 4, "left"))]
-        lines.append(f"{found['steps']} steps; {_mib(sum(found['bytes'].values()))} MiB on disk ({parts})")
-        if found["rollbacks_to"]:
-            lines.append("rolled back to task " + ", then ".join(map(str, found["rollbacks_to"])))
-        return "\n".join(lines)
-
-    return _print(options, found, text)
+    rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "accuracy", "name")]
+    for task in found["tasks"]:
+        numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
+        name = task["name"] if task["finished"] else f"{task['name']} (unfinished)"
+        rows.append((*numbers, percent(task["stage_accuracy"]), name))
+    largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
+    lines = [table(rows, "rrrrrl", _terminal_width())]
+    lines.append(f"{found['steps']} steps; {format_bytes(sum(found['bytes'].values()))} on disk ({parts})")
+    if found["rollbacks_to"]:
+        lines.append("rolled back to task " + ", then ".join(map(str, found["rollbacks_to"])))
+    return _print(options, found, "\n".join(lines))
 
 
 def rollback(options: argparse.Namespace) -> int:
-    """Go back to the state after a task."""
+    """Go back to the state after an earlier task."""
     from edge_zofc.engine.history import roll_back
 
     found = roll_back(options.run, options.to_task)
-    return _print(options, found, lambda: f"{options.run} is back at the end of task {options.to_task}.")
+    return _print(options, found, f"{options.run} is back at the end of task {options.to_task}.")
 
 
 def profiles(options: argparse.Namespace) -> int:
-    """List the profiles, or show one."""
-    from edge_zofc.device.profiles import load_profile, profile_names
+    """List the device profiles, or show one."""
+    from edge_zofc.device.profiles import MIB, format_bytes, load_profile, profile_names
+    from edge_zofc.report.text import table
 
     found = [load_profile(name) for name in ([options.name] if options.name else profile_names())]
-
-    def text() -> str:
-        if options.name:
-            return "\n".join(f"{key} = {value}" for key, value in found[0].model_dump(mode="json").items())
-        rows = [(p.name, p.ram_mib, p.learning_budget_mib, p.description) for p in found]
-        return _table(rows, ("name", "RAM MiB", "budget MiB", ""), ("left", "right", "right", "left"))
-
-    return _print(options, {"profiles": [p.model_dump(mode="json") for p in found]}, text)
+    data = {"profiles": [profile.model_dump(mode="json") for profile in found]}
+    if options.name:
+        return _print(options, data, "\n".join(f"{key} = {value}" for key, value in data["profiles"][0].items()))
+    rows = [("name", "RAM", "budget", "verified", "board")]
+    for profile in found:
+        ram, budget = format_bytes(profile.ram_mib * MIB), format_bytes(profile.learning_budget_bytes)
+        rows.append((profile.name, ram, budget, "yes" if profile.verified_on_hardware else "no", profile.description))
+    told = "verified: whether the limits were tried on the hardware itself"
+    return _print(options, data, f"{table(rows, 'lrrll', _terminal_width())}\n{told}")
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Say what this machine has, and whether it computes a bundle's probe as the workstation did."""
+    """Say what this machine has and what it lacks."""
     from edge_zofc.report.doctor import inspect, table
     from edge_zofc.storage.bundle import read_bundle
 
     findings = inspect(read_bundle(options.bundle) if options.bundle else None)
-    data = {"findings": [asdict(finding) for finding in findings]}
-    _print(options, data, lambda: table(findings, arguments.terminal_width()))
+    _print(options, {"findings": [asdict(finding) for finding in findings]}, table(findings, _terminal_width()))
     return InputError.exit_code if any(finding.ok is False for finding in findings) else 0
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Hand over to the benchmark that was named; by name, as the benchmarks stand above the commands."""
-    _need("onnx", "timm")
+    """Measure memory, speed or accuracy side by side."""
+    if options.name in ("accuracy", "questions") and not {"-h", "--help"} & set(options.rest):
+        _need("timm", "sklearn")  # its cells are processes of their own, each of which would fail in its log
+    # By name, as the benchmarks stand above the commands.
     code: int = importlib.import_module("edge_zofc.benchmarks").run(options.name, options.rest)
     return code
 
 
-def _memory_table(found: MemoryPlan) -> str:
-    rows = [(i.name, _mib(i.anonymous_bytes), _mib(i.file_bytes), i.note) for i in found.items]
-    total = f"{_mib(found.peak_bytes)} MiB together"
-    rows.append(("predicted peak", _mib(found.anonymous_bytes), _mib(found.file_bytes), total))
-    rows.append(("budget", _mib(found.budget_bytes), "", ""))
-    head = ("MiB", "anonymous", "file-backed", "")
-    return f"{_table(rows, head, ('left', 'right', 'right', 'left'))}\n\n{found.reason}"
+def _plan_text(found: MemoryPlan, disk: DiskPlan, tasks: int) -> str:
+    from edge_zofc.report.text import table
+
+    memory = [("anonymous", "file-backed", "MiB")]
+    memory += [(_mib(i.anonymous_bytes), _mib(i.file_bytes), f"{i.name}: {i.note}") for i in found.items]
+    together = f"predicted peak: {_mib(found.peak_bytes)} MiB together"
+    memory.append((_mib(found.anonymous_bytes), _mib(found.file_bytes), together))
+    memory.append((_mib(found.budget_bytes), "", "budget"))
+    what = f"{tasks} tasks, {disk.steps} steps" if tasks else "before any task; give --stream for its tasks"
+    files = [("KiB", "disk"), *((f"{i.bytes / 1024:.1f}", f"{i.name}: {i.note}".rstrip(": ")) for i in disk.items)]
+    files.append((f"{disk.bytes / 1024:.1f}", f"together: {what}"))
+    width = _terminal_width()
+    return "\n\n".join((table(memory, "rrl", width), table([(found.reason,)], "l", width), table(files, "rl", width)))
 
 
-def _disk_table(found: DiskPlan, tasks: int) -> str:
-    what = f"{tasks} tasks, {found.steps} steps" if tasks else "before any task; give --stream for its tasks"
-    rows = [(item.name, f"{item.bytes / 1024:.1f}", item.note) for item in found.items]
-    rows.append(("together", f"{found.bytes / 1024:.1f}", what))
-    return _table(rows, ("disk", "KiB", ""), ("left", "right", "left"))
-
-
-def _table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), align: Sequence[str] = ()) -> str:
-    from tabulate import tabulate
-
-    return tabulate(rows, head, tablefmt="plain", colalign=align, disable_numparse=True)
+def _terminal_width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 def _mib(count: int) -> str:
     return f"{count / 2**20:.1f}"
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f}%"
-
-
-def _workstation(name: str) -> Any:
-    """A module of the workstation side, or one sentence on how to install it."""
-    try:
-        return importlib.import_module(f"edge_zofc.export.{name}")
-    except ModuleNotFoundError as error:
-        raise _missing(error.name) from error
-
-
 def _need(*packages: str) -> None:
+    """Raise ModuleNotFoundError, which ``main`` explains, for a package that is not installed; imports none."""
     for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise _missing(name)
+            raise ModuleNotFoundError(name=name)
 
 
-def _missing(package: str | None) -> InputError:
-    return InputError(
-        f"This command needs the package {package}; install the workstation's packages with "
-        "pip install 'edge-zofc[export]'."
-    )
-
-
-def _print(options: argparse.Namespace, data: dict[str, Any], text: Callable[[], str]) -> int:
+def _print(options: argparse.Namespace, data: dict[str, Any], text: str = "") -> int:
     if options.json:
         print(json.dumps(data, default=str))  # noqa: T201 - this is the program's output
-    elif answer := text():
-        print(answer)  # noqa: T201
+    elif text:
+        print(text)  # noqa: T201
     return 0

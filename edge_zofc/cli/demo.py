@@ -7,7 +7,6 @@ of ``learn`` alone.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import subprocess
 import sys
@@ -17,19 +16,17 @@ from typing import Any
 
 from edge_zofc.errors import InputError
 from edge_zofc.report.summary import write_report
-from edge_zofc.storage.result import RunResult, read_result
+from edge_zofc.report.text import verdict
+from edge_zofc.storage.result import read_result
 
 log = logging.getLogger("edge_zofc")
-
-_NEEDED = {"timm": "export", "onnx": "export", "sklearn": "demo"}
 
 
 def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     """Run the demo below ``folder``; returns ``result.json``'s content with the report's path added.
 
-    Raises InputError if packages are missing, a run is there already, or a step failed (it has said why).
+    Raises InputError if a run is there already, or a step failed (it has said why).
     """
-    _check_packages()
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     bundle, stream, run = folder / "bundle", folder / "stream", folder / "run"
@@ -46,17 +43,8 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     _command("learn", "--bundle", bundle, "--stream", stream, "--run", run, "--seed", seed)
     page = write_report(run)
     result = read_result(run)
-    log.info("%s\nreport: %s; %.0f s in all", verdict(result), page, time.monotonic() - started)
+    log.info("%s\nreport: %s; %.0f s in all", verdict(result)[1], page, time.monotonic() - started)
     return {**result.model_dump(mode="json"), "report": str(page)}
-
-
-def verdict(result: RunResult) -> str:
-    """One sentence on the learner against the class-mean baseline, plain in both cases."""
-    mine, baseline = (result.average_accuracy, result.class_mean_floor and result.class_mean_floor.average_accuracy)
-    if mine is None or baseline is None:
-        return "There is no accuracy to compare with the class means'."
-    beats = "beats" if result.beats_class_mean_floor else "does NOT beat"
-    return f"Average accuracy {mine:.3f} {beats} the training-free class means' {baseline:.3f}."
 
 
 def _command(*words: object) -> None:
@@ -67,9 +55,3 @@ def _command(*words: object) -> None:
     done = subprocess.run([sys.executable, "-m", "edge_zofc", *texts], stdout=sys.stderr, check=False)  # noqa: S603
     if done.returncode != 0:
         raise InputError(f"The demo stopped: edge-zofc {texts[0]} ended with code {done.returncode}, see above.")
-
-
-def _check_packages() -> None:
-    for name, extra in _NEEDED.items():
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"The demo needs {name}; install it with pip install 'edge-zofc[{extra}]'.")

@@ -6,39 +6,26 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from edge_zofc import __version__
 from edge_zofc.cli import arguments, commands
-from edge_zofc.errors import DoesNotFitError, EdgeZofcError, explanation
+from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str], ...]
-COMMANDS = (
-    ("demo", commands.demo, arguments.demo, "the whole road on what ships in the package: export, learn, report"),
-    ("export", commands.export, arguments.export, "write a bundle: a frozen ViT with a small adapter as ONNX"),
-    ("split", commands.split, arguments.split, "turn an ImageFolder into a class-incremental stream"),
-    ("plan", commands.plan, arguments.plan, "predict the peak memory and the disk of learning, before it runs"),
-    ("learn", commands.learn, arguments.learn, "learn the tasks of a stream that a run has not learnt yet"),
-    ("eval", commands.evaluate, arguments.evaluate, "measure a run's accuracy on a stream's test pictures"),
-    ("predict", commands.predict, arguments.predict, "name pictures with what a run has learnt"),
-    ("deploy", commands.deploy, arguments.deploy, "write what a run has learnt as one plain ONNX file"),
-    ("report", commands.report, arguments.report, "write a run's report as one HTML page"),
-    ("replay", commands.replay, arguments.replay, "rebuild the adapter from bundle and journal alone"),
-    ("history", commands.history, arguments.history, "list what a run has learnt, and when"),
-    ("rollback", commands.rollback, arguments.rollback, "go back to the state after an earlier task"),
-    ("profiles", commands.profiles, arguments.profiles, "list the device profiles, or show one"),
-    ("doctor", commands.doctor, arguments.doctor, "say what this machine has and what it lacks"),
-    ("bench", commands.bench, arguments.bench, "measure memory, speed or accuracy side by side"),
-)
+_EXTRAS = {"export": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+"""What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(argv)
+    options = _parse(sys.argv[1:] if argv is None else argv)
     # Logs and progress go to stderr, so that stdout holds the answer alone.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     command: Callable[[argparse.Namespace], int] = options.command
@@ -46,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(options)
     except EdgeZofcError as error:
         return _failed(options, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if options.extra is None or (error.name or "").startswith("edge_zofc"):
+            raise
+        how = f"install it with pip install 'edge-zofc[{options.extra}]'."
+        return _failed(options, f"This command needs the package {error.name}; {how}", InputError.exit_code)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; there is nobody left to tell.
         sys.stderr.close()
@@ -60,18 +52,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edge-zofc", description="Keep learning new classes on a small computer with the memory of inference."
     )
     parser.add_argument("--version", action="version", version=f"edge-zofc {__version__}")
     found = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, function, fill, text in COMMANDS:
-        sub = found.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        fill(sub)
-        sub.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-        sub.set_defaults(command=function)
-    return parser
+    subs = {}
+    for name in arguments.COMMANDS:
+        function = getattr(commands, "evaluate" if name == "eval" else name)  # eval is Python's own
+        text = function.__doc__ or ""  # None under python -OO
+        subs[name] = found.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
+        arguments.fill(subs[name], name)
+        subs[name].set_defaults(command=function, extra=_EXTRAS.get(name))
+    if words and not words[0].startswith("-"):
+        if words[0] not in subs:
+            _refuse(parser, words[0], difflib.get_close_matches(words[0], subs, n=1))
+        if words[0] != "bench":  # a benchmark reads its own options
+            _check_options(subs[words[0]], words[1:])
+    return parser.parse_args(words)
+
+
+def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End with exit code 2 and the nearest names where an option is unknown, also where others are missing."""
+    known = ["--help", *re.findall(r"--[a-z-]+", parser.format_usage())]
+    for word in words:
+        option = word.partition("=")[0]
+        if option == "--":  # ends the options
+            return
+        if option.startswith("--") and not any(name.startswith(option) for name in known):
+            near = [name for name in known if name.endswith(option[1:])]
+            _refuse(parser, option, near or difflib.get_close_matches(option, known, n=1))
+
+
+def _refuse(parser: argparse.ArgumentParser, word: str, near: Sequence[str]) -> NoReturn:
+    way_out = f"did you mean {' or '.join(near)}?" if near else f"see '{parser.prog} --help'."
+    parser.exit(2, f"{parser.prog}: {shown(word)} is unknown; {way_out}\n")
 
 
 def _failed(options: argparse.Namespace, sentence: str, code: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ class ProgressBar:
         self._stream: Stream | None = None
         self._sizes: dict[str, TaskSize] = {}
         self._began = self._told = time.monotonic()
+        # None off a terminal: tqdm starts a thread even for a bar that is disabled.
         self._bar: tqdm[None] | None = None
 
     def forwards(self, trainer: Trainer, count: int) -> None:
@@ -49,13 +49,9 @@ class ProgressBar:
         """A task began, or its training did or ended: what is left is known anew, as a pass may not be needed."""
         if self._stream is not trainer.stream:
             self._stream = trainer.stream
-            self._sizes = dict(
-                zip(
-                    (t.name for t in trainer.stream.tasks),
-                    task_sizes(trainer.stream, trainer.stream.tasks),
-                    strict=True,
-                )
-            )
+            tasks = trainer.stream.tasks
+            sizes = task_sizes(trainer.stream, tasks)
+            self._sizes = {task.name: size for task, size in zip(tasks, sizes, strict=True)}
         self._where, self._total = where, self._done + forwards_left(trainer, self._sizes)
         pending = trainer.pending_tasks()
         name = pending[0].name if pending else ""
@@ -75,11 +71,7 @@ class ProgressBar:
             *(100 * self._done / self._total, self._done, self._total, rate, left / 60, memory),
         )
 
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()

@@ -9,8 +9,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -53,34 +52,23 @@ def draw_charts(result: RunResult, log: Log) -> dict[str, str] | None:
 
     The names, in the order of the page: accuracy, matrix, forgetting, memory, loss.
     """
-    with _without_warnings():
-        try:
-            from matplotlib import style
-        except ImportError:
-            return None
-        with style.context(["default", STYLE]):  # the user's own matplotlibrc has no say here
-            found = {
-                "accuracy": _accuracy_chart(result),
-                "matrix": _matrix_chart(result),
-                "forgetting": _forgetting_chart(result),
-                "memory": _memory_chart(result, log),
-            }
-            charts = {name: svg for name, svg in found.items() if svg is not None}
-            # Two charts stand side by side; the loss fills the row that is left.
-            loss = _loss_chart(result, log, WIDE if len(charts) % 2 == 0 else PLAIN)
-    return charts if loss is None else {**charts, "loss": loss}
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence matplotlib, which warns when the home is not writable and it takes a temporary folder instead."""
-    logger = logging.getLogger("matplotlib")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    # matplotlib warns when the home is not writable and it takes a temporary folder instead.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        yield
-    finally:
-        logger.setLevel(before)
+        from matplotlib import style
+    except ImportError:
+        return None
+    with style.context(["default", STYLE]):  # not the user's own matplotlibrc
+        found = {
+            "accuracy": _accuracy_chart(result),
+            "matrix": _matrix_chart(result),
+            "forgetting": _forgetting_chart(result),
+            "memory": _memory_chart(result, log),
+        }
+        # Two charts stand side by side; the loss fills the row that is left.
+        others = sum(svg is not None for svg in found.values())
+        found["loss"] = _loss_chart(result, log, PLAIN if others % 2 else WIDE)
+    return {name: svg for name, svg in found.items() if svg is not None}
 
 
 def _accuracy_chart(result: RunResult) -> str | None:
@@ -93,12 +81,10 @@ def _accuracy_chart(result: RunResult) -> str | None:
     if not lines:
         return None
     figure, axes = _figure(TALL)
-    ends = []
     for label, colour, shape, values in lines:
-        stages, size = range(1, len(values) + 1), 5 if len(values) <= 25 else 3
-        axes.plot(stages, _percents(values), shape, color=colour, ms=size, label=label)
-        ends.append((len(values), _percents(values)[-1], colour))
-    _mark_ends(axes, ends)
+        size = 5 if len(values) <= 25 else 3
+        axes.plot(range(1, len(values) + 1), _percents(values), shape, color=colour, ms=size, label=label)
+    _mark_ends(axes, [(_percents(values)[-1], len(values), colour) for _, colour, _, values in lines])
     _task_axis(axes, max(len(values) for *_, values in lines))
     axes.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy on all seen classes (%)")
     _legend(axes)
@@ -224,10 +210,9 @@ def _percents(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else 100 * value for value in values]
 
 
-def _mark_ends(axes: Axes, ends: Sequence[tuple[int, float, str]]) -> None:
-    """Write the last value of every line, given as (x, y, colour), above it, and below for the lowest of two."""
-    known = sorted((y, x, colour) for x, y, colour in ends if not math.isnan(y))
-    for rank, (y, x, colour) in enumerate(known):
+def _mark_ends(axes: Axes, ends: Sequence[tuple[float, int, str]]) -> None:
+    """Write the last value of every line, given as (y, x, colour), above it, and below for the lowest of two."""
+    for rank, (y, x, colour) in enumerate(sorted(end for end in ends if not math.isnan(end[0]))):
         offset = (0, -14 if rank == 0 and len(ends) > 1 else 7)
         axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
 
@@ -235,8 +220,7 @@ def _mark_ends(axes: Axes, ends: Sequence[tuple[int, float, str]]) -> None:
 def _legend(axes: Axes, lift: float = 0.0) -> None:
     entries = zip(*axes.get_legend_handles_labels(), strict=True)
     handles, labels = zip(*sorted(entries, key=lambda entry: entry[1] != "learner"), strict=True)
-    columns = 2 if len(labels) == 4 else 3
-    corner = (-0.02, 1.0 + lift)
+    columns, corner = 2 if len(labels) == 4 else 3, (-0.02, 1.0 + lift)
     axes.legend(handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=columns, columnspacing=1.4)
 
 
@@ -248,8 +232,6 @@ def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float 
 
 def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
     """From zero, or logarithmic where the highest loss would press the others onto the axis."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     axes.set(ylabel="cross-entropy (nats)")
     lowest, highest = min(bucket.low for bucket in buckets), max(bucket.high for bucket in buckets)
     middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
@@ -258,15 +240,13 @@ def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
         return
     axes.set_yscale("log")
     # matplotlib's own labels are formulas with exponents; these are plain: 0.1, 1, 10.
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
 def _step_axis(axes: Axes, result: RunResult, log: Log) -> None:
     """Label the step axis, mark where tasks begin and put the legend above those marks."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.locator_params(axis="x", nbins=7, integer=True)
     minutes = "" if result.seconds is None else f" ({result.seconds / 60:,.1f} minutes in all)"
     axes.set(xlabel=f"training step{minutes}")
     every = max(1, math.ceil(len(log.task_starts) / 10))

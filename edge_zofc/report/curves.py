@@ -1,12 +1,13 @@
 """``events.jsonl`` -> curves of bounded length, and the notes in it.
 
-The file is never held in memory: a run of a month writes gigabytes of it, and a board may make the report. Every
-curve is thinned while its line is read. A resumed run logs some steps twice; the later line counts.
+The file is read line by line and never held in memory: a run of a month writes gigabytes of it, and a board may make
+the report. A resumed run logs some steps twice; the later line counts.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,13 @@ CURVE_POINTS = 2000
 LISTED_LINES = 50  # skipped pictures and notes that are kept word for word; the rest is counted
 LINE_LIMIT_BYTES = 1 << 20  # a power cut can leave a tail of zeros without any line end
 DRAWN_LIMIT = 1e12  # larger values are left out: no axis shows them beside ordinary ones
+
+_SENTENCES = {
+    "image_skipped": "{path}: {reason}",
+    "note": "{text}",
+    "micro_batch_halved": "Micro-batch cut from {from} to {to}: {reason}",
+    "stopped": "Stopped by {signal}",
+}
 
 
 @dataclass(slots=True)
@@ -94,52 +102,29 @@ class Log:
         kind = event.get("event")
         if kind == "step":
             self._take_step(event)
-        elif kind == "image_skipped":
-            self.skipped_count += 1
-            if len(self.skipped) < LISTED_LINES:
-                self.skipped.append(printable(f"{event.get('path')}: {event.get('reason')}"))
-        elif kind == "note":
-            self._note(str(event.get("text")))
-        elif kind == "micro_batch_halved":
-            sizes = f"from {event.get('from')} to {event.get('to')}"
-            self._note(f"Micro-batch cut {sizes}: {event.get('reason')}")
-        elif kind == "stopped":
-            self._note(f"Stopped by {event.get('signal')}")
         elif kind == "run_started":
             self.starts += 1
-
-    def _note(self, text: str) -> None:
-        self.note_count += 1
-        if len(self.notes) < LISTED_LINES:
-            self.notes.append(printable(text))
+        elif isinstance(kind, str) and kind in _SENTENCES:
+            is_skip = kind == "image_skipped"
+            self.skipped_count += is_skip
+            self.note_count += not is_skip
+            lines = self.skipped if is_skip else self.notes
+            if len(lines) < LISTED_LINES:
+                lines.append(printable(_SENTENCES[kind].format_map(defaultdict(type(None), event))))
 
     def _take_step(self, event: dict[str, Any]) -> None:
         step, task = event.get("step"), event.get("task")
         if type(step) is not int or not 0 <= step <= 2**53:
             return
         for name in ("loss", "rss_mib", "anonymous_mib", "file_mib"):
-            value = event.get(name)
+            value: Any = event.get(name)
             # NaN fails the comparison; a bool is no measurement.
-            if isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= DRAWN_LIMIT:
+            if type(value) in (int, float) and abs(value) <= DRAWN_LIMIT:
                 getattr(self, name).add(step, float(value))
         while self.task_starts and self.task_starts[-1][0] >= step:
             self.task_starts.pop()
         if type(task) is int and task >= 0 and (not self.task_starts or self.task_starts[-1][1] < task):
             self.task_starts.append((step, task))
-
-
-def _lines(path: Path) -> Iterator[bytes | None]:
-    """Yield the complete lines; None for one longer than the limit. A torn last line is left out."""
-    with open_plain(path) as file:
-        while line := file.readline(LINE_LIMIT_BYTES):
-            if line.endswith(b"\n"):
-                yield line
-                continue
-            rest = line
-            while rest and not rest.endswith(b"\n"):
-                rest = file.readline(LINE_LIMIT_BYTES)
-            if rest:
-                yield None
 
 
 def read_log(run_folder: Path) -> Log:
@@ -148,7 +133,7 @@ def read_log(run_folder: Path) -> Log:
     log.found = path.exists()
     for line in _lines(path) if log.found else ():
         try:
-            event = None if line is None else json.loads(line)
+            event = json.loads(line)
         except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict):
@@ -156,3 +141,14 @@ def read_log(run_folder: Path) -> Log:
         else:
             log.unreadable_lines += 1
     return log
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines, each cut at the limit. A torn last line is left out."""
+    with open_plain(path) as file:
+        while line := file.readline(LINE_LIMIT_BYTES):
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(LINE_LIMIT_BYTES)
+            if rest:
+                yield line

@@ -1,15 +1,13 @@
 """What this machine has, what it lacks and how to get it; with a bundle, whether it computes what was exported.
 
-Versions come from the installed packages' metadata: nothing heavy is imported to learn that it is there. A provider
-that onnxruntime lists may not work (a Jetson with the ordinary wheel, a driver that does not match), so each one runs
-a real node. A failed one is no fault as long as the CPU works.
+Versions come from the installed packages' metadata, so that nothing heavy is imported. A provider that onnxruntime
+lists may not work (a Jetson with the ordinary wheel, a driver that does not match), so each one runs a real node. A
+failed one is no fault as long as the CPU works.
 """
 
 from __future__ import annotations
 
 import platform
-import sys
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.device.profiles import format_bytes, matching_profile
+from edge_zofc.device.profiles import CPU, format_bytes, matching_profile
 from edge_zofc.device.system import Board, board
-from edge_zofc.errors import EdgeZofcError, printable
+from edge_zofc.errors import EdgeZofcError
+from edge_zofc.report import text
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle, Precision, Probe
 from edge_zofc.storage.settings import Placement
 
@@ -93,32 +92,21 @@ def inspect(
 
 def table(findings: Iterable[Finding], width: int = 80) -> str:
     """The findings as lines of at most ``width`` columns, a remedy below its finding; words stay whole."""
-    findings = list(findings)
-    column = max((len(finding.name) for finding in findings), default=0)
-    lines = []
+    rows = []
     for finding in findings:
-        mark = {True: "ok", False: "BAD", None: ""}[finding.ok]
-        lines += _wrapped(f"{mark:5}{finding.name:{column}}  ", finding.detail, width)
+        rows.append(({True: "ok", False: "BAD", None: ""}[finding.ok], finding.name, finding.detail or "-"))
         if finding.remedy:
-            lines += _wrapped("     -> ", finding.remedy, width)
-    return "\n".join(lines)
-
-
-def _wrapped(head: str, text: str, width: int) -> list[str]:
-    # Texts of the system (a driver's error, a board's name) may hold line ends and escape sequences.
-    clean, indent = printable(" ".join(text.split())) or "-", " " * len(head)
-    lines = textwrap.TextWrapper(width, head, indent, break_long_words=False, break_on_hyphens=False)
-    return lines.wrap(clean)
+            rows.append(("", "", f"-> {finding.remedy}"))
+    return text.table(rows, "lll", width)
 
 
 def _machine(here: Board) -> list[Finding]:
-    profile = matching_profile(here)
+    profile, limit = matching_profile(here), here.cgroup_limit_bytes
     name = here.model or f"{here.machine}, no device tree"
     known = f"; its profile is {profile.name}, not verified on hardware" if profile else ""
     memory = f"{format_bytes(here.mem_available_bytes)} available of {format_bytes(here.mem_total_bytes)}"
     enough = here.usable_bytes >= LITTLE_MEMORY_BYTES
     remedy = "" if enough else "end other programs, or learn a smaller backbone with --precision w8"
-    limit = here.cgroup_limit_bytes
     cgroup = "none below the machine's memory" if limit is None else format_bytes(limit)
     return [
         Finding("board", None, f"{name}, {here.cpu_count} CPUs for this process{known}"),
@@ -128,14 +116,15 @@ def _machine(here: Board) -> list[Finding]:
 
 
 def _packages(flavours: dict[str, str], on_jetson: bool) -> list[Finding]:
-    python = ".".join(map(str, sys.version_info[:3]))
-    needed = [_package(name, False, "missing", f"pip install {name}") for name in _RUNTIME]
-    optional = [
-        _package(name, None, f"missing: {without}", f"pip install 'edge-zofc[{extra}]'")
-        for name, (without, extra) in _OPTIONAL.items()
+    return [
+        Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *(_package(name, False, "missing", f"pip install {name}") for name in _RUNTIME),
+        _onnxruntime(flavours, on_jetson),
+        *(
+            _package(name, None, f"missing: {without}", f"pip install 'edge-zofc[{extra}]'")
+            for name, (without, extra) in _OPTIONAL.items()
+        ),
     ]
-    first = Finding("python", True, f"{python} on {platform.system()} {platform.machine()}")
-    return [first, *needed, _onnxruntime(flavours, on_jetson), *optional]
 
 
 def _package(name: str, ok_without: bool | None, detail: str, remedy: str) -> Finding:
@@ -172,17 +161,13 @@ def _probed() -> Sequence[tuple[str, bool, str]]:
 
 
 def _providers(probed: Sequence[tuple[str, bool, str]], flavour: str) -> list[Finding]:
-    cpu, remedy = "CPUExecutionProvider", f"pip install --force-reinstall {flavour}"
+    if all(name != CPU for name, _, _ in probed):
+        probed = [*probed, (CPU, False, "missing")]
+    again = f"pip install --force-reinstall {flavour}"
     findings = []
     for name, works, detail in probed:
-        if works:
-            findings.append(Finding(name, True, detail))
-        elif name == cpu:
-            findings.append(Finding(name, False, detail, remedy))
-        else:
-            findings.append(Finding(name, None, detail, "the CPU is used instead"))
-    if not any(name == cpu for name, _, _ in probed):
-        findings.append(Finding(cpu, False, "missing", remedy))
+        ok, remedy = (False, again) if name == CPU else (None, "the CPU is used instead")
+        findings.append(Finding(name, True, detail) if works else Finding(name, ok, detail, remedy))
     return findings
 
 
@@ -200,31 +185,26 @@ def _jetson(root: Path) -> Finding:
 def _bundle(bundle: Bundle, features: FeatureFunction) -> list[Finding]:
     manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
     what = f"{manifest.backbone.name}, {manifest.image.size} px, {manifest.precision}, files as exported"
-    findings = [Finding("bundle", True, what)]
     both = f"{fidelity.one_sided:.3f} one-sided, {fidelity.two_sided:.3f} two-sided; {MIN_FIDELITY} is needed to learn"
-    if fidelity.one_sided >= MIN_FIDELITY:
-        findings.append(Finding("bundle fidelity", True, both))
-    else:
-        remedy = "export with --precision w8 or fp32 to learn; this one can only predict"
-        findings.append(Finding("bundle fidelity", None, both, remedy))
+    can_learn = fidelity.one_sided >= MIN_FIDELITY
+    remedy = "" if can_learn else "export with --precision w8 or fp32 to learn; this one can only predict"
+    findings = [Finding("bundle", True, what), Finding("bundle fidelity", can_learn or None, both, remedy)]
     try:
         bundle.initial_adapter()
         probe = bundle.probe()
-        computed = features(bundle, probe)
+        found = _compared(features(bundle, probe), probe.features, manifest.precision)
     except ImportError as error:
-        return [*findings, Finding("bundle probe", False, f"not computed: {error}", "install onnxruntime")]
+        found = Finding("bundle probe", False, f"not computed: {error}", "install onnxruntime")
     except (EdgeZofcError, MemoryError) as error:
-        detail = str(error) or "out of memory"
-        return [*findings, Finding("bundle probe", False, detail, "export or copy it again")]
-    return [*findings, _compared(computed, probe.features, manifest.precision)]
+        found = Finding("bundle probe", False, str(error) or "out of memory", "export or copy it again")
+    return [*findings, found]
 
 
 def _compared(computed: np.ndarray, expected: np.ndarray, precision: Precision) -> Finding:
     tolerance = PROBE_TOLERANCE[precision]
     size = float(np.linalg.norm(expected.astype(np.float64)))
     error = float(np.linalg.norm(computed.astype(np.float64) - expected)) / max(size, 1e-30)
-    # A NaN is not below the tolerance, and is told as it is.
-    same = error <= tolerance
+    same = error <= tolerance  # False for NaN
     detail = f"relative error {error:.1e}, allowed for {precision} {tolerance:.0e}"
     remedy = "" if same else "use another onnxruntime version, or export the bundle again and compare there"
     return Finding("bundle probe", same, detail, remedy)

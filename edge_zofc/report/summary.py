@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+import numpy as np
 
 from edge_zofc.errors import printable
 from edge_zofc.report import text
@@ -36,13 +35,11 @@ def summary(result: dict[str, Any], width: int = 100) -> str:
 
     Raises DamagedFileError for an object that is not a result.
     """
-    run = check_result(result)
-    width = max(60, width)
-    facts = [f"{name}: {value}" for name, value in _facts(run)]
-    lines = [text.headline(run), text.verdict(run)[1], "", *_matrix_lines(run, width), "", *facts]
+    run, width = check_result(result), max(60, width)
+    lines = [text.headline(run), text.verdict(run)[1], "", *_matrix_lines(run, width), "", *_facts(run)]
     # Only what is too long is wrapped: wrapping would close up the columns of the matrix.
-    wrapped = (textwrap.wrap(line, width, subsequent_indent="    ") if len(line) > width else [line] for line in lines)
-    return "\n".join(line.replace(text.NOTHING, "-") for group in wrapped for line in group)
+    wrapped = (textwrap.fill(line, width, subsequent_indent="    ") if len(line) > width else line for line in lines)
+    return "\n".join(wrapped).replace(text.NOTHING, "-")
 
 
 def _matrix_lines(result: RunResult, width: int) -> list[str]:
@@ -50,41 +47,36 @@ def _matrix_lines(result: RunResult, width: int) -> list[str]:
     matrix, base = result.accuracy_matrix, text.baseline_of(result).stage_accuracy
     if not any(value is not None for row in matrix for value in row):
         return ["No accuracy matrix: no task has test pictures."]
-    tasks = _spread(len(matrix), min(SUMMARY_ROWS, (width - 25) // 7))
+    # Evenly spread, the first and the last task among them.
+    most = min(len(matrix), SUMMARY_ROWS, (width - 25) // 7)
+    tasks = np.linspace(0, len(matrix) - 1, most).round().astype(int).tolist()
     left_out = "" if len(tasks) == len(matrix) else f" ({len(tasks)} of {len(matrix)} tasks shown)"
-    rows = []
+    rows = [["task", *(str(task + 1) for task in tasks), "all", "class means"]]
     for row in tasks:
-        cells: list[float | None] = [matrix[row][task] for task in tasks if task <= row]
-        ends = [result.stage_accuracy[row], base[row] if row < len(base) else None]
-        blank = [""] * (len(tasks) - len(cells))
-        shown, totals = ([text.percent(value, unit="") for value in values] for values in (cells, ends))
-        rows.append([str(row + 1), *shown, *blank, *totals])
-    head = ["task", *(str(task + 1) for task in tasks), "all", "class means"]
-    table = tabulate(rows, head, "plain", disable_numparse=True, colalign=["right"] * len(head))
+        cells = [text.percent(matrix[row][task], unit="") if task <= row else "" for task in tasks]
+        ends = (result.stage_accuracy[row], base[row] if row < len(base) else None)
+        rows.append([str(row + 1), *cells, *(text.percent(value, unit="") for value in ends)])
     title = f"Accuracy in % after each task (row) on each task (column){left_out}"
-    return [title, *table.splitlines()]
+    return [title, *text.table(rows, "r" * len(rows[0])).splitlines()]
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most ``most`` indices of ``range(count)``, evenly spread, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
-
-
-def _facts(result: RunResult) -> Iterable[tuple[str, str]]:
-    if not result.completed:
-        yield "Not finished", "the numbers stand where the run stopped; learn --resume goes on"
-    last, transfer = text.percent(result.last_accuracy), text.points(result.backward_transfer, signed=True)
-    yield "Average accuracy over the stages", f"{text.percent(result.average_accuracy)}; last {last}"
-    yield "Forgetting", f"{text.points(result.forgetting)}; backward transfer {transfer}"
-    yield "Memory", text.memory_sentence(result)
-    held, mapped = text.number(result.peak_anonymous_mib, "MiB"), text.number(result.peak_file_mib, "MiB")
-    yield "Memory by kind", f"{held} anonymous, {mapped} file-backed, each at its peak"
-    step = text.number(result.seconds_per_step, "s", 3)
-    yield "Work", f"{text.count(result.steps, 'step')} in {text.duration(result.seconds)}, {step} a step"
-    passes = text.number(result.evaluation_forward_passes)
-    yield "Forward passes", f"{text.number(result.forward_passes)} for training, {passes} for evaluation"
-    yield "Skipped pictures", text.number(result.skipped_images)
-    names = (result.backbone, result.precision, result.preset, result.device_profile)
-    yield "Settings", ", ".join(ascii(printable(n, 60))[1:-1] for n in names if n) + f", seed {result.seed}"
+def _facts(run: RunResult) -> list[str]:
+    step, passes = text.number(run.seconds_per_step, "s", 3), text.number(run.evaluation_forward_passes)
+    held, mapped = text.number(run.peak_anonymous_mib, "MiB"), text.number(run.peak_file_mib, "MiB")
+    average, last = text.percent(run.average_accuracy), text.percent(run.last_accuracy)
+    transfer = text.points(run.backward_transfer, signed=True)
+    # The names come from files and may hold any character; the terminal gets ASCII.
+    names = (run.backbone, run.precision, run.preset, run.device_profile)
+    settings = ", ".join(ascii(printable(name, 60))[1:-1] for name in names if name)
+    stopped = "Not finished: the numbers stand where the run stopped; learn --resume goes on"
+    return [
+        *([] if run.completed else [stopped]),
+        f"Average accuracy over the stages: {average}; last {last}",
+        f"Forgetting: {text.points(run.forgetting)}; backward transfer {transfer}",
+        f"Memory: {text.memory_sentence(run)}",
+        f"Memory by kind: {held} anonymous, {mapped} file-backed, each at its peak",
+        f"Work: {text.count(run.steps, 'step')} in {text.duration(run.seconds)}, {step} a step",
+        f"Forward passes: {text.number(run.forward_passes)} for training, {passes} for evaluation",
+        f"Skipped pictures: {text.number(run.skipped_images)}",
+        f"Settings: {settings}, seed {run.seed}",
+    ]

@@ -1,10 +1,16 @@
-"""Sentences and written numbers, shared by the page and the terminal.
+"""Sentences, written numbers and tables, shared by the page and the terminal.
 
 A value that the run does not have (no test pictures, no second task) is a dash, never a zero.
 """
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from edge_zofc.errors import printable
 from edge_zofc.storage.result import RunResult, Scores
 
 NOTHING = "–"
@@ -18,31 +24,28 @@ def headline(result: RunResult) -> str:
     done = f"After {count(len(learnt), 'task')} and {count(len(classes), 'class', 'classes')} the learner"
     if result.last_accuracy is None:
         return f"{done} has no accuracy: the stream has no test pictures."
-    sentence = f"{done} names {percent(result.last_accuracy)} of all test pictures"
-    baseline = baseline_of(result)
-    if baseline.last_accuracy is None:
-        return sentence + "."
-    return f"{sentence}; class means without any training: {percent(baseline.last_accuracy)}."
+    baseline = baseline_of(result).last_accuracy
+    beside = "" if baseline is None else f"; class means without any training: {percent(baseline)}"
+    return f"{done} names {percent(result.last_accuracy)} of all test pictures{beside}."
 
 
 def verdict(result: RunResult) -> tuple[str, str]:
     """("good" | "bad" | "", sentence): what ``beats_class_mean_floor`` says, and by how many points."""
     if result.beats_class_mean_floor is None:
-        sentence = "cannot be said: there is nothing to compare."
-        return "", f"Whether it beats class means without any training {sentence}"
+        return "", "Whether it beats class means without any training cannot be said: there is nothing to compare."
     baseline = baseline_of(result)
-    gains = (
+    pairs = (
         ("at the end", result.last_accuracy, baseline.last_accuracy),
         ("on average over the stages", result.average_accuracy, baseline.average_accuracy),
     )
-    text = ", ".join(
+    gains = ", ".join(
         f"{points(mine - theirs, signed=True)} {where}"
-        for where, mine, theirs in gains
+        for where, mine, theirs in pairs
         if mine is not None and theirs is not None
     )
     if result.beats_class_mean_floor:
-        return "good", f"The learner beats the class-mean baseline: {text}."
-    return ("bad", f"The learner does not beat the class-mean baseline: {text}. Training did not pay on this stream.")
+        return "good", f"The learner beats the class-mean baseline: {gains}."
+    return "bad", f"The learner does not beat the class-mean baseline: {gains}. Training did not pay on this stream."
 
 
 def baseline_of(result: RunResult) -> Scores:
@@ -57,13 +60,12 @@ def memory_sentence(result: RunResult) -> str:
         return "The peak memory was not measured."
     text = f"The process took {number(peak, 'MiB')} at its peak"
     if budget:
-        text += f", {100 * peak / budget:.0f} % of its budget of {number(budget, 'MiB')}"
-        text += " (over the budget)" if peak > budget else ""
+        over = " (over the budget)" if peak > budget else ""
+        text += f", {100 * peak / budget:.0f} % of its budget of {number(budget, 'MiB')}{over}"
     if predicted and peak:
         error = 100 * (predicted / peak - 1)
-        text += f"; {number(predicted, 'MiB')} had been predicted, "
-        beside = "above" if error > 0 else "below"
-        text += "as measured" if abs(error) < 0.5 else f"{abs(error):.0f} % {beside} that"
+        beside = f"{abs(error):.0f} % {'above' if error > 0 else 'below'} that"
+        text += f"; {number(predicted, 'MiB')} had been predicted, {beside if abs(error) >= 0.5 else 'as measured'}"
     return text + "."
 
 
@@ -81,8 +83,7 @@ def number(value: float | None, unit: str = "", digits: int = 0) -> str:
     """``1,234.5 unit``, None as a dash; what is too long to read becomes a power of ten."""
     if value is None:
         return NOTHING
-    text = f"{value:,.{digits}f}" if abs(value) < 1e15 else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
+    return f"{value:,.{digits}f} {unit}".rstrip() if abs(value) < 1e15 else f"{value:.3g} {unit}".rstrip()
 
 
 def duration(seconds: float | None) -> str:
@@ -91,11 +92,25 @@ def duration(seconds: float | None) -> str:
         return NOTHING
     if seconds < 60:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def count(how_many: int, one: str, many: str | None = None) -> str:
     """``1,234 tasks``; ``many`` where the plural is not ``one`` with an s."""
     return f"{how_many:,} {one if how_many == 1 else many or one + 's'}"
+
+
+def table(rows: Sequence[Sequence[object]], align: str, width: int = 0) -> str:
+    """Rows in columns two spaces apart; ``align`` holds "l" or "r" for each column, the head is a row as any other.
+
+    ``width`` is that of the terminal: the last column is wrapped to what the others leave of it, 0 leaves it whole.
+    Cells become printable lines, as names and messages of the system may hold line ends and escape sequences.
+    """
+    cells = [[printable(" ".join(str(cell).split())) for cell in row] for row in rows]
+    others = sum(max(map(len, column)) + 2 for column in list(zip(*cells, strict=True))[:-1])
+    wrap = textwrap.TextWrapper(max(20, width - others), break_long_words=False, break_on_hyphens=False)
+    for row in cells if width else ():
+        row[-1] = wrap.fill(row[-1])
+    sides = ["right" if side == "r" else "left" for side in align]
+    return tabulate(cells, tablefmt="plain", colalign=sides, disable_numparse=True)

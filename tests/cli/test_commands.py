@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import onnxruntime as ort
 import pytest
 from small import picture, write_small_bundle
 
+from edge_zofc.cli import arguments
 from edge_zofc.cli.main import main
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
@@ -55,6 +57,63 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, obje
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert f"edge-zofc {command}" in capsys.readouterr().out
+
+
+def test_every_argument_of_every_command_has_a_help_text() -> None:
+    assert tuple(arguments.COMMANDS) == COMMANDS
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        arguments.fill(parser, command)
+        assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("lern", "edge-zofc: lern is unknown; did you mean learn?"),
+        ("xyzzy", "edge-zofc: xyzzy is unknown; see 'edge-zofc --help'."),
+        ("learn --lr 0.1", "edge-zofc learn: --lr is unknown; did you mean --adapter-lr or --head-lr?"),
+        ("learn --strem=x", "edge-zofc learn: --strem is unknown; did you mean --stream?"),
+        ("plan --profile x", "edge-zofc plan: --profile is unknown; did you mean --device-profile?"),
+        ("history run --wobble", "edge-zofc history: --wobble is unknown; see 'edge-zofc history --help'."),
+        ("lern\x1b[31m", "edge-zofc: lern\\x1b[31m is unknown; see 'edge-zofc --help'."),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words.split(" ")) == 2
+    assert capsys.readouterr().err == sentence + "\n"
+
+
+def test_shortened_options_and_what_stands_after_two_dashes_are_no_unknown_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("learn", "--str", "x", "--bund=nowhere") == 2
+    assert run("predict", "nowhere", "--", "--lr") == 2
+    assert "unknown" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        ("export", "install it with pip install 'edge-zofc[export]'."),
+        ("demo", "install it with pip install 'edge-zofc[demo]'."),
+        ("bench memory", "install it with pip install 'edge-zofc[demo]'."),
+        ("bench accuracy --stream x --out y", "install it with pip install 'edge-zofc[demo]'."),
+        ("bench memory --help", ""),
+        ("bench accuracy --help", ""),
+    ],
+)
+def test_a_missing_package_is_one_sentence_and_no_hindrance_to_help(words: str, end: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from edge_zofc.cli.main import main\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'timm', 'onnx', 'sklearn', 'matplotlib')))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout == "") == ((2, True) if end else (0, False)), done.stderr
+    assert len(done.stderr.splitlines()) == bool(end) and done.stderr.strip().endswith(end)
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_loads_neither_torch_nor_onnxruntime() -> None:
@@ -154,6 +213,10 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
     assert run("profiles", "orin-nano-8gb") == 0
     assert "verified_on_hardware = False" in capsys.readouterr().out
     assert run("profiles", "no-such-board") == 2
+    capsys.readouterr()
+    assert run("profiles") == 0
+    listed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert listed["name"][3] == "verified" and listed["orin-nano-8gb"][5] == "no"
     run("doctor")
     assert "CPUExecutionProvider" in capsys.readouterr().out
 

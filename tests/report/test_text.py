@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_runs import make_result
 
-from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, verdict
+from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, table, verdict
 from edge_zofc.storage.result import check_result
 
 
@@ -56,3 +56,16 @@ def test_numbers_and_missing_ones_are_written_for_people():
     assert [percent(0.0), percent(1), percent(None)] == ["0.0 %", "100.0 %", "–"]
     assert [duration(4.25), duration(252), duration(7260), duration(None)] == ["4.2 s", "4 min 12 s", "2 h 1 min", "–"]
     assert [number(48_000), number(0.5, "s", 2), number(2**53), number(None)] == ["48,000", "0.50 s", "9.01e+15", "–"]
+
+
+def test_a_table_aligns_its_columns_and_wraps_the_last():
+    rows = [("MiB", "what"), (1, "short"), (120.5, "some words that take more than one line")]
+    assert table(rows, "rl", 30).splitlines() == [
+        "  MiB  what",
+        "    1  short",
+        "120.5  some words that take",
+        "       more than one line",
+    ]
+    assert table(rows, "rl").splitlines()[2] == "120.5  some words that take more than one line"
+    assert table([("a\nb\x1b[31m", "c")], "ll") == "a b\ufffd[31m  c"
+    assert table([], "ll", 80) == ""
