@@ -51,7 +51,7 @@ def lattice_eps(eps: float) -> float:
 
 
 class Adapter:
-    """theta and its momentum, both float32 [P], and with "adam" the second moment, float32 [P].
+    """theta and its momentum, both float32 [P], and with "adam" the second moment, float32 [P]; P is ``size``.
 
     An inference session reads ``theta`` where it lies: it is changed in place and never replaced. Entries stay below
     4 - eps, so that a perturbed entry is exact. ``beta_powers`` float64 [2]: Adam's two factors to the power of the
@@ -62,6 +62,7 @@ class Adapter:
         self, initial: np.ndarray, seed: int, eps: float, momentum: float, optimizer: Optimizer = "sgd"
     ) -> None:
         self.theta = np.array(initial, dtype=np.float32, order="C")
+        self.size = int(self.theta.size)
         self.velocity = np.zeros_like(self.theta)
         self.seed = seed
         self.eps = lattice_eps(eps)
@@ -72,11 +73,6 @@ class Adapter:
         self._largest = np.float32(LATTICE_LIMIT - self.eps - LATTICE_STEP)
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
         self.theta += _ZERO
-
-    @property
-    def size(self) -> int:
-        """P, the number of adapter parameters."""
-        return int(self.theta.size)
 
     def perturb(self, step: int, query: int, sign: int) -> None:
         """Add ``sign`` times eps times the query's direction to theta, in place. The opposite sign gives the same bits

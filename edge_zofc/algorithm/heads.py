@@ -125,9 +125,8 @@ class HeadOptimiser:
 
 
 def cosine_rate(base: float, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs``.
-
-    Loshchilov & Hutter 2017 (arXiv 1608.03983) without restarts, stepped once an epoch.
+    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs`` (Loshchilov and
+    Hutter 2017, arXiv 1608.03983, without restarts).
     """
     return MIN_LEARNING_RATE + (base - MIN_LEARNING_RATE) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 

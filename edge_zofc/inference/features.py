@@ -88,16 +88,22 @@ def _micro_batches(
     backbone: Backbone, pictures: Pictures, skipped: Callable[[int, ImageError], None]
 ) -> Iterator[list[int]]:
     """Fill the image buffer again and again; yields the indices of the pictures in it."""
+    size = backbone.placement.micro_batch
     indices: list[int] = []
     for index in range(pictures.count):
         pictures.check_stop()
         try:
-            _load(backbone, pictures, index, len(indices))
+            pictures.load(index, backbone.image_buffer[len(indices)])
+            indices.append(index)
         except ImageError as error:
             skipped(index, error)
-            continue
-        indices.append(index)
-        if len(indices) == backbone.placement.micro_batch:
+        except MemoryError:
+            if size > 1:
+                raise
+            # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
+            text = f"picture {index} of the batch needs more memory to decode than there is."
+            skipped(index, ImageError(text))
+        if len(indices) == size:
             yield indices
             indices = []
     if indices:
@@ -106,17 +112,6 @@ def _micro_batches(
 
 def _refuse(index: int, error: ImageError) -> None:
     raise Unreadable(index, error) from error
-
-
-def _load(backbone: Backbone, pictures: Pictures, index: int, place: int) -> None:
-    """Fill one place of the image buffer; raises ImageError for a picture that cannot be used."""
-    try:
-        pictures.load(index, backbone.image_buffer[place])
-    except MemoryError as error:
-        if backbone.placement.micro_batch > 1:
-            raise
-        # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
-        raise ImageError(f"picture {index} of the batch needs more memory to decode than there is.") from error
 
 
 def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, count: int) -> np.ndarray:

@@ -89,11 +89,7 @@ def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bo
         if 0 < w <= width and 0 < h <= height:
             top, left = int(draws[first + 2] * (height - h + 1)), int(draws[first + 3] * (width - w + 1))
             return Crop(left, top, w, h), flip
-    w, h = width, height
-    if width / height < CROP_RATIO[0]:
-        h = round(width / CROP_RATIO[0])
-    elif width / height > CROP_RATIO[1]:
-        w = round(height * CROP_RATIO[1])
+    w, h = min(width, round(height * CROP_RATIO[1])), min(height, round(width / CROP_RATIO[0]))
     return Crop((width - w) // 2, (height - h) // 2, w, h), flip
 
 
