@@ -71,7 +71,7 @@ def item(found: memory_plan.MemoryPlan, name: str) -> memory_plan.PlanItem:
     return next(entry for entry in found.items if entry.name == name)
 
 
-# ---- the plan: numbers you can do in your head
+# ---- the plan: numbers that are easy to check
 
 
 def test_with_room_everything_is_fast() -> None:

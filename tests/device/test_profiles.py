@@ -50,7 +50,7 @@ def refused(name: str) -> str:
     return message
 
 
-# ---- numbers you can do in your head
+# ---- numbers that are easy to check
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Transforms: values one can do by hand, and torchvision as the reference."""
+"""Transforms: numbers that are easy to check, and torchvision as the reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_zofc.inference.transforms import load_test, load_train, random_crop
 REAL = Path(__file__).parents[3] / "shared" / "data" / "grocery"
 
 
-# --- numbers one can do in one's head
+# --- numbers that are easy to check
 
 
 def test_a_grey_picture_becomes_x_over_255_minus_mean_over_std(tmp_path: Path) -> None:
