@@ -110,7 +110,7 @@ def test_the_model_disk_would_notice_a_missing_folder_fsync(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_leaves_the_old_file_and_says_how_to_go_on(tmp_path, at, number):
     writing.write_atomic(tmp_path / "a", b"old")
-    with pytest.raises(DoesNotFitError, match=r".*/a could.* KiB and go on with --resume\.$"):
+    with pytest.raises(DoesNotFitError, match=r".*/a could.* KiB, then run the same command again\.$"):
         writing.write_atomic(tmp_path / "a", b"new", FailingFiles(at, number))
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
