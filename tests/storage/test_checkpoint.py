@@ -1,4 +1,4 @@
-"""snapshot.py: the format by literal bytes, damage at every byte, power cuts, what is kept and what is refused."""
+"""checkpoint.py: the format by literal bytes, damage at every byte, power cuts, what is kept and what is refused."""
 
 from __future__ import annotations
 

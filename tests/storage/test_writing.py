@@ -1,4 +1,4 @@
-"""durable.py: what a power cut, a kill and a full disk leave; a lock that no crash leaves behind."""
+"""writing.py: what a power cut, a kill and a full disk leave; a lock that no crash leaves behind."""
 
 from __future__ import annotations
 
@@ -366,3 +366,14 @@ def test_a_folder_that_cannot_get_its_name_is_one_sentence(tmp_path: Path) -> No
     with pytest.raises(InputError, match="nowhere/target could not be written"):
         replace_folder(tmp_path / "made", tmp_path / "nowhere" / "target")
     assert (tmp_path / "made").is_dir()
+
+
+def test_a_folder_that_cannot_be_replaced_keeps_its_name_and_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("made", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(DoesNotFitError, match="target could not be written"):
+        replace_folder(tmp_path / "made", tmp_path / "target", FailingFiles(3))  # an fsync, then two renames
+    assert names(tmp_path) == ["made", "target"]
+    assert (tmp_path / "target" / "file").read_text() == "target"
+    assert (tmp_path / "made" / "file").read_text() == "made"
