@@ -17,17 +17,17 @@
 
 All but steps hold zeros for rate and coefficients. ``journal.py`` says what the records mean.
 
-Version 1 is the journal of the optimizer "sgd". Any other (``adapter.py``) makes it version 2, which differs in
-the header's last field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records
-are the same; "conserve" writes the coefficients times 0, 1 or -1, as it chose.
+Version 1 is the journal of the optimizer "sgd". Any other makes it version 2, which differs in the header's last
+field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records are the same; "conserve"
+writes the coefficients times 0, 1 or -1, as it chose.
 
-What may surprise: the CRC of a record depends on the header, so that old disk blocks of another run's journal
-do not pass for records of this one. A CRC-32 notices every error within 32 neighbouring bits, so every
-single wrong byte.
+The CRC of a record depends on the header, so that old disk blocks of another run's journal do not pass for records of
+this one. A CRC-32 notices every error within 32 neighbouring bits, and so every single wrong byte.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 import zlib
@@ -89,8 +89,8 @@ class Header:
 class Record:
     """One thing that happened. ``step`` is a step's own number, else the number the next step will have.
 
-    ``coefficients`` holds Q values for a step and none otherwise. They and ``learning_rate`` are rounded
-    to float32 on construction: apply them from here, so that the replay applies the same.
+    ``coefficients`` holds Q values for a step and none otherwise. They and ``learning_rate`` are rounded to float32 on
+    construction. A step is applied from here, so that the replay applies the same.
     """
 
     kind: Kind
@@ -111,8 +111,7 @@ def record_bytes(queries: int) -> int:
 
 def encode_header(header: Header) -> bytes:
     """The first HEADER_BYTES of a journal. Raises ValueError for values that no run has."""
-    fault = _header_fault(header)
-    if fault:
+    if fault := _header_fault(header):
         raise ValueError(f"{header} is no journal header: {fault}")
     is_first = header.optimizer == "sgd"
     body = _HEADER.pack(
@@ -186,8 +185,7 @@ def decode_record(raw: bytes, index: int, header: Header, header_crc: int, path:
     if not is_step and any(raw[16:-4]):
         raise damaged(path, index, "only a step has a learning rate and coefficients")
     record = Record(kind, task, step, floats[0], tuple(floats[1:]) if is_step else ())
-    fault = record_fault(record, header)
-    if fault:
+    if fault := record_fault(record, header):
         raise damaged(path, index, fault)
     return record
 
@@ -222,7 +220,4 @@ def _header_fault(header: Header) -> str | None:
 
 def _float32(value: float) -> float:
     """The float32 next to ``value``, as a float; what is too large becomes infinite."""
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0])
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+    return ctypes.c_float(value).value
