@@ -111,7 +111,7 @@ class Journal:
             raise DamagedFileError(
                 f"{path} holds {self.records} whole records where {keep_records} were written; put back a good copy."
             )
-        self._order, self._header_crc = walk.order, walk.header_crc
+        self._order = walk.order
         self._file = AppendFile(path, HEADER_BYTES + self.records * self.header.record_bytes, files)
 
     @classmethod
@@ -156,7 +156,7 @@ class Journal:
             )
         if fault := record_fault(record, self.header) or self._order.fault(record):
             raise ValueError(f"{record} cannot follow: {fault}")
-        self._file.append(encode_record(record, self.header, self._header_crc))
+        self._file.append(encode_record(record, self.header))
         self._order.follow(record, self.records)
         self.records += 1
 
@@ -228,7 +228,7 @@ class _Walk:
     def __init__(self, path: Path) -> None:
         self.path, self.order, self.count = path, _Order(), 0
         with open_plain(path) as file, explained(path, "read"):
-            self.header, self.header_crc = decode_header(file.read(HEADER_BYTES), path)
+            self.header = decode_header(file.read(HEADER_BYTES), path)
 
     def records(self) -> Iterator[Record]:
         """The records in file order. A torn last one is left out."""
@@ -236,9 +236,9 @@ class _Walk:
             whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes)
             for raw in self._raw_records(file, 0, whole):
                 # Whatever follows a record was written after that record was on the disk: only the last may be torn.
-                if self.count == whole - 1 and rest == 0 and not crc_fits(raw, self.header_crc):
+                if self.count == whole - 1 and rest == 0 and not crc_fits(raw, self.header.crc):
                     return
-                record = decode_record(raw, self.count, self.header, self.header_crc, self.path)
+                record = decode_record(raw, self.count, self.header, self.path)
                 if fault := self.order.fault(record):
                     raise damaged(self.path, self.count, fault)
                 self.order.follow(record, self.count)
@@ -260,7 +260,7 @@ class _Walk:
         with open_plain(self.path) as file:
             for span in reversed(spans):
                 for index, raw in enumerate(self._raw_records(file, span.first, span.stop), span.first):
-                    yield decode_record(raw, index, self.header, self.header_crc, self.path)
+                    yield decode_record(raw, index, self.header, self.path)
 
     def _raw_records(self, file: BinaryIO, first: int, stop: int) -> Iterator[bytes]:
         """The bytes of records first..stop-1, read many at a time."""

@@ -33,6 +33,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import cast, get_args
@@ -84,6 +85,11 @@ class Header:
         """Size of one record: 40 bytes at Q = 4, so 10,000 steps take 0.4 MB."""
         return record_bytes(self.queries)
 
+    @cached_property
+    def crc(self) -> int:
+        """CRC-32 of the header's bytes, which the CRC-32 of each record continues."""
+        return zlib.crc32(_header_body(self))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -113,17 +119,19 @@ def encode_header(header: Header) -> bytes:
     """The first HEADER_BYTES of a journal. Raises ValueError for values that no run has."""
     if fault := _header_fault(header):
         raise ValueError(f"{header} is no journal header: {fault}")
-    is_first = header.optimizer == "sgd"
-    body = _HEADER.pack(
-        MAGIC, 1 if is_first else 2, header.queries, header.eps, header.momentum, header.record_bytes,
-        header.seed, header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"),
-        b"" if is_first else header.optimizer.encode("ascii"),
+    return _header_body(header) + _CRC.pack(header.crc)
+
+
+def _header_body(header: Header) -> bytes:
+    version, name = (1, b"") if header.optimizer == "sgd" else (2, header.optimizer.encode("ascii"))
+    return _HEADER.pack(
+        MAGIC, version, header.queries, header.eps, header.momentum, header.record_bytes, header.seed,
+        header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"), name,
     )  # fmt: skip
-    return body + _CRC.pack(zlib.crc32(body))
 
 
-def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
-    """The header and its CRC-32, from the first bytes of a file; ``path`` is for the sentences.
+def decode_header(raw: bytes, path: Path) -> Header:
+    """The header in the first bytes of the file ``path``.
 
     Raises DamagedFileError, or InputError if a newer edge-zofc wrote it.
     """
@@ -146,15 +154,15 @@ def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
         fault = fault or f"version {version} or record size {size} is impossible"
     if fault:
         raise DamagedFileError(f"{path} is damaged: in its header {fault}; put back a good copy.")
-    return header, zlib.crc32(raw[:-4])
+    return header
 
 
-def encode_record(record: Record, header: Header, header_crc: int) -> bytes:
+def encode_record(record: Record, header: Header) -> bytes:
     """The bytes of a record that has no fault."""
     # abs: minus zero would leave a sign bit where the format wants zeros.
     values = (abs(record.learning_rate), *(record.coefficients or (0.0,) * header.queries))
     body = struct.pack(f"<IiQ{1 + header.queries}f", record.kind, record.task, record.step, *values)
-    return body + _CRC.pack(zlib.crc32(body, header_crc))
+    return body + _CRC.pack(zlib.crc32(body, header.crc))
 
 
 def record_fault(record: Record, header: Header) -> str | None:
@@ -172,9 +180,9 @@ def record_fault(record: Record, header: Header) -> str | None:
     return None
 
 
-def decode_record(raw: bytes, index: int, header: Header, header_crc: int, path: Path) -> Record:
+def decode_record(raw: bytes, index: int, header: Header, path: Path) -> Record:
     """Record number ``index`` of the file ``path``. Raises DamagedFileError that names it."""
-    if not crc_fits(raw, header_crc):
+    if not crc_fits(raw, header.crc):
         raise damaged(path, index, "its CRC-32 does not fit")
     kind, task, step, *floats = struct.unpack_from(f"<IiQ{1 + header.queries}f", raw)
     try:
@@ -197,7 +205,7 @@ def damaged(path: Path, index: int, fault: str) -> DamagedFileError:
 
 def crc_fits(raw: bytes, start_crc: int) -> bool:
     """Whether the last four bytes are the CRC-32 of those before, continued from ``start_crc``."""
-    return bool(_CRC.pack(zlib.crc32(raw[:-4], start_crc)) == raw[-4:])
+    return raw[-4:] == _CRC.pack(zlib.crc32(raw[:-4], start_crc))
 
 
 def _header_fault(header: Header) -> str | None:
