@@ -150,10 +150,10 @@ def _tasks_and_others(root: Path) -> tuple[list[Path], list[Path]]:
     """The folders below ``root`` that are named NNN_name, by number and then by name, and the others by name."""
     if not root.is_dir():
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    kinds: dict[bool, list[Path]] = {True: [], False: []}
-    for folder in subfolders(root):
-        kinds[_TASK_NAME.fullmatch(folder.name) is not None].append(folder)
-    return sorted(kinds[True], key=lambda folder: int(folder.name.partition("_")[0])), kinds[False]
+    folders = subfolders(root)
+    tasks = [folder for folder in folders if _TASK_NAME.fullmatch(folder.name)]
+    tasks.sort(key=lambda folder: int(folder.name.partition("_")[0]))
+    return tasks, [folder for folder in folders if not _TASK_NAME.fullmatch(folder.name)]
 
 
 def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:

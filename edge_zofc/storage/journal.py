@@ -27,25 +27,12 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from edge_zofc.errors import DamagedFileError, DivergedError, InputError, explained
-from edge_zofc.storage.journal_format import (
-    HEADER_BYTES,
-    INITIAL,
-    Header,
-    Kind,
-    Record,
-    crc_fits,
-    damaged,
-    decode_header,
-    decode_record,
-    encode_header,
-    encode_record,
-    record_bytes,
-    record_fault,
-)
+from edge_zofc.storage import journal_format
+from edge_zofc.storage.journal_format import HEADER_BYTES, INITIAL, Header, Kind, Record
 from edge_zofc.storage.reading import open_plain
 from edge_zofc.storage.writing import DISK, AppendFile, Files, write_atomic
 
-__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "record_bytes", "replay"]
+__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "replay"]
 
 _BLOCK_BYTES = 1 << 18
 
@@ -121,7 +108,7 @@ class Journal:
             taken = os.path.lexists(path)
         if taken:
             raise InputError(f"{path} is there already and is not overwritten; choose another run folder.")
-        write_atomic(path, encode_header(header), files)
+        write_atomic(path, journal_format.encode_header(header), files)
         return cls(path, 0, files)
 
     @classmethod
@@ -154,9 +141,9 @@ class Journal:
                 f"Step {record.step} has a learning rate or coefficient of {wild[0]}, which is not finite; "
                 "lower the learning rate or raise eps."
             )
-        if fault := record_fault(record, self.header) or self._order.fault(record):
+        if fault := journal_format.record_fault(record, self.header) or self._order.fault(record):
             raise ValueError(f"{record} cannot follow: {fault}")
-        self._file.append(encode_record(record, self.header))
+        self._file.append(journal_format.encode_record(record, self.header))
         self._order.follow(record, self.records)
         self.records += 1
 
@@ -228,19 +215,21 @@ class _Walk:
     def __init__(self, path: Path) -> None:
         self.path, self.order, self.count = path, _Order(), 0
         with open_plain(path) as file, explained(path, "read"):
-            self.header = decode_header(file.read(HEADER_BYTES), path)
+            self.header = journal_format.decode_header(file.read(HEADER_BYTES), path)
 
     def records(self) -> Iterator[Record]:
         """The records in file order. A torn last one is left out."""
         with open_plain(self.path) as file:
-            whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes)
+            whole, rest = divmod(
+                os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes
+            )
             for raw in self._raw_records(file, 0, whole):
                 # Whatever follows a record was written after that record was on the disk: only the last may be torn.
-                if self.count == whole - 1 and rest == 0 and not crc_fits(raw, self.header.crc):
+                if self.count == whole - 1 and rest == 0 and not journal_format.crc_fits(raw, self.header.crc):
                     return
-                record = decode_record(raw, self.count, self.header, self.path)
+                record = journal_format.decode_record(raw, self.count, self.header, self.path)
                 if fault := self.order.fault(record):
-                    raise damaged(self.path, self.count, fault)
+                    raise journal_format.damaged(self.path, self.count, fault)
                 self.order.follow(record, self.count)
                 self.count += 1
                 yield record
@@ -260,7 +249,7 @@ class _Walk:
         with open_plain(self.path) as file:
             for span in reversed(spans):
                 for index, raw in enumerate(self._raw_records(file, span.first, span.stop), span.first):
-                    yield decode_record(raw, index, self.header, self.path)
+                    yield journal_format.decode_record(raw, index, self.header, self.path)
 
     def _raw_records(self, file: BinaryIO, first: int, stop: int) -> Iterator[bytes]:
         """The bytes of records first..stop-1, read many at a time."""

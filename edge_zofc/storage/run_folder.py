@@ -14,11 +14,9 @@ Events are written but not fsynced; nothing is recovered from them.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +36,15 @@ EVENTS = "events.jsonl"
 EVENTS_LIMIT_BYTES = 32 << 20
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The run in the folder ``path``, which need not be there yet. Readers need no lock."""
+    """The run in the folder ``path``, which need not be there yet. Readers need no lock.
 
-    path: Path
+    ``journal`` is a file, ``state`` and ``frozen`` are folders.
+    """
 
-    @property
-    def journal(self) -> Path:
-        """The log of every step."""
-        return self.path / JOURNAL
-
-    @property
-    def state(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / STATE
-
-    @property
-    def frozen(self) -> Path:
-        """The folder of cached features."""
-        return self.path / FROZEN
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal, self.state, self.frozen = path / JOURNAL, path / STATE, path / FROZEN
 
     def is_run(self) -> bool:
         """Whether a run was begun here."""
@@ -120,18 +107,16 @@ class EventLog:
     def _open(self) -> None:
         rotate(self._path, EVENTS_LIMIT_BYTES)
         self._file = open_log(self._path)
-        self._bytes = os.fstat(self._file.fileno()).st_size
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the present time. Raises as ``explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
             rest = memoryview(line.encode() + b"\n")
-            self._bytes += len(rest)
             while rest:
                 rest = rest[self._file.write(rest) :]
         # Here too, not only when a run is opened: one process may learn for months.
-        if self._bytes > EVENTS_LIMIT_BYTES:
+        if self._file.tell() > EVENTS_LIMIT_BYTES:
             full = self._file
             self._open()
             full.close()

@@ -59,10 +59,6 @@ class Files:
         """Return when content and length of the file are on the disk."""
         os.fsync(handle)
 
-    def close(self, handle: int) -> None:
-        """Give the handle back."""
-        os.close(handle)
-
     def rename(self, source: Path, target: Path) -> None:
         """Give ``source`` the name ``target``, replacing what had it."""
         source.replace(target)
@@ -72,8 +68,8 @@ class Files:
         path.unlink()
 
     def make_folder(self, path: Path) -> None:
-        """Make one folder; its parent must exist."""
-        path.mkdir()
+        """Make one folder, if another process was not first; its parent must exist."""
+        path.mkdir(exist_ok=True)
 
     def fsync_folder(self, path: Path) -> None:
         """Return when the names in this folder are on the disk."""
@@ -109,7 +105,7 @@ def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -
                     files.write(handle, piece)
                 files.fsync(handle)
             finally:
-                files.close(handle)
+                os.close(handle)
             files.rename(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -158,12 +154,7 @@ def make_folder(path: Path, files: Files = DISK) -> None:
     if path.parent != path:
         make_folder(path.parent, files)
     with explained(path, "made"):
-        # Another process may have been first; a plain file of that name is still an error.
-        try:
-            files.make_folder(path)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
+        files.make_folder(path)
         files.fsync_folder(path.parent)
 
 
@@ -261,10 +252,4 @@ class AppendFile:
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(OSError):
-                self._files.close(handle)
-
-    def __enter__(self) -> AppendFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+                os.close(handle)

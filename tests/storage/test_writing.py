@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_tiny_tmpfs_fills_up_keeps_the_old_file_and_goes_on_when_there_is_room
         assert (tmp_path / "a").read_bytes() == b"old"
         (tmp_path / "filler").unlink()
         writing.write_atomic(tmp_path / "a", bytes(200 << 10))
-        with AppendFile(tmp_path / "a", 200 << 10) as log:
+        with closing(AppendFile(tmp_path / "a", 200 << 10)) as log:
             with pytest.raises(DoesNotFitError, match="free at least"):
                 for _ in range(100):
                     log.append(bytes(4000))
@@ -246,7 +247,7 @@ def test_a_log_is_rotated_past_its_limit_and_takes_at_most_two_files(tmp_path):
 
 def test_appended_pieces_lie_one_after_the_other(tmp_path):
     (tmp_path / "log").write_bytes(b"ab??")
-    with AppendFile(tmp_path / "log", 2) as log:
+    with closing(AppendFile(tmp_path / "log", 2)) as log:
         log.append(b"cd")
         log.append(b"e")
         assert log.size_bytes == 5
@@ -265,11 +266,11 @@ def test_a_power_cut_keeps_every_append_that_returned_and_tears_only_the_last(tm
     files = RecordingFiles(tmp_path)
     writing.write_atomic(tmp_path / "log", b"HH", files)
     start = len(files.log)
-    with AppendFile(tmp_path / "log", 2, files) as log:
+    with closing(AppendFile(tmp_path / "log", 2, files)) as log:
         opened = len(files.log)
         for piece in (b"abc", b"def"):
             log.append(piece)
-    with AppendFile(tmp_path / "log", 5, files) as log:
+    with closing(AppendFile(tmp_path / "log", 5, files)) as log:
         log.append(b"XYZ")
     promises = {start: b"HH", opened: b"HH", opened + 2: b"HHabc", opened + 4: b"HHabcdef"}
     for done, disk in disks_after_cut(files.log):
@@ -285,7 +286,7 @@ def test_opening_makes_durable_what_a_killed_process_had_only_written(tmp_path):
     files = RecordingFiles(tmp_path, forgetful="fsync_folder")  # killed between rename and fsync
     writing.write_atomic(tmp_path / "log", b"HH", files)
     files.write(handle := files.open_append(tmp_path / "log"), b"abc")  # killed between write and fsync
-    files.close(handle)
+    os.close(handle)
     assert {} in [disk for _, disk in disks_after_cut(files.log)]
     files.forgetful = ""
     AppendFile(tmp_path / "log", 5, files).close()
