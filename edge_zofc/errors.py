@@ -9,14 +9,8 @@
     ├── DivergedError       4   the loss left its band or is not a number
     └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
 
-and beside the tree ``Stopped``, which is no error: a signal, or ``--max-steps``, asked a run to stop.
-
 A message is one sentence with the value, the limit and the way out. It is one printable line of bounded length,
 whatever names and values it holds. Any other exception that escapes is a defect of edge-zofc and keeps its traceback.
-
-Three functions make text from outside fit for a message. ``shown`` is for names: it escapes what does not print, so
-that two names stay different. ``printable`` is for prose: it replaces what does not print, and cuts. ``quoted`` is for
-values: their ``repr``, cut.
 """
 
 from __future__ import annotations
@@ -84,23 +78,23 @@ class DamagedFileError(EdgeZofcError):
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing is wrong, and the command line never sees it
-    """The run was asked to stop; whoever catches it saves the state."""
+    """A signal, or ``--max-steps``, asked the run to stop; whoever catches it saves the state."""
 
 
 def shown(path: Path | str) -> str:
-    """A name on one line of printable UTF-8, escaped where it does not print; of any length."""
+    """A name for a message, of any length: what does not print is escaped, so that two names stay different."""
     return _clean(os.fspath(path), _escaped)
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """``text`` on one line, cut at ``limit``; control characters, surrogates and direction marks become U+FFFD."""
+    """Prose for a message or a page, cut at ``limit``: what does not print, direction marks too, becomes U+FFFD."""
     # The two joiners are part of ordinary words in Persian, Hindi and others.
     clean = _clean(text[: limit + 1], lambda c: c if c in "\u200c\u200d" else "\ufffd")
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def quoted(value: object) -> str:
-    """A value for a message: quoted, escaped, and short whatever its length."""
+    """A value for a message: its ``repr``, which escapes what does not print, cut at 120."""
     is_huge = isinstance(value, int) and abs(value) >= 1 << 64  # Python refuses to print 5,000 digits
     return "a huge number" if is_huge else printable(repr(value), 120)
 

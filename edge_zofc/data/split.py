@@ -1,7 +1,4 @@
-"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order.
-
-No picture is copied.
-"""
+"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order."""
 
 from __future__ import annotations
 

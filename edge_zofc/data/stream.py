@@ -3,9 +3,9 @@
     STREAM/NNN_name/{train,test}/<class>/*.jpg|jpeg|png|webp     tasks by number, then by name
     STREAM/{train,test}/<class>/...                              a bare tree is one task
 
-``test`` may be missing. A class may come back in a later task and keeps its id: ids are given in order of
-first appearance (tasks in order, classes by name) after those already known. Whatever is left out (an empty
-class folder, a foreign file, a folder of another name) stands in ``Stream.notes``.
+``test`` may be missing. A class may come back in a later task and keeps its id. Ids are given in order of first
+appearance (tasks in order, classes by name), after those already known. Whatever is left out (an empty class folder, a
+foreign file, a folder of another name) stands in ``Stream.notes``.
 
 Links are followed wherever they lead, because ``split.py`` makes streams of links. Only what ends in a regular file
 counts as a picture, so a device or pipe is never opened. A name that is not UTF-8 is the class's name as ``shown``.
@@ -113,8 +113,8 @@ class Stream:
 def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[str] | None = None) -> Stream:
     """Find the tasks and classes below ``root``; every folder is listed once and no picture is opened.
 
-    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them. ``only``: the task
-    names to look at (None: all); other task folders may be half written.
+    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them. ``only``: the task names to
+    look at (None: all); other task folders may be half written.
     Raises InputError if there is no such folder, no task in it, or a task without a train picture.
     """
     ids = {name: number for number, name in enumerate(known_classes)}
@@ -139,10 +139,7 @@ def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[
 
 
 def numbered_tasks(root: Path) -> dict[str, Path]:
-    """Name -> folder of what is named NNN_name below ``root``, in order; empty or half-written ones too.
-
-    Raises InputError if there is no such folder.
-    """
+    """Name -> folder of what is named NNN_name below ``root``, in order, half-written ones too. Raises InputError."""
     return {shown(folder.name): folder for folder in _tasks_and_others(root)[0]}
 
 
@@ -173,8 +170,8 @@ def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
 def fingerprint(stream: Stream, task: Task) -> str:
     """SHA-256 (hex) over names and sizes in bytes of a task's pictures, relative to its folder, sorted.
 
-    Cheap: no picture is read, so a change that keeps the size is not seen. A missing picture counts as size
-    -1. Raises InputError if a folder cannot be listed.
+    No picture is read, so a change that keeps the size is not seen. A missing picture counts as size -1. Raises
+    InputError if a folder cannot be listed.
     """
     digest = hashlib.sha256()
     for part in PARTS:

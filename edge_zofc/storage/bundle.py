@@ -6,12 +6,9 @@ A bundle is a folder of five files, format version 1:
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
                            ``adapters`` float32 [K, P], output ``features`` float32 [K, B, D]
     backbone.onnx.data     the weights as ONNX external data, so that a reader can map them
-    adapter.safetensors    one tensor ``adapter`` float32 [P]: the initial values, on the lattice
-                           (multiples of 2^-22, magnitude below 4)
+    adapter.safetensors    ``adapter`` float32 [P]: the initial values, multiples of 2^-22, magnitude below 4
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
-
-The pieces of the adapter lie row-major in its flat vector, back to back in the manifest's order.
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -69,8 +66,8 @@ class BackboneInfo(Strict):
 
 
 class ImageSpec(Strict):
-    """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of
-    ``size``, divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
+    """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of ``size``,
+    divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
     """
 
     size: Annotated[int, Field(ge=8, le=2048)]
@@ -94,7 +91,7 @@ class AdapterPiece(Strict):
 
 
 class AdapterLayout(Strict):
-    """Where the adapter sits (block numbers from 0) and how its flat vector [P] is cut up."""
+    """Where the adapter sits (block numbers from 0) and the pieces of its flat vector [P], row-major, back to back."""
 
     blocks: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
     rank: Count
@@ -222,16 +219,15 @@ def sha256_of(path: Path) -> str:
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle folder.
 
-    Raises InputError if there is no bundle or its format is newer, DamagedFileError if its files are not those that
-    were exported.
+    Raises InputError if there is none or its format is newer, DamagedFileError if its files are not as exported.
     """
-    manifest_path = folder / MANIFEST
-    if not is_there(manifest_path):
+    path = folder / MANIFEST
+    if not is_there(path):
         raise InputError(
             f"There is no bundle in {folder} ({MANIFEST} is missing); write one with 'edge-zofc export {folder}'."
         )
-    raw = read_bounded(manifest_path, MAX_MANIFEST_BYTES)
-    manifest = _parse_manifest(raw, manifest_path)
+    raw = read_bounded(path, MAX_MANIFEST_BYTES)
+    manifest = _parse_manifest(raw, path)
     for name, entry in manifest.files.items():
         _verify_file(folder / name, entry)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())

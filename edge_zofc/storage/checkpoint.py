@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -42,9 +42,7 @@ KEEP = 3
 MAX_SNAPSHOT_BYTES = 1 << 28
 """Bounds what is read. 10,000 classes of 768 features take 92 MB: rows in float32, sums in float64."""
 
-Kind = Literal["snapshot", "task"]
-
-_WIDTHS: dict[Kind, int] = {"snapshot": 8, "task": 3}
+_WIDTHS = {"snapshot": 8, "task": 3}
 _MAX_DIGITS = 18
 _START = b'{"__metadata__":{"sha256":"'
 _DIGEST = slice(8 + len(_START), 8 + len(_START) + 64)
@@ -56,10 +54,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state: ``arrays`` by name (of the types in ``_DTYPES``, finite) and ``metadata``, JSON-able.
-
-    Loaded metadata has lists for tuples.
-    """
+    """A state: ``arrays``, finite and of the types above, and JSON-able ``metadata`` (loaded, tuples are lists)."""
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
@@ -133,9 +128,8 @@ def load(path: Path) -> Snapshot:
     """
     try:
         raw = read_bounded(path, MAX_SNAPSHOT_BYTES)
-        if raw[8 : _DIGEST.start] != _START or raw[_DIGEST] != _digest(
-            [raw[: _DIGEST.start], b"0" * 64, memoryview(raw)[_DIGEST.stop :]]
-        ):
+        as_hashed = (raw[: _DIGEST.start], b"0" * 64, memoryview(raw)[_DIGEST.stop :])
+        if raw[8 : _DIGEST.start] != _START or raw[_DIGEST] != _digest(as_hashed):
             raise DamagedFileError(f"{path} is damaged: its SHA-256 does not fit; put back a good copy.")
         return _decode(raw, path)
     except MemoryError as error:
@@ -147,8 +141,8 @@ def load(path: Path) -> Snapshot:
 
 def load_task(folder: Path, task: int) -> Snapshot:
     """The state at the latest end of task number ``task``. Raises InputError if there is none, else as ``load``."""
-    if task not in tasks(folder):
-        raise InputError(f"{folder} has no end of task {task}; the tasks with one are {tasks(folder)}.")
+    if task not in (ends := tasks(folder)):
+        raise InputError(f"{folder} has no end of task {task}; the tasks with one are {ends}.")
     return load(_path(folder, "task", task))
 
 
@@ -162,11 +156,11 @@ def file_bytes(snapshot: Snapshot) -> int:
     return sum(map(len, _encode(snapshot, Path("a snapshot"))))
 
 
-def _path(folder: Path, kind: Kind, number: int) -> Path:
+def _path(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:0{_WIDTHS[kind]}d}.safetensors"
 
 
-def _numbers(folder: Path, kind: Kind) -> list[int]:
+def _numbers(folder: Path, kind: str) -> list[int]:
     """The numbers in the names of this kind, in order. A missing folder has none."""
     pattern = re.compile(rf"{kind}-([0-9]{{1,{_MAX_DIGITS}}})\.safetensors")
     found = []

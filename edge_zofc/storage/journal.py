@@ -22,29 +22,20 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
+from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.errors import DamagedFileError, DivergedError, InputError, explained
 from edge_zofc.storage import journal_format
 from edge_zofc.storage.journal_format import HEADER_BYTES, INITIAL, Header, Kind, Record
-from edge_zofc.storage.reading import open_plain
+from edge_zofc.storage.reading import is_there, open_plain
 from edge_zofc.storage.writing import DISK, AppendFile, Files, write_atomic
 
-__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "replay"]
+__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "read", "replay"]
 
 _BLOCK_BYTES = 1 << 18
-
-
-class Replayable(Protocol):
-    """What ``replay`` drives; ``adapter.Adapter`` is one."""
-
-    def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
-        """Apply one step; ``coefficients`` is float32 [Q]."""
-
-    def reset_velocity(self) -> None:
-        """Set the momentum to zero."""
 
 
 def read(path: Path) -> tuple[Header, Iterator[Record]]:
@@ -57,7 +48,7 @@ def read(path: Path) -> tuple[Header, Iterator[Record]]:
     return walk.header, walk.records()
 
 
-def replay(path: Path, adapter: Replayable, until_step: int | None = None, until_task: int | None = None) -> int:
+def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_task: int | None = None) -> int:
     """Drive ``adapter``, fresh from the bundle's initial values, to the state the journal ends in.
 
     Or to where ``until_step`` steps were done, or to the latest end of task ``until_task``. Steps that a rollback undid
@@ -84,10 +75,7 @@ def replay(path: Path, adapter: Replayable, until_step: int | None = None, until
 
 
 class Journal:
-    """A journal open for appending; make one with ``create`` or ``open_for_append``, under the run's lock.
-
-    ``records`` counts what is in the file, ``next_step`` is the number that the next step must have.
-    """
+    """A journal of ``records`` records, open for appending under the run's lock."""
 
     def __init__(self, path: Path, keep_records: int | None, files: Files) -> None:
         walk = _Walk(path)
@@ -104,9 +92,7 @@ class Journal:
     @classmethod
     def create(cls, path: Path, header: Header, files: Files = DISK) -> Journal:
         """Write a new journal without records. Raises InputError if there is one, else as ``write_atomic``."""
-        with explained(path, "written"):
-            taken = os.path.lexists(path)
-        if taken:
+        if is_there(path):
             raise InputError(f"{path} is there already and is not overwritten; choose another run folder.")
         write_atomic(path, journal_format.encode_header(header), files)
         return cls(path, 0, files)
@@ -121,7 +107,7 @@ class Journal:
 
     @property
     def next_step(self) -> int:
-        """The number of the next step."""
+        """The number that the next step must have."""
         return self._order.next_step
 
     def records_at_end(self, task: int) -> int | None:
@@ -220,9 +206,7 @@ class _Walk:
     def records(self) -> Iterator[Record]:
         """The records in file order. A torn last one is left out."""
         with open_plain(self.path) as file:
-            whole, rest = divmod(
-                os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes
-            )
+            whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes)
             for raw in self._raw_records(file, 0, whole):
                 # Whatever follows a record was written after that record was on the disk: only the last may be torn.
                 if self.count == whole - 1 and rest == 0 and not journal_format.crc_fits(raw, self.header.crc):

@@ -51,7 +51,6 @@ INITIAL = -1
 
 _HEADER = struct.Struct("<8sHHffIQQ32s24s8s")
 _CRC = struct.Struct("<I")
-_FIXED_BYTES = 24
 
 
 class Kind(IntEnum):
@@ -112,7 +111,7 @@ class Record:
 
 def record_bytes(queries: int) -> int:
     """Bytes of one record with Q = ``queries``."""
-    return _FIXED_BYTES + 4 * queries
+    return 24 + 4 * queries
 
 
 def encode_header(header: Header) -> bytes:

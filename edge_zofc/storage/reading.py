@@ -11,7 +11,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,10 +27,7 @@ class Strict(BaseModel):
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open a plain file for reading.
-
-    Raises InputError if it is missing or cannot be opened, DamagedFileError if it is not a plain file.
-    """
+    """Open a plain file for reading. Raises as ``plain_handle``, so InputError if it is missing."""
     return os.fdopen(plain_handle(path, os.O_RDONLY, "read"), "rb")
 
 
@@ -92,11 +89,7 @@ def not_plain(path: Path) -> DamagedFileError:
 
 
 def load_model(
-    model: type[M],
-    data: bytes | dict[str, Any],
-    opening: str,
-    error_type: type[EdgeZofcError] = DamagedFileError,
-    ending: str = "",
+    model: type[M], data: object, opening: str, error_type: type[EdgeZofcError] = DamagedFileError, ending: str = ""
 ) -> M:
     """A pydantic model from its JSON text or an object.
 

@@ -37,10 +37,7 @@ EVENTS_LIMIT_BYTES = 32 << 20
 
 
 class RunFolder:
-    """The run in the folder ``path``, which need not be there yet. Readers need no lock.
-
-    ``journal`` is a file, ``state`` and ``frozen`` are folders.
-    """
+    """The run in the folder ``path``, which need not be there yet. Readers need no lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

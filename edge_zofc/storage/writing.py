@@ -90,8 +90,8 @@ DISK = Files()
 def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
     """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
 
-    On the disk when this returns. On a failure the old file is untouched and the temporary one removed.
-    A symbolic link at ``path`` is replaced, not followed. Raises as ``explained``.
+    On the disk when this returns. On a failure the old file is untouched and the temporary one removed. A symbolic link
+    at ``path`` is replaced, not followed. Raises as ``explained``.
     """
     pieces = [data] if isinstance(data, Data) else list(data)
     size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
@@ -187,8 +187,7 @@ def rotate(path: Path, limit_bytes: int, files: Files = DISK) -> bool:
 def open_log(path: Path) -> BinaryIO:
     """Open a log for appending, unbuffered, made if need be; a torn last line is ended.
 
-    Not fsynced: a log may lose its last lines. Raises DamagedFileError if it is not a plain file, else as
-    ``explained``.
+    Not fsynced: a log may lose its last lines. Raises as ``plain_handle``.
     """
     handle = plain_handle(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, "opened for appending")
     file = os.fdopen(handle, "r+b", buffering=0)
@@ -207,15 +206,13 @@ def open_log(path: Path) -> BinaryIO:
 class AppendFile:
     """An existing file that grows by whole pieces, each on the disk when ``append`` returns.
 
-    Opening cuts the file back to ``keep_bytes`` (at most its length) and makes what is kept, and its name,
-    durable: a process killed between write and fsync leaves bytes that are readable but not yet on the disk.
-    ``size_bytes`` is the length that is on the disk. Raises as ``explained``.
+    Opening cuts the file back to ``keep_bytes`` (at most its length) and makes what is kept, and its name, durable: a
+    process killed between write and fsync leaves bytes that are readable but not yet on the disk. ``size_bytes`` is the
+    length that is on the disk. Raises as ``explained``.
     """
 
     def __init__(self, path: Path, keep_bytes: int, files: Files = DISK) -> None:
-        self.path = path
-        self.size_bytes = keep_bytes
-        self._files = files
+        self.path, self.size_bytes, self._files = path, keep_bytes, files
         with explained(path, "opened for appending"):
             self._handle: int | None = files.open_append(path)
             try:
