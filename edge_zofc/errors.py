@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MAX_SENTENCE = 2000
-"""Characters of a message: two paths of Linux's longest and a sentence would fit into no terminal anyway."""
+"""Characters of a message; a longer one loses its middle."""
 
 
 class EdgeZofcError(Exception):

@@ -187,7 +187,7 @@ class Bundle:
         return self.folder / GRAPH
 
     def initial_adapter(self) -> np.ndarray:
-        """The adapter's initial values, float32 [P]. Raises DamagedFileError for another shape, type, or lattice."""
+        """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""
         path = self.folder / ADAPTER
         values = _load_tensors(path, "adapter")["adapter"]
         _require(values, (self.manifest.adapter.size,), path)

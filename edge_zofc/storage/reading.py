@@ -61,7 +61,7 @@ def is_there(path: Path) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
+    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link may lead to any other folder."""
     with explained(path, "read"), suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
