@@ -22,6 +22,7 @@ from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Journal, Kind, Record
 from edge_zofc.storage.run_folder import EventLog, RunFolder
+from edge_zofc.storage.settings import Placement
 
 log = logging.getLogger("edge_zofc")
 
@@ -57,6 +58,10 @@ class Trainer:
         return TaskPictures(
             self.run, self.stream, self.bundle.manifest.image, self.options, self.state, self.events, self.signals.check
         )
+
+    def open_backbone(self, placement: Placement) -> None:
+        """Another session in place of the one that was closed."""
+        self.backbone = Backbone(self.bundle, placement, self.backbone.providers)
 
     def pending_tasks(self) -> list[Task]:
         """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.
