@@ -1,9 +1,7 @@
 """edge-zofc: keep learning new classes on a small computer with the memory of inference.
 
-The device runtime. ``learn.py`` is the loop; ``errors.py`` the errors; ``bundle.py`` what export hands over.
-
-What may surprise: importing this package switches off onnxruntime's telemetry. Its wheels from 1.32 on otherwise open
-a data base of some megabytes in ~/.cache when they are imported and run a thread that sends it to Microsoft.
+Importing this package switches off onnxruntime's telemetry. Its wheels from 1.32 on otherwise open a data base of some
+megabytes in ~/.cache when they are imported and run a thread that sends it to Microsoft.
 """
 
 import os

@@ -9,14 +9,8 @@
     ├── DivergedError       4   the loss left its band or is not a number
     └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
 
-and beside the tree ``Stopped``, which is no error: a signal, or ``--max-steps``, asked a run to stop.
-
-A message is one sentence that names the value, the limit and the way out; it is one printable line of bounded
-length whatever the names and values in it are. Anything else that escapes (a plain ``ValueError``, say) is a
-defect of edge-zofc itself and keeps its traceback.
-
-``explained`` and ``explanation`` turn what the operating system refused into such a sentence. A full disk is no bad
-input: it ends in the exit code of what does not fit, and an I/O error of the device in that of a damaged file.
+A message is one sentence with the value, the limit and the way out. It is one printable line of bounded length,
+whatever names and values it holds. Any other exception that escapes is a defect of edge-zofc and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -24,11 +18,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MAX_SENTENCE = 2000
-"""Characters of a message: two paths of Linux's longest and a sentence would fit into no terminal anyway."""
+"""Characters of a message; a longer one loses its middle."""
 
 
 class EdgeZofcError(Exception):
@@ -37,15 +32,15 @@ class EdgeZofcError(Exception):
     exit_code: int = 2
 
     def __init__(self, sentence: str) -> None:
+        half = MAX_SENTENCE // 2
+        if len(sentence) > MAX_SENTENCE:
+            sentence = f"{sentence[:half]} ... {sentence[-half:]}"
         # Names and values in it come from files: a line end or an escape sequence must not reach a terminal.
-        text = shown(sentence) if len(sentence) <= MAX_SENTENCE else _middle_left_out(sentence)
-        super().__init__(text)
+        super().__init__(shown(sentence))
 
 
 class InputError(EdgeZofcError):
     """The user asked for something that cannot be done as asked."""
-
-    exit_code = 2
 
 
 class ImageError(InputError):
@@ -83,12 +78,29 @@ class DamagedFileError(EdgeZofcError):
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing is wrong, and the command line never sees it
-    """The run was asked to stop; whoever catches it saves the state."""
+    """A signal, or ``--max-steps``, asked the run to stop; whoever catches it saves the state."""
 
 
 def shown(path: Path | str) -> str:
-    """A name for messages: one line of printable UTF-8, whatever bytes or lone surrogates it has."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
+    """A name for a message, of any length: what does not print is escaped, so that two names stay different."""
+    return _clean(os.fspath(path), _escaped)
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Prose for a message or a page, cut at ``limit``: what does not print, direction marks too, becomes U+FFFD."""
+    # The two joiners are part of ordinary words in Persian, Hindi and others.
+    clean = _clean(text[: limit + 1], lambda c: c if c in "\u200c\u200d" else "\ufffd")
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """A value for a message: its ``repr``, which escapes what does not print, cut at 120."""
+    is_huge = isinstance(value, int) and abs(value) >= 1 << 64  # Python refuses to print 5,000 digits
+    return "a huge number" if is_huge else printable(repr(value), 120)
+
+
+def _clean(text: str, substitute: Callable[[str], str]) -> str:
+    return "".join(c if c.isprintable() else substitute(c) for c in text)
 
 
 def _escaped(character: str) -> str:
@@ -97,21 +109,22 @@ def _escaped(character: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(character)[1:-1]
 
 
-def _middle_left_out(text: str) -> str:
-    return shown(text[: MAX_SENTENCE // 2]) + " ... " + shown(text[-MAX_SENTENCE // 2 :])
-
-
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_GONE = {errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ENOTDIR}
+_GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ENOTDIR)
+_WAYS_OUT = {
+    errno.EROFS: "mount its file system writable",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "give this user the permission or choose another folder"),
+    **dict.fromkeys(_GONE, "check that its folder exists and its disk is mounted"),
+}
 
 
 @contextlib.contextmanager
 def explained(path: Path, doing: str, size_bytes: int = 0) -> Iterator[None]:
     """Turn an OSError inside the ``with`` into one sentence about ``path``.
 
-    ``doing`` completes "could not be ..." (``"written"``, ``"read"``); ``size_bytes`` is what was to be
-    written. Raises DoesNotFitError for a full disk or quota, DamagedFileError for an I/O error of the device,
-    InputError for everything else (permission, read-only, vanished).
+    ``doing`` completes "could not be ..." (``"written"``, ``"read"``); ``size_bytes`` is what was to be written.
+    Raises DoesNotFitError for a full disk or quota, DamagedFileError for an I/O error of the device, InputError for
+    everything else (permission, read-only, vanished).
     """
     try:
         yield
@@ -121,53 +134,23 @@ def explained(path: Path, doing: str, size_bytes: int = 0) -> Iterator[None]:
 
 def explanation(error: OSError) -> EdgeZofcError:
     """The sentence for an OSError that nobody explained, from the file name that it carries."""
-    name = error.filename if isinstance(error.filename, str) else "A file"
-    return _sentence(error, Path(name), "used", 0)
+    return _sentence(error, Path(error.filename if isinstance(error.filename, str) else "A file"), "used", 0)
 
 
 def _sentence(error: OSError, path: Path, doing: str, size_bytes: int) -> EdgeZofcError:
-    """What went wrong, with which file, and the way out."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in _NO_ROOM:
+        free_bytes = 0
+        with contextlib.suppress(OSError):
+            free_bytes = shutil.disk_usage(path.parent).free
         return DoesNotFitError(
-            f"The disk is full: {path} could not be {doing} ({reason}, {_free_kib(path)} KiB are free); "
-            f"free at least {-(-max(size_bytes, 1) // 1024) + 1024} KiB and go on with --resume."
+            f"The disk is full: {path} could not be {doing} ({reason}, {free_bytes // 1024} KiB are free); "
+            f"free at least {-(-max(size_bytes, 1) // 1024) + 1024} KiB, then run the same command again."
         )
     if error.errno == errno.EIO:
         return DamagedFileError(
             f"{path} could not be {doing} because the disk reports an I/O error; check the disk, "
-            "then go on with --resume or from a copy."
+            "then run the same command again or go on from a copy."
         )
-    if error.errno == errno.EROFS:
-        way_out = "mount its file system writable"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        way_out = "give this user the permission or choose another folder"
-    elif error.errno in _GONE:
-        way_out = "check that its folder exists and its disk is mounted"
-    else:
-        way_out = "put that right or choose another folder"
+    way_out = _WAYS_OUT.get(error.errno or 0, "put that right or choose another folder")
     return InputError(f"{path} could not be {doing} ({reason}); {way_out}, then try again.")
-
-
-def _free_kib(path: Path) -> int:
-    try:
-        space = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return space.f_bavail * space.f_frsize // 1024
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """``text`` on one line without control characters, lone surrogates or direction marks, cut at ``limit``.
-
-    Names of files and classes come from outside; a terminal and a page must both survive them.
-    """
-    # The two joiners are part of ordinary words in Persian, Hindi and others.
-    clean = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text[: limit + 1])
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
-
-
-def quoted(value: object) -> str:
-    """A value for a message: quoted, escaped, and short whatever its length."""
-    is_huge = isinstance(value, int) and abs(value) >= 1 << 64  # Python refuses to print 5,000 digits
-    return "a huge number" if is_huge else printable(repr(value), 120)

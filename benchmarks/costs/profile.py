@@ -47,7 +47,8 @@ def profile(setup: Setup, cases: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _kernel_microseconds(graph: Path, images: int, adapters: int, threads: int) -> Counter[str]:
     """Mean microseconds a run by kind of operator, the first run left out."""
-    options = session_options(Placement.simple(images, adapters, threads=threads, fast=adapters > 1))
+    placement = Placement.simple(images, adapters, fast=adapters > 1)
+    options = session_options(placement.model_copy(update={"threads": threads}))
     options.enable_profiling = True
     options.profile_file_prefix = str(graph.parent / "profile")
     session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

@@ -1,14 +1,12 @@
 """The adapter's flat vector on its lattice: perturbed and restored in place, updated so that it replays.
 
-Every entry is a multiple of 2^-22 with magnitude below 4, and so is eps. Such numbers have 24 significant
-bits, which is what float32 holds, so theta + eps z and back are exact: the bits of theta return without a
-second copy, ever. In plain floating point they do not: after 2,000 steps of +eps, -2 eps, +eps 99 % of the
-entries have changed.
+Every entry is a multiple of 2^-22 with magnitude below 4, and so is eps. Such numbers have 24 significant bits, which
+is what float32 holds. So theta + eps z and back are exact, and no second copy of theta is needed. In plain floating
+point they are not: after 2,000 steps of +eps, -2 eps, +eps 99 % of the entries have changed.
 
-What may surprise: every operation of the replayed path is one elementwise numpy call on float32, never a
-fused multiply-add and never a sum over entries, because those are the ones that round differently on
-another processor. IEEE 754 fixes the result of the ones that are used: add, multiply, divide, square root. (On
-32-bit ARM numpy's vector divide and square root are approximations; onnxruntime has no wheel for it either.)
+Every operation of the replayed path is one elementwise numpy call on float32 whose result IEEE 754 fixes: add,
+multiply, divide, square root. Fused multiply-adds and sums over entries round differently on another processor and are
+not used. (On 32-bit ARM numpy's vector divide and square root are approximations; onnxruntime has no wheel for it.)
 
 The four optimizers (ZO-bench, arXiv 2402.11592; ZeroFlow, arXiv 2501.01045) differ in what ``apply`` makes of the
 estimate g, the sum of coefficient times direction:
@@ -53,54 +51,43 @@ def lattice_eps(eps: float) -> float:
 
 
 class Adapter:
-    """theta and its momentum, both float32 [P], and with "adam" the second moment, float32 [P].
+    """theta and its momentum, both float32 [P], and with "adam" the second moment, float32 [P]; P is ``size``.
 
-    ``theta`` is the very array that a bound inference session reads: it is changed in place and never
-    replaced. ``eps`` is a multiple of 2^-22; entries stay below 4 - eps so that a perturbed entry is exact.
-    ``beta_powers`` float64 [2]: Adam's two factors to the power of the steps since ``reset_velocity``.
+    An inference session reads ``theta`` where it lies: it is changed in place and never replaced. Entries stay below
+    4 - eps, so that a perturbed entry is exact. ``beta_powers`` float64 [2]: Adam's two factors to the power of the
+    steps since ``reset_velocity``.
     """
 
     def __init__(
         self, initial: np.ndarray, seed: int, eps: float, momentum: float, optimizer: Optimizer = "sgd"
     ) -> None:
         self.theta = np.array(initial, dtype=np.float32, order="C")
+        self.size = int(self.theta.size)
         self.velocity = np.zeros_like(self.theta)
         self.seed = seed
         self.eps = lattice_eps(eps)
         self.momentum = float(np.float32(momentum))
         self.optimizer: Optimizer = optimizer
-        self.second_moment = np.zeros_like(self.theta) if optimizer == "adam" else np.zeros(0, np.float32)
+        self.second_moment = np.zeros(self.size if optimizer == "adam" else 0, np.float32)
         self.beta_powers = np.ones(2, np.float64)
         self._largest = np.float32(LATTICE_LIMIT - self.eps - LATTICE_STEP)
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
         self.theta += _ZERO
 
-    @property
-    def size(self) -> int:
-        """P, the number of adapter parameters."""
-        return int(self.theta.size)
-
     def perturb(self, step: int, query: int, sign: int) -> None:
-        """Add ``sign`` times eps times the query's direction to theta, in place.
-
-        Calling it again with the opposite sign gives the same bits back; ``sign`` is +1, -1 or +-2 (from one
-        side to the other).
+        """Add ``sign`` times eps times the query's direction to theta, in place. The opposite sign gives the same bits
+        back; ``sign`` is +-1, or +-2 from one side to the other.
         """
-        z = direction(self.seed, step, query, self.size)
-        z *= np.float32(sign * self.eps)
-        self.theta += z
+        self.perturbed_into(self.theta, step, query, sign)
 
     def perturbed_into(self, out: np.ndarray, step: int, query: int, sign: int) -> None:
-        """Write theta plus ``sign`` eps z into ``out``, float32 [P]; theta itself is left alone."""
+        """Write theta plus ``sign`` times eps times the query's direction into ``out``, float32 [P]."""
         z = direction(self.seed, step, query, self.size)
         z *= np.float32(sign * self.eps)
         np.add(self.theta, z, out=out)
 
     def gradient(self, step: int, coefficients: np.ndarray) -> np.ndarray:
-        """Sum over queries of coefficient times direction, float32 [P]; the directions are regenerated.
-
-        ``coefficients`` is float32 [Q]. The order of the sum is the order of the queries.
-        """
+        """Sum of coefficient times direction in the order of the queries, float32 [P]; ``coefficients`` float32 [Q]."""
         total = np.zeros_like(self.theta)
         for query, coefficient in enumerate(np.asarray(coefficients, dtype=np.float32)):
             z = direction(self.seed, step, query, self.size)
@@ -109,10 +96,7 @@ class Adapter:
         return total
 
     def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
-        """One step of the optimizer, rounded to the lattice; ``theta`` and its moments change in place.
-
-        ``coefficients`` float32 [Q] are the ones written to the journal, after clipping.
-        """
+        """One step of the optimizer, in place, with the journal's ``coefficients`` float32 [Q] (after clipping)."""
         update = self.gradient(step, coefficients)
         if self.optimizer == "sign":
             np.sign(update, out=update)
@@ -122,15 +106,12 @@ class Adapter:
             self.velocity *= np.float32(self.momentum)
             self.velocity += update
             update[:] = self.velocity
-        update *= np.float32(learning_rate)
-        self._move(self.theta, update)
+        self._move(self.theta, update, learning_rate)
 
     def candidate(self, step: int, coefficients: np.ndarray, learning_rate: float) -> np.ndarray:
         """Where "conserve" would go with these ``coefficients``: float32 [P], the bits that ``apply`` would leave."""
-        update = self.gradient(step, coefficients)
-        update *= np.float32(learning_rate)
         moved = self.theta.copy()
-        self._move(moved, update)
+        self._move(moved, self.gradient(step, coefficients), learning_rate)
         return moved
 
     def _adam_direction(self, gradient: np.ndarray) -> None:
@@ -150,8 +131,9 @@ class Adapter:
         gradient += _ADAM_EPS
         np.divide(self.velocity / corrections[0], gradient, out=gradient)
 
-    def _move(self, theta: np.ndarray, update: np.ndarray) -> None:
-        """Subtract ``update`` from theta, in place, back on the lattice and inside its limits."""
+    def _move(self, theta: np.ndarray, update: np.ndarray, learning_rate: float) -> None:
+        """Subtract the rate times ``update`` from theta, in place, back on the lattice and inside its limits."""
+        update *= np.float32(learning_rate)
         theta -= update
         theta *= _SCALE
         np.rint(theta, out=theta)

@@ -2,16 +2,16 @@
 
 Cosine: ``logit = sigma * cos(feature, row)``, no bias. sigma is one learnable scalar that starts at 1 and is carried
 over tasks (ZO-FC, arXiv 2510.21019). The training loss is the cross-entropy over the current task's classes only. A
-test prediction is the argmax over every class seen. One SGD step exists twice, by torch's autograd and written out by
-hand, because importing torch costs 240 to 540 MiB of resident memory, more than some devices' whole budget. A test
-holds the two together to 1e-6.
+test prediction is the argmax over every class seen. One SGD step exists twice, by torch's autograd and written out:
+importing torch costs 240 to 540 MiB of resident memory, more than some devices' whole budget. A test holds the two
+together to 1e-6.
 
 Linear: ``logit = feature . row + bias``, solved in closed form with nothing to tune. It is linear discriminant analysis
 on running sums: class means and one shared within-class covariance (streaming LDA: Hayes and Kanan 2020, arXiv
 1909.01520), the covariance shrunk towards a multiple of the identity by the OAS rule (Chen et al. 2010, arXiv
-0907.4698, eq. 23). Classes count as equally likely. Written by hand, as scikit-learn's needs all pictures at once. Only
-sums are kept, so memory is D x D + C x D numbers however many pictures are seen. The sums of a class are those of the
-adapter that it was learnt with; after the adapter moves they are slightly out of date.
+0907.4698, eq. 23). Classes count as equally likely. scikit-learn's needs all pictures at once; here only sums are kept,
+D x D + C x D numbers however many pictures are seen. The sums of a class are those of the adapter that it was learnt
+with; after the adapter moves they are slightly out of date.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 
 HeadBackend = Literal["torch", "numpy"]
+Gradient = tuple[float, np.ndarray, np.ndarray]
+"""A batch's mean loss, and its gradient by the rows and by sigma."""
 
 _TINY = np.float32(1e-12)  # the same floor as torch.nn.functional.normalize
 MIN_LEARNING_RATE = 1e-5
@@ -64,32 +66,30 @@ class Head:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Softmax of ``logits``, float64 [..., C]."""
-        logits = self.logits(features).astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+        return _softmax(self.logits(features).astype(np.float64))
 
     def losses(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
 
-        ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query
-        differ by about 1e-4, of which float32 would leave three digits. One of the K at a time: float64 copies
-        of all would be most of a step's memory where there are many queries.
+        ``labels`` int64 [B] are positions in ``class_ids``. Computed in float64: the two sides of a query differ by
+        about 1e-4, of which float32 would leave three digits. One of the K at a time: float64 copies of all would be
+        most of a step's memory where there are many queries.
         """
-        rows = self.rows[class_ids].astype(np.float64)
-        if self.biases is None:
-            rows = unit(rows)
-        return np.array([self._loss(found, rows, labels, class_ids) for found in features])
+        biases = None if self.biases is None else self.biases[class_ids]
+        part = Head(self.rows[class_ids].astype(np.float64), self.sigma.astype(np.float64), biases)
+        return np.array([_cross_entropy(part.logits(found.astype(np.float64)), labels) for found in features])
 
-    def _loss(self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> float:
-        """Mean cross-entropy of features [B, D] with ``rows`` float64, those of ``class_ids``."""
-        exact = features.astype(np.float64)
-        if self.biases is not None:
-            logits = exact @ rows.T + self.biases[class_ids]
-        else:
-            logits = float(self.sigma[0]) * (unit(exact) @ rows.T)
-        top = logits.max(axis=-1)
-        log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
-        return float((log_sums - logits[np.arange(len(labels)), labels]).mean())
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over a batch, of logits [B, C]."""
+    top = logits.max(axis=-1)
+    log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+    return float((log_sums - logits[np.arange(len(labels)), labels]).mean())
 
 
 class HeadOptimiser:
@@ -125,9 +125,8 @@ class HeadOptimiser:
 
 
 def cosine_rate(base: float, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs``.
-
-    Loshchilov & Hutter 2017 (arXiv 1608.03983) without restarts, stepped once an epoch.
+    """Learning rate of an epoch (from 0): ``base`` falling to 1e-5 along a half cosine over ``epochs`` (Loshchilov and
+    Hutter 2017, arXiv 1608.03983, without restarts).
     """
     return MIN_LEARNING_RATE + (base - MIN_LEARNING_RATE) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
@@ -139,9 +138,7 @@ def set_torch_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _torch_gradient(
-    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
+def _torch_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray) -> Gradient:
     import torch
     from torch.nn import functional
 
@@ -153,29 +150,22 @@ def _torch_gradient(
     return float(loss.detach()), row_gradient.numpy(), sigma_gradient.numpy()
 
 
-def _numpy_gradient(
-    rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The same gradient by hand: with u = f/|f|, v = w/|w| and G = dL/dcos = sigma (softmax - onehot) / B,
+def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, labels: np.ndarray) -> Gradient:
+    """The same gradient written out: with u = f/|f|, v = w/|w| and G = dL/dcos = sigma (softmax - onehot) / B,
     dL/dw = (G^T u - v (v . G^T u)) / |w| and dL/dsigma = sum(G cos) / sigma.
     """
-    batch = len(features)
     norms = np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), _TINY)
     directions, inputs = rows / norms, unit(features)
     cosines = inputs @ directions.T
     logits = sigma[0] * cosines
-    top = logits.max(axis=1, keepdims=True)
-    powers = np.exp(logits - top)
-    sums = powers.sum(axis=1, keepdims=True)
-    index = np.arange(batch)
-    loss = float(np.mean(np.log(sums[:, 0]) + top[:, 0] - logits[index, labels]))
-    logit_gradient = powers / sums
-    logit_gradient[index, labels] -= 1
-    logit_gradient /= np.float32(batch)
+    logit_gradient = _softmax(logits)
+    logit_gradient[np.arange(len(labels)), labels] -= 1
+    logit_gradient /= np.float32(len(labels))
     sigma_gradient = np.array([np.sum(logit_gradient * cosines)], np.float32)
     pulled = (sigma[0] * logit_gradient).T @ inputs
     along = np.sum(directions * pulled, axis=1, keepdims=True)
-    return loss, np.asarray((pulled - directions * along) / norms, np.float32), sigma_gradient
+    row_gradient = np.asarray((pulled - directions * along) / norms, np.float32)
+    return _cross_entropy(logits, labels), row_gradient, sigma_gradient
 
 
 MATRICES = 3
@@ -256,10 +246,9 @@ def _between(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
-    """Rows float32 [C, D] and biases float32 [C] of the discriminant: logit_c = row_c . f + bias_c.
+    """Rows float32 [C, D] and biases float32 [C]: row = covariance^-1 mean, bias = - mean . row / 2.
 
-    row = covariance^-1 mean, bias = - mean . row / 2. A class without pictures gets the bias -inf's stand-in
-    -1e30: it is never the argmax, and everything stays finite.
+    A class without pictures gets the bias -1e30: it is never the argmax, and everything stays finite.
     """
     pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
@@ -277,9 +266,7 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:
-    """``covariance`` S float64 [D, D], changed in place to (1 - rho) S + rho tr(S)/D I, with OAS's rho for
-    ``samples`` observations.
-    """
+    """Change ``covariance`` S float64 [D, D] in place to (1 - rho) S + rho tr(S)/D I, OAS's rho of ``samples``."""
     size = len(covariance)
     trace, squares = float(np.trace(covariance)), float(np.sum(covariance * covariance))
     spread = squares - trace * trace / size

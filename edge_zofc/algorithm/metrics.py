@@ -1,15 +1,13 @@
 """Counts of right answers -> the numbers that continual learning is judged by.
 
-``a[i][j]`` is the accuracy on task j's test pictures after task i was learnt, predicted over every class
-seen so far, for j <= i. Definitions differ between papers, so each number names its own.
-
-A task without test pictures is ``None`` here, never 0 or NaN, and is left out of every mean. A number that no task
-supports (the forgetting of a single task) is ``None`` too.
+``a[i][j]`` is the accuracy on task j's test pictures after task i was learnt, predicted over every class seen so far,
+for j <= i. Definitions differ between papers, so each number names its own. What was not tested, or no task supports,
+is ``None``, never 0 or NaN, and is left out of every mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 FORGETTING_DEFINITION = (
@@ -44,25 +42,25 @@ def summarise(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> 
     """Metrics from ``correct[i][j]``, right answers on task j after task i (row i has i + 1 entries), and
     ``total[j]``, test pictures of task j.
 
-    A count of None was not measured (the task's pictures were gone at that stage): its entry is None, and
-    the stage's accuracy is over the tasks that were measured. A task that was not measured at the last stage
-    has no forgetting.
+    A count of None was not measured (the task's pictures were gone at that stage). A task that was not measured at the
+    last stage has no forgetting.
 
     Raises ValueError if the rows are not a triangle over ``total`` or a count is outside 0..total[j].
     """
-    _check(correct, total)
+    if [len(row) for row in correct] != list(range(1, len(total) + 1)):
+        raise ValueError(f"rows of {[len(row) for row in correct]} entries are no triangle over {len(total)} tasks")
+    for row in correct:
+        _check_counts(row, total[: len(row)])
     matrix = tuple(tuple(_ratio(right, total[j]) for j, right in enumerate(row)) for row in correct)
     stages = tuple(_stage(row, total) for row in correct)
-    lost = [value for value in task_forgetting(matrix) if value is not None]
     pairs = ((matrix[-1][task], matrix[task][task]) for task in range(len(total) - 1))
-    moved = [last - first for last, first in pairs if last is not None and first is not None]
     return Summary(
         accuracy_matrix=matrix,
         stage_accuracy=stages,
-        average_accuracy=_mean([stage for stage in stages if stage is not None]),
+        average_accuracy=_mean(stages),
         last_accuracy=stages[-1] if stages else None,
-        forgetting=_mean(lost),
-        backward_transfer=_mean(moved),
+        forgetting=_mean(task_forgetting(matrix)),
+        backward_transfer=_mean(last - first for last, first in pairs if last is not None and first is not None),
     )
 
 
@@ -76,23 +74,14 @@ def task_forgetting(matrix: Sequence[Sequence[float | None]]) -> list[float | No
 
 
 def mean_per_class_accuracy(correct_by_class: Sequence[int], total_by_class: Sequence[int]) -> float | None:
-    """Mean over classes of right answers / test pictures, so that a large class weighs no more than a small
-    one. Classes without test pictures are left out; None if no class has any.
+    """Mean over classes of right answers / test pictures: a large class weighs no more than a small one.
 
-    Raises ValueError if the lengths differ or a count is outside 0..total.
+    Classes without test pictures are left out. Raises ValueError if the lengths differ or a count is outside 0..total.
     """
     if len(correct_by_class) != len(total_by_class):
         raise ValueError(f"{len(correct_by_class)} counts for {len(total_by_class)} classes")
     _check_counts(correct_by_class, total_by_class)
-    pairs = zip(correct_by_class, total_by_class, strict=True)
-    return _mean([right / count for right, count in pairs if count])
-
-
-def _check(correct: Sequence[Sequence[int | None]], total: Sequence[int]) -> None:
-    if [len(row) for row in correct] != list(range(1, len(total) + 1)):
-        raise ValueError(f"rows of {[len(row) for row in correct]} entries are no triangle over {len(total)} tasks")
-    for row in correct:
-        _check_counts(row, total[: len(row)])
+    return _mean(map(_ratio, correct_by_class, total_by_class))
 
 
 def _check_counts(correct: Sequence[int | None], total: Sequence[int]) -> None:
@@ -110,5 +99,6 @@ def _ratio(right: int | None, count: int) -> float | None:
     return right / count if count and right is not None else None
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

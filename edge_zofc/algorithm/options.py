@@ -1,16 +1,15 @@
 """Every number that steers a run, declared once: its limits, its help on the command line, and two presets.
 
-The first ``learn`` on a run folder freezes its options there. A later call may leave them out or repeat them. It may
-not change them, because replay and resume depend on them (``engine/setup.py`` says which two may change between tasks).
+The first ``learn`` on a run folder freezes its options there, because replay and resume depend on them
+(``engine/setup.py`` says which two may change between tasks).
 
-Nothing heavy is imported here: ``--help`` reads the declarations. pydantic, which checks values, comes when a command
-runs.
+Nothing heavy is imported at the top: ``--help`` reads the declarations. pydantic checks values when a command runs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
@@ -27,6 +26,8 @@ HeadKind = Literal["cosine", "lda"]
 HeadInit = Literal["class-means", "random"]
 Augment = Literal["crop", "none"]
 PresetName = Literal["edge", "paper"]
+_Epochs = Annotated[int, Interval(ge=0, le=10_000)]
+_Rate = Annotated[float, Interval(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Options:
 
     preset: PresetName
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1), Help("of every random draw")] = 1993
-    epochs: Annotated[int, Interval(ge=0, le=10_000), Help("passes over each task's pictures")] = 20
-    head_epochs: Annotated[int, Interval(ge=0, le=10_000), Help("the first N of them also train the head")] = 10
+    epochs: Annotated[_Epochs, Help("passes over each task's pictures")] = 20
+    head_epochs: Annotated[_Epochs, Help("the first N of them also train the head")] = 10
     batch_size: Annotated[int, Interval(ge=1, le=65_536), Help("pictures a step")] = 48
     queries: Annotated[int, Interval(ge=1, le=1024), Help("random directions a step", "Q")] = 4
     query_form: Annotated[QueryForm, Help("one-sided: Q + 1 forward passes a picture; two-sided: 2 Q", None)] = (
@@ -57,11 +58,9 @@ class Options:
     )
     eps: Annotated[float, Interval(gt=0, le=0.25), Help("radius of a perturbation", "X")] = 1e-3
     adapter_lr: Annotated[
-        float,
-        Interval(ge=0, le=100),
-        Help("learning rate of the adapter (default: the preset's; sign 5e-5, adam 5e-4)", "X"),
+        _Rate, Help("learning rate of the adapter (default: the preset's; sign 5e-5, adam 5e-4)", "X")
     ] = 0.01
-    head_lr: Annotated[float, Interval(ge=0, le=100), Help("of the cosine head", "X")] = 0.01
+    head_lr: Annotated[_Rate, Help("of the cosine head", "X")] = 0.01
     momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.9
     clip_norm: Annotated[float, Interval(ge=0, le=1e6)] = 1.0
     head: Annotated[HeadKind, Help("trained by gradient on the task's classes, or solved in closed form", None)] = (
@@ -96,7 +95,7 @@ _LATER: dict[str, Any] = {"optimizer": "sgd"}
 
 @dataclass(frozen=True)
 class Declared:
-    """One option as it is declared: its type, the words or limits that it allows, and its help."""
+    """One option: its type, the words or limits that it allows, and its help; as text what a value must do."""
 
     kind: type
     choices: tuple[str, ...]
@@ -116,7 +115,7 @@ class Declared:
 def declared() -> dict[str, Declared]:
     """Every option by name, in order of declaration."""
     found = {}
-    for name, hint in _hints().items():
+    for name, hint in get_type_hints(Options, include_extras=True).items():
         inner, *extras = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
         choices = get_args(inner)
         limits = next((extra for extra in extras if isinstance(extra, Interval)), None)
@@ -126,15 +125,12 @@ def declared() -> dict[str, Declared]:
 
 
 def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
-    """The preset with ``changes`` applied. ``head_epochs`` follows a smaller ``epochs`` when not given, and
-    ``adapter_lr`` the optimizer.
-
-    Raises InputError for a value outside its limits.
+    """The preset with ``changes``. Where they are not given, ``head_epochs`` follows ``epochs`` and ``adapter_lr`` the
+    optimizer. Raises InputError for a value outside its limits.
     """
     base = PRESETS[preset]
     if "epochs" in changes and "head_epochs" not in changes:
-        # The share of epochs that train the head stays the preset's own.
-        share = base.head_epochs / base.epochs
+        share = base.head_epochs / base.epochs  # of the epochs, those that train the head
         changes = {**changes, "head_epochs": math.ceil(share * int(changes["epochs"]))}
     if changes.get("optimizer") in _RATES and "adapter_lr" not in changes:
         changes = {**changes, "adapter_lr": _RATES[changes["optimizer"]]}
@@ -150,7 +146,7 @@ def options_from_json(data: Any) -> Options:
     """Options from the dictionary that ``dataclasses.asdict`` gave. Raises InputError for anything else."""
     if isinstance(data, Options):
         return data
-    known = {field.name for field in fields(Options)}
+    known = set(declared())
     data = {**_LATER, **data} if isinstance(data, dict) else {}
     if set(data) != known or data["preset"] not in list(get_args(PresetName)):
         raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
@@ -159,7 +155,7 @@ def options_from_json(data: Any) -> Options:
 
 def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:
     """What an explicit request changes about a run's frozen options, as "old -> new" by name."""
-    wanted = dict(changes) if preset is None else {"preset": preset, **changes}
+    wanted = changes if preset is None else {"preset": preset, **changes}
     current = asdict(old)
     return {name: f"{current[name]} -> {value}" for name, value in wanted.items() if current[name] != value}
 
@@ -184,13 +180,9 @@ def _model() -> type[BaseModel]:
     """The declarations as a pydantic model: strict, as True is no number of queries."""
     from pydantic import ConfigDict, create_model
 
-    hints: dict[str, Any] = {name: (hint, ...) for name, hint in _hints().items()}
+    hints: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(Options, include_extras=True).items()}
     config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     return create_model("CheckedOptions", __config__=config, **hints)
-
-
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Options, include_extras=True)
 
 
 def _outside(name: str, value: object, limits: str) -> InputError:

@@ -1,11 +1,7 @@
 """One zeroth-order step: which adapters to evaluate, and what their losses say about the gradient.
 
-SPSA (Spall 1992, doi 10.1109/9.119632) with Rademacher directions, as ZO-FC uses it (arXiv 2510.21019).
-Two forms: ``two-sided`` takes 2Q evaluations, ``one-sided`` Q, sharing the base loss with the head's own
-forward pass (as FZOO does).
-
-What may surprise: a step's evaluations are a plain list of ``Query``; who runs them, one at a time in
-place or K in one run of the graph, does not change them or the result.
+SPSA (Spall 1992, doi 10.1109/9.119632) with Rademacher directions, as ZO-FC uses it (arXiv 2510.21019). ``two-sided``
+takes 2Q evaluations, ``one-sided`` Q: it shares the base loss with the head's own forward pass (as FZOO does).
 """
 
 from __future__ import annotations
@@ -33,10 +29,7 @@ BASE = Query(0, 0)
 
 
 def queries(form: QueryForm, count: int) -> tuple[Query, ...]:
-    """The perturbed adapters of one step in the order their losses are given to ``coefficients``.
-
-    ``one-sided``: Q entries; ``two-sided``: 2Q, plus before minus. The base is not among them.
-    """
+    """The perturbed adapters of a step: Q one-sided, or 2Q two-sided, plus before minus. The base is not among them."""
     if count < 1:
         raise InputError(f"queries is {count}, it must be at least 1.")
     signs = (1,) if form == "one-sided" else (1, -1)
@@ -61,8 +54,8 @@ def coefficients(form: QueryForm, losses: np.ndarray, base_loss: float | None, e
 def clip(adapter: Adapter, step: int, raw_coefficients: np.ndarray, max_norm: float | None) -> tuple[np.ndarray, float]:
     """Scale the coefficients so that the gradient's L2 norm is at most ``max_norm`` (None: leave it).
 
-    Returns float32 [Q], as they are applied and journalled, and the norm before clipping. The rule is
-    PyTorch's: factor = min(1, max_norm / (norm + 1e-6)). Replay never comes here.
+    Returns float32 [Q], as they are applied and journalled, and the norm before clipping. The rule is PyTorch's:
+    factor = min(1, max_norm / (norm + 1e-6)). Replay does not clip.
     """
     rounded = raw_coefficients.astype(np.float32)
     estimate = adapter.gradient(step, rounded).astype(np.float64)

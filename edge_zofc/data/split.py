@@ -1,8 +1,4 @@
-"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order.
-
-What may surprise: nothing is copied. The stream's pictures are relative links, made beside ``out`` and renamed, so
-that it appears complete or not at all.
-"""
+"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order."""
 
 from __future__ import annotations
 
@@ -41,11 +37,10 @@ def split_image_folder(
 ) -> SplitSummary:
     """Make a class-incremental stream of relative links from {train,test}/<class>/ (or from bare <class>/).
 
-    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of
-    the PILOT benchmarks, which numpy keeps frozen; the order stands in ``out/class_order.json``. With one
-    number the last task takes what remains; a list must cover all classes. ``out`` appears complete or not at
-    all and must not exist before. Classes without a train picture are left out and noted.
-    Raises InputError.
+    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of the PILOT
+    benchmarks, which numpy keeps frozen. The order stands in ``out/class_order.json``. With one number the last task
+    takes what remains; a list must cover all classes. ``out`` appears complete or not at all. Raises InputError, also
+    where ``out`` exists.
     """
     if os.path.lexists(out):
         raise InputError(f"{shown(out)} exists already; name a new folder or take it away.")
@@ -79,22 +74,16 @@ def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[P
         raise InputError(f"There is no folder {shown(source)}; name one of {{train,test}}/<class>/*.jpg.")
     found: dict[str, tuple[list[Path], list[Path]]] = {}
     has_parts = (source / "train").is_dir()
-    for column, base in enumerate([source / part for part in PARTS] if has_parts else [source]):
+    for base in [source / part for part in PARTS] if has_parts else [source]:
         for folder in subfolders(base):
-            names = sorted(entry.name for entry in scan(folder) if is_picture(entry))
             real = Path(os.path.realpath(folder))
-            paths = [real / name for name in names]
             both = found.setdefault(folder.name, ([], []))
-            if has_parts:
-                both[column].extend(paths)
-            else:
-                both[1].extend(paths[BARE_TEST_EVERY - 1 :: BARE_TEST_EVERY])
-                both[0].extend(path for i, path in enumerate(paths) if (i + 1) % BARE_TEST_EVERY)
-    untaught = LeftOut("Not used, for the class has no train picture")
-    for name in sorted(found):
-        if not found[name][0]:
-            untaught.add(name)
-    notes += untaught.note()
+            names = sorted(entry.name for entry in scan(folder) if is_picture(entry))
+            for number, name in enumerate(names, start=1):
+                is_test = base.name == "test" if has_parts else number % BARE_TEST_EVERY == 0
+                both[is_test].append(real / name)
+    untaught = (name for name in sorted(found) if not found[name][0])
+    notes += LeftOut("Not used, for the class has no train picture", untaught).note()
     if has_parts and (source / "val").is_dir():
         notes.append("Not used, for only train and test are: val.")
     taught = {name: both for name, both in found.items() if both[0]}
@@ -125,23 +114,18 @@ def _write_split(
     # Links are relative to where they will lie after the rename, with every link on the way resolved.
     final = Path(os.path.realpath(out.parent)) / out.name
     work = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", dir=out.parent))
+    made, digits = work / "stream", max(3, len(str(len(sizes))))
+    tasks = [f"{number:0{digits}d}_task" for number, size in enumerate(sizes, start=1) for _ in range(size)]
     try:
-        start, digits = 0, max(3, len(str(len(sizes))))
-        for number, size in enumerate(sizes, start=1):
-            for name in order[start : start + size]:
-                for part, paths in zip(PARTS, pictures[name], strict=True):
-                    if paths:
-                        inner = Path(f"{number:0{digits}d}_task", part, name)
-                        _link(work / "stream" / inner, final / inner, paths)
-            start += size
-        (work / "stream" / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
-        replace_folder(work / "stream", out)
+        for task, name in zip(tasks, order, strict=True):
+            for part, paths in zip(PARTS, pictures[name], strict=True):
+                if paths:
+                    folder = Path(task, part, name)
+                    (made / folder).mkdir(parents=True)
+                    back = os.path.relpath(paths[0].parent, final / folder)
+                    for path in paths:
+                        (made / folder / path.name).symlink_to(Path(back, path.name))
+        (made / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
+        replace_folder(made, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _link(folder: Path, final: Path, paths: list[Path]) -> None:
-    folder.mkdir(parents=True)
-    back = os.path.relpath(paths[0].parent, final)
-    for path in paths:
-        (folder / path.name).symlink_to(Path(back, path.name))

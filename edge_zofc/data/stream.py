@@ -3,13 +3,12 @@
     STREAM/NNN_name/{train,test}/<class>/*.jpg|jpeg|png|webp     tasks by number, then by name
     STREAM/{train,test}/<class>/...                              a bare tree is one task
 
-``test`` may be missing. A class may come back in a later task and keeps its id: ids are given in order of
-first appearance (tasks in order, classes by name) after those already known. Whatever is left out (an empty
-class folder, a foreign file, a folder of another name) stands in ``Stream.notes``.
+``test`` may be missing. A class may come back in a later task and keeps its id. Ids are given in order of first
+appearance (tasks in order, classes by name), after those already known. Whatever is left out (an empty class folder, a
+foreign file, a folder of another name) stands in ``Stream.notes``.
 
 Links are followed wherever they lead, because ``split.py`` makes streams of links. Only what ends in a regular file
-counts as a picture, so a device or pipe is never opened. A name that is not UTF-8 is shown with backslashes, and is the
-class's name as shown.
+counts as a picture, so a device or pipe is never opened. A name that is not UTF-8 is the class's name as ``shown``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,8 +33,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 class LeftOut:
     """Counts names and keeps the first few, so that a note on 100,000 files stays a sentence."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, names: Iterable[str] = ()) -> None:
         self.why, self.count, self.first = why, 0, list[str]()
+        for name in names:
+            self.add(name)
 
     def add(self, name: str) -> None:
         """Count a name that was left out."""
@@ -65,11 +66,6 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(folder / entry.name for entry in scan(folder) if _leads_to(entry, "folder"))
 
 
-def loose_files(folder: Path) -> Iterator[str]:
-    """The names of what lies in a folder and is no folder. Raises InputError."""
-    return (entry.name for entry in scan(folder) if not _leads_to(entry, "folder"))
-
-
 def is_picture(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a regular file, or a link to one, that is named as a picture."""
     return entry.name.lower().endswith(SUFFIXES) and _leads_to(entry, "file")
@@ -83,7 +79,7 @@ def _leads_to(entry: os.DirEntry[str], kind: Literal["file", "folder"]) -> bool:
         return False
 
 
-_TASK_NAME = re.compile(r"([0-9]+)_.+", re.DOTALL)
+_TASK_NAME = re.compile(r"[0-9]+_.+", re.DOTALL)
 _LAYOUT = "NNN_name/train/<class>/*.jpg (and NNN_name/test/<class>/*.jpg)"
 
 
@@ -123,8 +119,8 @@ class Stream:
 def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[str] | None = None) -> Stream:
     """Find the tasks and classes below ``root``; every folder is listed once and no picture is opened.
 
-    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them. ``only``: the task
-    names to look at (None: all); other task folders may be half written.
+    ``known_classes`` keep their ids 0, 1, ... even where the stream no longer holds them. ``only``: the task names to
+    look at (None: all); other task folders may be half written.
     Raises InputError if there is no such folder, no task in it, or a task without a train picture.
     """
     ids = {name: number for number, name in enumerate(known_classes)}
@@ -149,18 +145,18 @@ def read_stream(root: Path, known_classes: Sequence[str] = (), only: Collection[
 
 
 def numbered_tasks(root: Path) -> dict[str, Path]:
-    """Name -> folder of what is named NNN_name below ``root``, in order; empty or half-written ones too.
+    """Name -> folder of what is named NNN_name below ``root``, in order, half-written ones too. Raises InputError."""
+    return {shown(folder.name): folder for folder in _tasks_and_others(root)[0]}
 
-    Raises InputError if there is no such folder.
-    """
+
+def _tasks_and_others(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders below ``root`` that are named NNN_name, by number and then by name, and the others by name."""
     if not root.is_dir():
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    return {shown(folder.name): folder for folder in _numbered(subfolders(root))}
-
-
-def _numbered(folders: list[Path]) -> list[Path]:
-    matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
-    return [folder for *_, folder in sorted((int(m[1]), f.name, f) for m, f in matches if m)]
+    folders = subfolders(root)
+    tasks = [folder for folder in folders if _TASK_NAME.fullmatch(folder.name)]
+    tasks.sort(key=lambda folder: int(folder.name.partition("_")[0]))
+    return tasks, [folder for folder in folders if not _TASK_NAME.fullmatch(folder.name)]
 
 
 def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
@@ -179,8 +175,8 @@ def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
 def fingerprint(stream: Stream, task: Task) -> str:
     """SHA-256 (hex) over names and sizes in bytes of a task's pictures, relative to its folder, sorted.
 
-    Cheap: no picture is read, so a change that keeps the size is not seen. A missing picture counts as size
-    -1. Raises InputError if a folder cannot be listed.
+    No picture is read, so a change that keeps the size is not seen. A missing picture counts as size -1. Raises
+    InputError if a folder cannot be listed.
     """
     digest = hashlib.sha256()
     for part in PARTS:
@@ -193,21 +189,15 @@ def fingerprint(stream: Stream, task: Task) -> str:
 
 
 def _task_folders(root: Path, notes: list[str]) -> list[Path]:
-    if not root.is_dir():
-        raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    folders = subfolders(root)
-    matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
-    numbered = _numbered(folders)
-    bare = not numbered and any(folder.name == "train" for folder in folders)
-    if not numbered and not bare:
+    tasks, others = _tasks_and_others(root)
+    names = [folder.name for folder in others]
+    if not tasks and "train" in names:
+        # "val" is noted with the task itself.
+        tasks, names = [root], [name for name in names if name not in (*PARTS, "val")]
+    if not tasks:
         raise InputError(f"There is no task in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    others = LeftOut("Not used, for the name is not NNN_name")
-    for match, folder in matches:
-        # Of a bare tree, "val" is noted with the task itself.
-        if not match and not (bare and folder.name in (*PARTS, "val")):
-            others.add(folder.name)
-    notes += others.note()
-    return [root] if bare else numbered
+    notes += LeftOut("Not used, for the name is not NNN_name", names).note()
+    return tasks
 
 
 def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[int, int]]:
@@ -215,8 +205,9 @@ def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[i
     found: dict[str, list[int]] = {}
     foreign = LeftOut(f"{where}: not used, for it is no {', '.join(SUFFIXES)} file in a class folder")
     for column, part in enumerate(PARTS):
-        for name in loose_files(folder / part):
-            foreign.add(f"{part}/{name}")
+        for entry in scan(folder / part):
+            if not _leads_to(entry, "folder"):
+                foreign.add(f"{part}/{entry.name}")
         for class_folder in subfolders(folder / part):
             counts = found.setdefault(shown(class_folder.name), [0, 0])
             for entry in scan(class_folder):
@@ -224,12 +215,11 @@ def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[i
                     counts[column] += 1
                 else:
                     foreign.add(f"{part}/{class_folder.name}/{entry.name}")
-    empty = LeftOut(f"{where}: not used, for the class folder holds no picture")
-    untaught = LeftOut(f"{where}: class with test pictures only")
-    for name, (train, test) in sorted(found.items()):
-        if not train:
-            (untaught if test else empty).add(name)
     if (folder / "val").is_dir():
         notes.append(f"{where}: not used, for only train and test are: val.")
-    notes += foreign.note() + empty.note() + untaught.note()
+    empty = (name for name, counts in sorted(found.items()) if not any(counts))
+    untaught = (name for name, (train, test) in sorted(found.items()) if test and not train)
+    notes += foreign.note()
+    notes += LeftOut(f"{where}: not used, for the class folder holds no picture", empty).note()
+    notes += LeftOut(f"{where}: class with test pictures only", untaught).note()
     return {name: (train, test) for name, (train, test) in found.items() if train or test}

@@ -1,10 +1,8 @@
 """The memory limit: holds this very process to what its memory plan allows.
 
-Of a GPU the session's arena is limited by its profile's ``gpu_mem_limit``; torch's head runs on the CPU and takes none.
-
-RLIMIT_DATA sees neither file-backed memory nor what is really touched. It counts private *writable mappings*, thread
-stacks and onnxruntime's mapping of the weights included. Those reservations are added to the limit, so it is looser
-than the budget by what ``MemoryPlan.reserved_bytes`` says.
+RLIMIT_DATA does not count file-backed memory. It counts private *writable mappings*, touched or not: thread stacks and
+onnxruntime's mapping of the weights too. ``MemoryPlan.reserved_bytes`` is added for them, so the limit is looser than
+the budget. A GPU's memory is limited by its profile's ``gpu_mem_limit``.
 """
 
 from __future__ import annotations
@@ -27,16 +25,15 @@ _MMAP_THRESHOLD_BYTES = 64 << 10
 def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
     """Limit this process's RLIMIT_DATA so that its memory stays within the plan's budget; returns the limit.
 
-    Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory
-    may still grow to within the budget, plus the plan's reservations; a hard limit already set is kept.
-    With the arena off it also makes malloc return freed blocks at once (glibc). A failed allocation is then a
-    MemoryError. Returns None, with the reason logged, where it cannot: not Linux, or ``accelerator`` True
-    (a CUDA process reserves more address space than any such limit).
+    Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory may grow
+    by within the budget, plus the plan's reservations; a hard limit already set is kept. A failed allocation is then a
+    MemoryError. With the arena off freed blocks go back at once. Returns None, with the reason logged, where it cannot:
+    not Linux, or ``accelerator`` True (a CUDA process reserves more address space than any such limit).
     """
     if not plan.placement.arena:
         give_freed_memory_back()
-    # OpenBLAS reserves its buffer (32 MiB here) at the first product, and ends the process where it cannot: now, then.
-    # Its kernels for small matrices (up to a million multiplications with AVX-512) take none, so a large one.
+    # OpenBLAS reserves its buffer (32 MiB) at the first product of large matrices (more than a million multiplications
+    # with AVX-512), and ends the process where it cannot. So it reserves it now.
     large = np.ones((256, 256))
     _ = large @ large
     mapped, here = data_bytes(), usage()
@@ -58,8 +55,8 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
 def give_freed_memory_back() -> bool:
     """Make glibc's malloc map every block from 64 KiB up, so that a freed one goes back at once.
 
-    Left alone, malloc raises its threshold with each large free and keeps the memory: activations of a ViT-B
-    run stayed at 111 MiB where 42 were in use. Returns False where malloc is not glibc's.
+    Otherwise malloc raises its threshold with each large free and keeps the memory: activations of a ViT-B run stayed
+    at 111 MiB where 42 were in use. Returns False where malloc is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False

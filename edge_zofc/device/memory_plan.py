@@ -2,22 +2,19 @@
 
 ``plan`` adds up items (anonymous and file-backed apart) for each placement, from the fastest to the thriftiest, and
 takes the first whose peak fits the budget.
-
-``peak_bytes`` counts file-backed memory (libraries, mapped weights), as the resident set does. What is only reserved
-(thread stacks, the arena's blocks, onnxruntime's writable mapping of the weights) is ``reserved_bytes``, which
-``memory_limit.py`` needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 from math import ceil
 
 from edge_zofc.algorithm.adapter import Optimizer
 from edge_zofc.algorithm.heads import MATRICES, HeadBackend
 from edge_zofc.algorithm.options import Options
-from edge_zofc.algorithm.spsa import QueryForm
+from edge_zofc.algorithm.spsa import queries
 from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
@@ -29,9 +26,9 @@ MIB = 1 << 20
 MAX_MICRO_BATCH = 16
 """Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
 PICTURE_BYTES, PICTURE_BYTES_A_PIXEL = 2 * MIB, 120
-"""Decoding one ordinary camera picture, for each pixel of the backbone's input on top: a JPEG is decoded reduced, to
-no less than the input needs. Of 12 megapixels at 96 px 1.9 MiB (5.0 for a narrow crop), at 224 px 4.3 (15.8); a
-progressive JPEG takes 38 and a 24-megapixel PNG 115 MiB."""
+"""Decoding an ordinary camera picture, and more for each pixel of the backbone's input: a JPEG is decoded reduced, but
+to no less than that. Of 12 megapixels at 96 px 1.9 MiB (5.0 for a narrow crop), at 224 px 4.3 (15.8); a progressive
+JPEG takes 38 and a 24-megapixel PNG 115 MiB."""
 LOOP_BYTES = 3 * MIB
 """Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
 
@@ -74,8 +71,9 @@ class PlanItem:
 class MemoryPlan:
     """The placement that was chosen for a budget, the items that add up to its peak, and why.
 
-    ``peak_bytes`` is what the resident set should reach. ``reserved_bytes`` is what the process maps beyond
-    what it touches, by which RLIMIT_DATA has to be larger.
+    ``peak_bytes`` is what the resident set should reach, file-backed memory included. ``reserved_bytes`` is what the
+    process maps beyond what it touches (thread stacks, the arena's blocks, onnxruntime's writable mapping of the
+    weights), by which RLIMIT_DATA has to be larger.
     """
 
     items: tuple[PlanItem, ...]
@@ -108,20 +106,14 @@ class Fixed:
     @property
     def names(self) -> list[str]:
         """The options of the command line that are fixed."""
-        asked = (
-            ("micro-batch", self.micro_batch),
-            ("parallel-queries", self.parallel_queries),
-            ("head", self.head_backend),
-        )
-        return [name for name, value in asked if value is not None]
+        names = ("micro-batch", "parallel-queries", "head")
+        values = (self.micro_batch, self.parallel_queries, self.head_backend)
+        return [name for name, value in zip(names, values, strict=True) if value is not None]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run asks of a machine, whatever is chosen.
-
-    ``classes`` C at the end of the stream; ``base`` from ``measure_base``.
-    """
+    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream."""
 
     manifest: Manifest
     options: Options
@@ -131,23 +123,8 @@ class Work:
 
     @property
     def evaluations(self) -> int:
-        """Adapters that a step evaluates."""
-        return evaluations_per_step(self.options.query_form, self.options.queries)
-
-    @property
-    def may_use_torch(self) -> bool:
-        """A head that is solved needs no torch, which is then never imported."""
-        return self.base.torch is not None and self.options.head == "cosine"
-
-    @property
-    def picture_bytes(self) -> int:
-        """What decoding an ordinary camera picture takes."""
-        return PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * self.manifest.image.size**2
-
-
-def evaluations_per_step(query_form: QueryForm, queries: int) -> int:
-    """Adapters evaluated in a step that also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided."""
-    return queries + 1 if query_form == "one-sided" else 2 * queries + 1
+        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided."""
+        return self.options.queries * len(queries(self.options.query_form, 1)) + 1
 
 
 def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
@@ -157,22 +134,22 @@ def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
     """
     asked = {
         "batch-size": work.options.batch_size, "threads": work.threads, "the memory budget": budget_bytes,
-        "micro-batch": 1 if fixed.micro_batch is None else fixed.micro_batch,
-        "parallel-queries": 1 if fixed.parallel_queries is None else fixed.parallel_queries,
+        "micro-batch": fixed.micro_batch, "parallel-queries": fixed.parallel_queries,
     }  # fmt: skip
     for name, value in asked.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name} is {value}, it must be at least 1.")
     if fixed.head_backend == "torch" and work.base.torch is None:
         raise InputError(
             "The torch head was asked for, but torch is not installed; install it with pip install 'edge-zofc[torch]'."
         )
-    choices = list(_choices(work, fixed))
-    for choice in choices:
-        found = _planned(work, choice, budget_bytes)
+    plans = []
+    for choice in _choices(work, fixed):
+        found = _planned(work, choice, budget_bytes, fixed)
         if found.peak_bytes <= budget_bytes:
-            return replace(found, reason=_reason(work, choice, fixed))
-    raise DoesNotFitError(_does_not_fit(work, budget_bytes, fixed, choices))
+            return found
+        plans.append(found)
+    raise DoesNotFitError(_does_not_fit(work, min(plans, key=lambda found: found.peak_bytes), fixed))
 
 
 def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
@@ -183,24 +160,24 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     batches = sizes if fixed.micro_batch is None else [min(fixed.micro_batch, batch)]
     every = sorted({evaluations, ceil(evaluations / 2), 1}, reverse=True)
     adapters = every if fixed.parallel_queries is None else [min(fixed.parallel_queries, evaluations)]
-    heads: list[HeadBackend] = ["torch", "numpy"] if work.may_use_torch else ["numpy"]
+    # A head that is solved needs no torch, which is then never imported.
+    may_use_torch = work.base.torch is not None and work.options.head == "cosine"
+    heads: list[HeadBackend] = ["torch", "numpy"] if may_use_torch else ["numpy"]
+    heads = heads if fixed.head_backend is None else [fixed.head_backend]
     packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
-    for backend in heads if fixed.head_backend is None else [fixed.head_backend]:
-        for prepacking in packs if fixed.prepacking is None else [fixed.prepacking]:
-            for arena in (True, False):
-                for count in adapters:
-                    for size in batches:
-                        yield Placement(
-                            micro_batch=size,
-                            parallel_queries=count,
-                            threads=work.threads,
-                            prepacking=prepacking,
-                            arena=arena,
-                            head_backend=backend,
-                        )
+    packs = packs if fixed.prepacking is None else [fixed.prepacking]
+    for backend, prepacking, arena, count, size in product(heads, packs, (True, False), adapters, batches):
+        yield Placement(
+            micro_batch=size,
+            parallel_queries=count,
+            threads=work.threads,
+            prepacking=prepacking,
+            arena=arena,
+            head_backend=backend,
+        )
 
 
-def _planned(work: Work, choice: Placement, budget_bytes: int) -> MemoryPlan:
+def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
     items = tuple(_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
     reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
@@ -209,7 +186,7 @@ def _planned(work: Work, choice: Placement, budget_bytes: int) -> MemoryPlan:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
     reserved += (2 * work.threads + 1) * stack_bytes()
-    return MemoryPlan(items, choice, peak, budget_bytes, reserved, reason="")
+    return MemoryPlan(items, choice, peak, budget_bytes, reserved, _reason(work, choice, fixed))
 
 
 def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
@@ -217,7 +194,8 @@ def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     yield from _learning_items(work, choice)
     side, b = work.manifest.image.size, choice.micro_batch
     yield PlanItem("picture buffer", 4 * 3 * side**2 * (b + 2), 0, f"{b} x 3 x {side} x {side}")
-    yield PlanItem("picture decoding", work.picture_bytes, 0, "the largest picture, one at a time")
+    decoding = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * side**2
+    yield PlanItem("picture decoding", decoding, 0, "the largest picture, one at a time")
     yield PlanItem("loop", LOOP_BYTES, 0, "logs, journal, Python objects; allowance")
 
 
@@ -227,9 +205,14 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     how = "measured in a child process" if base.measured else "estimate, not measured here"
     yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
     if choice.head_backend == "torch" and base.torch is not None:
-        note = f"import and first step; {how}"
-        yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, note)
-    yield _weights(work.manifest, choice.prepacking)
+        yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
+    size, precision = work.manifest.files[WEIGHTS].bytes, work.manifest.precision
+    if choice.prepacking:
+        anonymous, mapped, _ = _PREPACKED[precision]
+        note = f"{precision}, prepacked copy and what stays memory-mapped"
+        yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
+    else:
+        yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
     yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
     note = f"{shape}, from the export's measurement, arena {'on' if choice.arena else 'off'}"
@@ -256,30 +239,17 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
 
 
 def _activations(manifest: Manifest, choice: Placement) -> int:
-    measured, b, k = manifest.activation_bytes, choice.micro_batch, choice.parallel_queries
-    together = measured.predict(b, k)
-    if not choice.arena:
-        return int(measured.fixed * _ARENA_OFF_FIXED + (together - measured.fixed) * _ARENA_OFF_GROWING)
-    return together
-
-
-def _weights(manifest: Manifest, prepacking: bool) -> PlanItem:
-    size = manifest.files[WEIGHTS].bytes
-    if not prepacking:
-        return PlanItem("weights", 0, size, f"{manifest.precision}, memory-mapped")
-    anonymous, mapped, _ = _PREPACKED[manifest.precision]
-    note = f"{manifest.precision}, prepacked copy and what stays memory-mapped"
-    return PlanItem("weights", int(size * anonymous), int(size * mapped), note)
+    measured = manifest.activation_bytes
+    together = measured.predict(choice.micro_batch, choice.parallel_queries)
+    if choice.arena:
+        return together
+    return int(measured.fixed * _ARENA_OFF_FIXED + (together - measured.fixed) * _ARENA_OFF_GROWING)
 
 
 def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
-    parts = [
-        "all queries of a step share one run"
-        if choice.parallel_queries == work.evaluations
-        else f"{choice.parallel_queries} of {work.evaluations} adapters a run"
-        if choice.parallel_queries > 1
-        else "one adapter at a time, perturbed in place"
-    ]
+    together, step = choice.parallel_queries, work.evaluations
+    some = f"{together} of {step} adapters a run" if together > 1 else "one adapter at a time, perturbed in place"
+    parts = ["all queries of a step share one run" if together == step else some]
     parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
     if _PREPACKED[work.manifest.precision][2]:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
@@ -291,23 +261,22 @@ def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     return "; ".join(parts)
 
 
-def _does_not_fit(work: Work, budget: int, fixed: Fixed, allowed: list[Placement]) -> str:
-    """The sentence for the thriftiest placement that was allowed, and the nearest one that fits."""
-    plans = [(_planned(work, choice, budget).peak_bytes, choice) for choice in allowed]
-    needed, thriftiest = min(plans, key=lambda entry: entry[0])
+def _does_not_fit(work: Work, thriftiest: MemoryPlan, fixed: Fixed) -> str:
+    """The sentence for the thriftiest plan that was allowed, and the nearest one that fits."""
+    needed, budget = thriftiest.peak_bytes, thriftiest.budget_bytes
     text = (
-        f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest}, which is "
+        f"Learning needs {format_bytes(needed)} at its peak even with {thriftiest.placement}, which is "
         f"{format_bytes(needed - budget)} above the budget of {format_bytes(budget)}; "
     )
-    free = [(_planned(work, choice, budget).peak_bytes, choice) for choice in _choices(work, Fixed())]
-    for peak, choice in free if fixed.names else ():
-        if peak <= budget:
-            fits = f"{choice} fits with {format_bytes(peak)}"
-            return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {fits}."
-    least = min(peak for peak, _ in free)
+    free = [_planned(work, choice, budget, Fixed()) for choice in _choices(work, Fixed())]
+    fits = next((found for found in free if found.peak_bytes <= budget), None)
+    if fixed.names and fits is not None:
+        advice = f"{fits.placement} fits with {format_bytes(fits.peak_bytes)}"
+        return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {advice}."
+    least = min(found.peak_bytes for found in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
     if work.manifest.precision == "fp32":
         # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
         smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
         advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
-    return text + advice + "."
+    return f"{text}{advice}."

@@ -1,10 +1,8 @@
 """What the process costs before it does anything: the interpreter, its libraries, and torch.
 
-Measured in child processes that import and print, once per set of versions (kept in the user's cache folder).
-
-Measuring torch needs the memory that torch needs. Where the machine or its cgroup has not 1.5 times that to spare,
-nothing is measured and a stated estimate is used instead: a child that runs into the cgroup's limit could take this
-process with it.
+Measured in child processes that import and print, once per set of versions (kept in the user's cache folder). Where the
+machine or its cgroup has not 1.5 times that memory to spare, a stated estimate is used instead: a child that runs into
+the cgroup's limit could take this process with it.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ LIBRARIES = (
 )
 _PACKAGES = ("numpy", "onnxruntime", "pillow", "pydantic", "safetensors", "psutil", "tqdm", "torch", "edge-zofc")
 
-# One step of the head, as head.py does it: the first backward starts threads and loads kernels.
+# One step of the head, as heads.py does it: the first backward starts threads and loads kernels.
 _HEAD_STEP = """
 import torch
 torch.set_num_threads(1)
@@ -63,7 +61,6 @@ found = {words[0]: int(words[1]) << 10 for words in lines}
 print(json.dumps([found["RssAnon:"], found["RssFile:"] + found.get("RssShmem:", 0), found["VmData:"]]))
 """
 
-
 Bytes = Annotated[int, Field(ge=0, lt=1 << 50)]
 
 
@@ -81,9 +78,7 @@ class Cost(NamedTuple):
 
 
 class BaseCost(BaseModel):
-    """``process``: interpreter and libraries without torch; ``torch``: what it adds, None if not installed.
-    ``measured`` is False where an estimate stands in.
-    """
+    """``process``: interpreter and libraries; ``torch``: what it adds, None without it; ``measured``: no estimate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,8 +87,8 @@ class BaseCost(BaseModel):
     measured: bool = True
 
 
-# x86-64, Python 3.11, numpy 2.4, onnxruntime 1.32, torch 2.14: measured by the code below, where a CUDA build
-# of torch was installed; the CPU build's total of 240 MiB was measured elsewhere, its split is assumed to be the same.
+# x86-64, Python 3.11, numpy 2.4, onnxruntime 1.32, torch 2.14: measured by the code below with a CUDA build of torch.
+# The CPU build's total of 240 MiB was measured elsewhere, its split is assumed to be the same.
 PROCESS_ESTIMATE = Cost(31 * MIB, 30 * MIB, 115 * MIB)
 TORCH_CUDA_ESTIMATE = Cost(275 * MIB, 235 * MIB, 690 * MIB)
 TORCH_CPU_ESTIMATE = Cost(130 * MIB, 110 * MIB, 400 * MIB)
@@ -104,11 +99,11 @@ def measure_base(
 ) -> BaseCost:
     """Cost of a process that imports ``modules``, and of torch on top if it is wanted, on this machine.
 
-    ``cache_folder`` defaults to the user's; what is kept there is used as long as the versions are the same.
-    Never raises for a machine that cannot be measured: the estimates above are returned, marked so.
+    ``cache_folder`` defaults to the user's. A machine that cannot be measured gets the estimates above, marked so.
     """
     estimate = BaseCost(process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False)
-    file = (cache_folder or _user_cache()) / f"base-cost-{_key(modules, with_torch)}.json"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
+    file = (cache_folder or Path(cache, "edge-zofc")) / f"base-cost-{_key(modules, with_torch)}.json"
     with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
         return load_model(BaseCost, read_bounded(file, 4096), "")
     if not _room_for(estimate):
@@ -127,11 +122,8 @@ def measure_base(
 
 def torch_estimate() -> Cost | None:
     """The stated estimate for the torch that is installed, told by its version; None without torch."""
-    try:
-        version = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return None
-    return TORCH_CPU_ESTIMATE if "+cpu" in version else TORCH_CUDA_ESTIMATE
+    version = _version("torch")
+    return None if version is None else TORCH_CPU_ESTIMATE if "+cpu" in version else TORCH_CUDA_ESTIMATE
 
 
 def _room_for(cost: BaseCost) -> bool:
@@ -143,8 +135,8 @@ def _room_for(cost: BaseCost) -> bool:
 
 
 def _torch_in_child(modules: Sequence[str], process: Cost) -> Cost | None:
-    """What torch adds: the smaller of two measurements. How much of a library the kernel maps varies with its page
-    cache: torch's first child after an installation once had 150 MiB more of it resident than every later one.
+    """What torch adds: the smaller of two measurements, as how much of a library the kernel maps varies with its page
+    cache. torch's first child after an installation once had 150 MiB more of it resident than every later one.
     """
     first, second = _in_child(modules, _HEAD_STEP), _in_child(modules, _HEAD_STEP)
     if first is None or second is None:
@@ -166,15 +158,13 @@ def _in_child(modules: Sequence[str], then: str) -> Cost | None:
 
 
 def _key(modules: Sequence[str], with_torch: bool = True) -> str:
-    versions = [sys.version, sys.prefix, platform.platform(), *modules, str(with_torch)]
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"no {package}")
-    return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:16]
+    versions = [f"{package} {_version(package)}" for package in _PACKAGES]
+    known = [sys.version, sys.prefix, platform.platform(), *modules, str(with_torch), *versions]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
 
 
-def _user_cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
-    return Path(home) / "edge-zofc"
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,8 +1,8 @@
 """A board's limits, read from TOML: memory, what the system keeps, what learning may use, providers, threads.
 
-A profile is a built-in name (``device_profiles/*.toml``), a TOML file of the user's own, or ``auto``, which
-reads the board it runs on: MemAvailable rather than MemFree (a Jetson's GPU shares that memory, and the page
-cache gives way), and the memory cgroup's limit where one is set.
+A profile is a built-in name (``device_profiles/*.toml``), a TOML file of the user's own, or ``auto``, which reads the
+board it runs on: MemAvailable (a Jetson's GPU shares that memory, and the page cache gives way), and the memory
+cgroup's limit where one is set.
 
 ``learning_budget_mib`` is host memory of the learning process alone. What an accelerator that shares the RAM needs
 beside it (a CUDA context, the arena) is ``accelerator_reserve_mib``.
@@ -142,14 +142,14 @@ def format_bytes(count: int) -> str:
 
 def profile_names() -> list[str]:
     """Names of the built-in profiles, in alphabetical order."""
-    return sorted(_built_in())
+    return list(_built_in())
 
 
 def load_profile(name_or_path: str) -> DeviceProfile:
     """A built-in profile by name, a TOML file (ends in .toml or holds a path separator), or ``auto``.
 
-    Raises InputError with the reason: an unknown name, an unreadable file, a line that is not TOML, a value
-    that is missing, unknown, of the wrong type or out of its limits.
+    Raises InputError: an unknown name, an unreadable file, a line that is not TOML, a value that is missing, unknown,
+    of the wrong type or out of its limits.
     """
     if name_or_path == "auto":
         return auto_profile(board())
@@ -161,7 +161,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(
             f"There is no device profile {quoted(name_or_path)}{hint}; give auto, a .toml file or one of "
-            f"{', '.join(sorted(built_in))}."
+            f"{', '.join(built_in)}."
         )
     return _parse(built_in[name_or_path], name_or_path)
 
@@ -169,8 +169,8 @@ def load_profile(name_or_path: str) -> DeviceProfile:
 def auto_profile(here: Board) -> DeviceProfile:
     """A profile for the board described: its budget is a stated part of the memory available now.
 
-    A known board brings its own profile's providers, any other CUDA before the CPU: profiles cannot ask
-    onnxruntime, so the caller keeps those that it has (``backbone.choose_providers``).
+    A known board brings its own profile's providers, any other CUDA before the CPU. ``backbone.choose_providers`` keeps
+    those that onnxruntime has.
     """
     budget = int(here.mem_available_bytes * AUTO_AVAILABLE_FRACTION)
     if here.cgroup_limit_bytes is not None:
@@ -178,19 +178,18 @@ def auto_profile(here: Board) -> DeviceProfile:
     budget_mib = max(budget // MIB, 1)
     ram_mib = max(here.mem_total_bytes // MIB, budget_mib)
     known = matching_profile(here)
-    shares = known is not None and known.accelerator_shares_ram
-    reserve = known.accelerator_reserve_mib if known is not None and shares else 0
+    reserve = known.accelerator_reserve_mib if known is not None and known.accelerator_shares_ram else 0
     gpu = Provider(name=CUDA, gpu_mem_limit_mib=budget_mib, options=_CUDA_OPTIONS)
     providers = known.providers if known is not None else (gpu, Provider(name=CPU))
     if reserve >= budget_mib:
         # The accelerator would take all there is now: learn on the CPU.
-        shares, reserve, providers = False, 0, (Provider(name=CPU),)
+        reserve, providers = 0, (Provider(name=CPU),)
     return DeviceProfile(
         name="auto",
         description=here.model or f"{here.machine} with {here.cpu_count} CPUs",
         ram_mib=ram_mib,
         system_reserve_mib=max(min(ram_mib - here.usable_bytes // MIB, ram_mib - budget_mib), 0),
-        accelerator_shares_ram=shares,
+        accelerator_shares_ram=reserve > 0,
         accelerator_reserve_mib=reserve,
         learning_budget_mib=budget_mib - reserve,
         threads=min(here.cpu_count, 1024),
@@ -201,39 +200,31 @@ def auto_profile(here: Board) -> DeviceProfile:
 
 def matching_profile(here: Board) -> DeviceProfile | None:
     """The built-in profile of this board, told by its device tree and its RAM; None for any other machine."""
-    found = [_parse(raw, name) for name, raw in sorted(_built_in().items())]
-    fitting = [
-        profile
-        for profile in found
-        if profile.board_model_contains is not None and profile.board_model_contains in here.model
-    ]
-    if not fitting:
-        return None
-    return min(fitting, key=lambda profile: abs(profile.ram_mib - here.mem_total_bytes // MIB))
+    profiles = [_parse(raw, name) for name, raw in _built_in().items()]
+    fitting = [found for found in profiles if found.board_model_contains and found.board_model_contains in here.model]
+    return min(fitting, key=lambda found: abs(found.ram_mib - here.mem_total_bytes // MIB), default=None)
 
 
 def _built_in() -> dict[str, bytes]:
-    """The text of every built-in profile by name; small enough to read them all."""
-    folder = resources.files("edge_zofc.device_profiles")
-    files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
-    return {entry.name.removesuffix(".toml"): entry.read_bytes() for entry in sorted(files, key=str)}
+    """The text of every built-in profile by name, in alphabetical order; small enough to read them all."""
+    files = [file for file in resources.files("edge_zofc.device_profiles").iterdir() if file.name.endswith(".toml")]
+    return dict(sorted((file.name.removesuffix(".toml"), file.read_bytes()) for file in files))
 
 
 def _read_file(name: str) -> bytes:
+    what = f"The device profile {quoted(name)}"
     try:
         path = Path(name)
         # A pipe or a device would block or never end, so only a plain file is opened.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"The device profile {quoted(name)} is not a plain file; give a .toml file.")
+            raise InputError(f"{what} is not a plain file; give a .toml file.")
         with path.open("rb") as file:
             raw = file.read(MAX_PROFILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"The device profile {quoted(name)} cannot be read: {reason}.") from error
+        raise InputError(f"{what} cannot be read: {reason}.") from error
     if len(raw) > MAX_PROFILE_BYTES:
-        raise InputError(
-            f"The device profile {quoted(name)} is larger than {MAX_PROFILE_BYTES} bytes, which no profile is."
-        )
+        raise InputError(f"{what} is larger than {MAX_PROFILE_BYTES} bytes, which no profile is.")
     return raw
 
 

@@ -4,21 +4,21 @@ In a container the limit that ends a process is the cgroup's, which /proc/meminf
 cgroup above the process's own; the smallest one counts.
 
 Anonymous memory (arrays, activations, prepacked weights) has to be there. File-backed memory (libraries, mapped
-weights) the kernel can drop and read again. Both count into the resident set (RSS). The peak RSS is the kernel's own
-high-water mark, exact but since the process began. The two parts have no such mark and are sampled every 20 ms, so
-their peaks may lie at different moments and a shorter spike may be missed.
+weights) the kernel can drop and read again. Both count into the resident set (RSS). The kernel keeps the peak RSS since
+the process began. The peaks of the two parts are sampled every 20 ms: they may lie at different moments, and a shorter
+spike may be missed.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -42,7 +42,7 @@ class Board:
 
 
 def board(root: Path = Path("/")) -> Board:
-    """Read the board: device tree, /proc/meminfo, CPUs this process may use. ``root`` is for tests."""
+    """The board that this process sees; ``root`` is for tests."""
     memory = psutil.virtual_memory()
     return Board(
         model=_text(root / "proc/device-tree/model").strip("\0 \n"),
@@ -59,9 +59,10 @@ def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
 
     A limit above the machine's memory counts as none. ``root`` is for tests.
     """
-    limits = [_limit(file) for file in _limit_files(root)]
-    found = [limit for limit in limits if limit is not None and limit < psutil.virtual_memory().total]
-    return min(found, default=None)
+    texts = [_text(file).strip() for file in _limit_files(root)]
+    limits = [int(text) for text in texts if re.fullmatch("[0-9]{1,29}", text)]
+    total = psutil.virtual_memory().total
+    return min((limit for limit in limits if 0 < limit < total), default=None)
 
 
 def _limit_files(root: Path) -> list[Path]:
@@ -92,11 +93,6 @@ def _limit_files(root: Path) -> list[Path]:
     return files
 
 
-def _limit(path: Path) -> int | None:
-    text = _text(path).strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 30 and int(text) > 0 else None
-
-
 def _text(path: Path) -> str:
     """A small file of the kernel's, "" where it does not exist or may not be read."""
     try:
@@ -111,9 +107,7 @@ SAMPLE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Usage:
-    """Resident bytes: all, anonymous, file-backed (shared memory included). None where the platform does
-    not tell (anything but Linux).
-    """
+    """Resident bytes: all, anonymous, file-backed (shared memory included). The parts are None but on Linux."""
 
     rss_bytes: int
     anonymous_bytes: int | None
@@ -150,19 +144,12 @@ def data_bytes() -> int | None:
 
 def _status_bytes() -> dict[str, int]:
     """The sizes in /proc/self/status in bytes by name; empty where there is none."""
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: int(rest.split()[0]) << 10 for name, _, rest in (s.partition(":") for s in lines) if "kB" in rest}
+    lines = (line.partition(":") for line in _text(_STATUS).splitlines())
+    return {name: int(rest.split()[0]) << 10 for name, _, rest in lines if "kB" in rest}
 
 
 class PeakSampler:
-    """Samples this process's memory on a daemon thread between ``start`` and ``stop`` (or as a context).
-
-        with PeakSampler() as sampler:
-            work()
-        sampler.peak()
+    """Samples this process's memory on a daemon thread between ``start`` and ``stop``, or inside a ``with``.
 
     ``peak`` and ``now`` may be called at any time, from any thread.
     """
@@ -178,9 +165,7 @@ class PeakSampler:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -212,8 +197,7 @@ class PeakSampler:
     def peak(self) -> Usage:
         """The largest of each number so far; RSS since the process began, where the kernel keeps a mark."""
         self.now()
-        with self._lock:
-            sampled = self._peak
+        sampled = self._peak
         high_water = _status_bytes().get("VmHWM", 0)
         return Usage(max(sampled.rss_bytes, high_water), sampled.anonymous_bytes, sampled.file_bytes)
 

@@ -61,10 +61,10 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
     steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
     state, ends = RunState.of(bundle, options), 0
     state.progress.head_backend = "numpy"  # the same bytes, without loading torch
-    largest = _snapshot_bytes(state)
+    largest = checkpoint.file_bytes(state.to_snapshot())
     for index, task in enumerate(tasks):
         _grow(state, index, task)
-        largest = _snapshot_bytes(state)
+        largest = checkpoint.file_bytes(state.to_snapshot())
         ends += largest
     journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
@@ -113,10 +113,6 @@ def _grow(state: RunState, index: int, task: TaskSize) -> None:
         state.head.biases = np.zeros(first + task.classes, np.float32)
         state.statistics.sums = np.zeros((first + task.classes, size))
         state.statistics.counts = np.zeros(first + task.classes, np.int64)
-
-
-def _snapshot_bytes(state: RunState) -> int:
-    return checkpoint.file_bytes(state.to_snapshot())
 
 
 def _kib(count: int) -> str:

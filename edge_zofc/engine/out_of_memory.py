@@ -13,8 +13,6 @@ from collections.abc import Callable
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DoesNotFitError, Stopped
-from edge_zofc.inference.backbone import Backbone
-from edge_zofc.storage.settings import Placement
 
 log = logging.getLogger("edge_zofc")
 
@@ -50,7 +48,7 @@ def _reopen_smaller(trainer: Trainer, reason: str) -> None:
         )
         if not smaller.arena:
             give_freed_memory_back()
-        why_not = _out_of_memory(_open, trainer, smaller)
+        why_not = _out_of_memory(trainer.open_backbone, smaller)
         if why_not is None:
             return
         old, why = smaller, why_not
@@ -59,10 +57,6 @@ def _reopen_smaller(trainer: Trainer, reason: str) -> None:
         f"An allocation failed with one picture and one adapter at a time ({why}); the state is saved: give a "
         "larger --memory-budget, or export with a smaller precision or image size."
     )
-
-
-def _open(trainer: Trainer, placement: Placement) -> None:
-    trainer.backbone = Backbone(trainer.bundle, placement, trainer.backbone.providers)
 
 
 def _out_of_memory(work: Callable[..., None], *arguments: object) -> str | None:

@@ -24,6 +24,7 @@ from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Journal, Kind, Record
 from edge_zofc.storage.run_folder import EventLog, RunFolder
+from edge_zofc.storage.settings import Placement
 
 log = logging.getLogger("edge_zofc")
 
@@ -77,6 +78,10 @@ class Trainer:
     def store(self) -> FeatureStore:
         """The kept features of pictures."""
         return FeatureStore(self.run.features, self.backbone.feature_size)
+
+    def open_backbone(self, placement: Placement) -> None:
+        """Another session in place of the one that was closed."""
+        self.backbone = Backbone(self.bundle, placement, self.backbone.providers)
 
     def pending_tasks(self) -> list[Task]:
         """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.

@@ -1,8 +1,8 @@
 """The frozen ONNX session: pictures x adapters -> features. The only device module that knows onnxruntime.
 
-Shapes are static while a run lasts. A short last micro-batch is padded with zeros and the padding's features are
-dropped, because onnxruntime plans its memory per input shape and a second shape would cost a second plan. The adapters
-are read where they lie: on the CPU a run sees the caller's array itself, so perturbing theta in place needs no copy.
+onnxruntime plans its memory per input shape, so shapes are static while a run lasts: a short last micro-batch is padded
+with zeros and the padding's features are dropped. The adapters are read where they lie: on the CPU a run sees the
+caller's array itself, and perturbing theta in place needs no copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROBE_MODEL = bytes.fromhex(
 
 
 def session_options(options: Placement) -> Any:
-    """A placement as onnxruntime takes it, a ``SessionOptions``."""
+    """A placement as onnxruntime's ``SessionOptions``."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -54,7 +54,10 @@ def session_options(options: Placement) -> Any:
 
 
 class Backbone:
-    """An open session on a verified bundle."""
+    """An open session on a verified bundle.
+
+    ``image_buffer`` is float32 [micro_batch, 3, S, S]: fill the first n entries, then call ``features(n, ...)``.
+    """
 
     def __init__(self, bundle: Bundle, placement: Placement, providers: Providers = CPU) -> None:
         """Open the graph. Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out."""
@@ -64,49 +67,35 @@ class Backbone:
         try:
             self._session = ort.InferenceSession(str(bundle.graph_path), settings, providers=list(providers))
         except _RUNTIME_ERRORS as error:
-            _raise_if_out_of_memory(error)
-            raise DamagedFileError(
-                f"onnxruntime {ort.__version__} cannot open {bundle.graph_path}: {_first_line(error)}; "
-                "export the bundle again."
-            ) from error
+            raise _failure(error, f"open {bundle.graph_path}", "; export the bundle again.") from error
         self._run = ort.RunOptions()
         self._run.log_severity_level = 4  # what fails is raised; to be asked to stop is nothing to print
         side = bundle.manifest.image.size
-        self._images = np.zeros((placement.micro_batch, 3, side, side), np.float32)
+        self.image_buffer = np.zeros((placement.micro_batch, 3, side, side), np.float32)
 
     def interrupt(self) -> None:
         """End the present run of the graph, after the node that it is at, and every later one; from any thread."""
         self._run.terminate = True
 
     def close(self) -> None:
-        """Give the session's memory back; the object is of no use afterwards."""
+        """Give the session's memory back; nothing can be run afterwards."""
         del self._session
-
-    @property
-    def image_buffer(self) -> np.ndarray:
-        """float32 [micro_batch, 3, S, S]: fill the first n entries, then call ``features(n, ...)``."""
-        return self._images
 
     def features(self, count: int, adapters: np.ndarray) -> np.ndarray:
         """Features float32 [K, count, D] of the first ``count`` pictures in ``image_buffer``.
 
-        ``adapters`` is float32 [K, P] with K at most ``parallel_queries``, read where it lies. Raises
-        MemoryError if an allocation fails, DamagedFileError if the graph is not what the manifest says, Stopped
-        after ``interrupt``.
+        ``adapters`` is float32 [K, P] with K at most ``parallel_queries``. Raises MemoryError if an allocation fails,
+        DamagedFileError if the graph is not what the manifest says, Stopped after ``interrupt``.
         """
-        self._images[count:] = 0.0
-        feed = {"images": self._images, "adapters": adapters}
+        self.image_buffer[count:] = 0.0
+        feed = {"images": self.image_buffer, "adapters": adapters}
         try:
             (result,) = self._session.run(["features"], feed, self._run)
         except _RUNTIME_ERRORS as error:
             if self._run.terminate:
                 raise Stopped("a run of the graph was interrupted") from error
-            _raise_if_out_of_memory(error)
-            raise DamagedFileError(
-                f"onnxruntime {ort.__version__} cannot run {self.bundle.graph_path}: {_first_line(error)} "
-                "(see 'edge-zofc doctor --bundle')."
-            ) from error
-        found, due = np.asarray(result), (len(adapters), len(self._images), self.feature_size)
+            raise _failure(error, f"run {self.bundle.graph_path}", " (see 'edge-zofc doctor --bundle').") from error
+        found, due = np.asarray(result), (len(adapters), len(self.image_buffer), self.feature_size)
         if found.dtype != np.float32 or found.shape != due:
             raise DamagedFileError(
                 f"{self.bundle.graph_path} gives {found.dtype} {found.shape}, not float32 {due}; "
@@ -119,7 +108,7 @@ def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:
     """Those of a profile's providers, in its order, that this onnxruntime has; the CPU is always last."""
     built = set(ort.get_available_providers())
     chosen = tuple((name, dict(options)) for name, options in wanted if name in built)
-    return chosen if any(name == "CPUExecutionProvider" for name, _ in chosen) else (*chosen, *CPU)
+    return chosen if "CPUExecutionProvider" in dict(chosen) else (*chosen, *CPU)
 
 
 def probe_providers() -> list[tuple[str, bool, str]]:
@@ -146,13 +135,15 @@ def _probe(provider: str) -> tuple[bool, str]:
     return bool(result[0] == 2.0), "ran a node"
 
 
-def _raise_if_out_of_memory(error: Exception) -> None:
-    # onnxruntime raises its own exception types for a failed allocation, told apart by their text alone.
-    text = str(error).lower()
+def _failure(error: Exception, doing: str, way_out: str) -> Exception:
+    """MemoryError for an allocation that failed, which onnxruntime's text alone tells; DamagedFileError otherwise."""
+    text = _first_line(error)
     signs = ("bad_alloc", "failed to allocate", "pthread_create failed")
-    if isinstance(error, MemoryError) or any(sign in text for sign in signs):
-        raise MemoryError(_first_line(error)) from error
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs):
+        return MemoryError(text)
+    return DamagedFileError(f"onnxruntime {ort.__version__} cannot {doing}: {text}{way_out}")
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

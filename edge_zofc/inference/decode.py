@@ -1,16 +1,15 @@
 """Picture files that nobody checked -> upright RGB pictures.
 
-JPEG, PNG and WebP are recognised by their content, whatever the suffix says. Every file ends as upright RGB:
-EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its high byte, of an animation
-the first frame is taken, embedded colour profiles are ignored.
+JPEG, PNG and WebP are recognised by their content, whatever the suffix says. EXIF orientation is applied, transparency
+is laid on white, 16-bit grey keeps its high byte, of an animation the first frame is taken, embedded colour profiles
+are ignored.
 
 A JPEG much larger than the crop is decoded at 1/2, 1/4 or 1/8 of its size, as the format allows (DRAFT_MARGIN times the
-pixels that the network sees stay in each direction). That is faster and keeps memory flat: a camera's 48-megapixel
-picture costs no more than a small one.
+pixels that the network sees stay in each direction): a picture of 48 megapixels takes no more memory than a small one.
 
-Memory: a file is read whole (up to MAX_FILE_BYTES) and decoded to at most MAX_PIXELS pixels, about 250 MB in
-the worst case; anything larger is an ImageError that names the value and the limit. Not for several threads
-at once: Python's warning filters, which are switched off around Pillow, are per process.
+A file is read whole (up to MAX_FILE_BYTES) and decoded to at most MAX_PIXELS pixels, about 250 MB in the worst case;
+for anything larger an ImageError names the value and the limit. Not for several threads at once: Python's warning
+filters, which are switched off around Pillow, are per process.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from edge_zofc.errors import ImageError, shown
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 24_000_000
-"""Pixels that are decoded at most, twice the picture of a 12-megapixel camera; half of it where the decoder
-keeps copies (WebP, transparency). Measured on 24 megapixels: PNG +115 MiB, 16-bit +169, progressive JPEG +141;
-on 12 megapixels of WebP +190.
-"""
+"""Pixels that are decoded at most, twice those of a 12-megapixel camera; half of it where the decoder keeps copies
+(WebP, transparency). Measured on 24 megapixels: PNG +115 MiB, 16-bit +169, progressive JPEG +141; on 12 megapixels of
+WebP +190."""
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has about ten. Each goes over all pixels: thousands would stall the reader."""
 DRAFT_MARGIN = 2
@@ -46,28 +44,9 @@ DRAFT_MARGIN = 2
 # What Pillow raises on damaged files: the first five were seen when every byte of small files of each format
 # was cut off or changed, the others stand in its decoders. Not MemoryError: it speaks of this machine.
 _PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    SystemError,
-    zlib.error,
-)
-# EXIF tag 0x0112: what brings the stored pixels upright (CIPA DC-008).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTATION_TAG = 0x0112
+    OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
+    EOFError, LookupError, ArithmeticError, SystemError, zlib.error,
+)  # fmt: skip
 
 
 @contextmanager
@@ -99,8 +78,7 @@ def open_picture(path: Path) -> Opened:
     """Read a file's header. Raises ImageError, inside ``pillow_errors``."""
     data = _read(path)
     image = _open_image(data, path)
-    has_many_scans = image.format == "JPEG" and _has_many_scans(data, path)
-    if image.format != "JPEG" or has_many_scans:
+    if image.format != "JPEG" or _has_many_scans(data, path):
         _check_pixels(image, path)
     # Only now: a PNG is decoded to its end in search of EXIF data.
     return Opened(image, _orientation(image))
@@ -148,7 +126,7 @@ def _open_image(data: bytes, path: Path) -> ImageFile.ImageFile:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; damaged EXIF data counts as 1, for the pixels may well be good."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_ERRORS:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -156,22 +134,24 @@ def _orientation(image: Image.Image) -> int:
 
 def decode(opened: Opened, shrink: float, path: Path) -> Image.Image:
     """Decode to upright RGB, which will then be shrunk ``shrink`` times: a JPEG may do part of it at once."""
-    image = opened.image
-    width, height = image.size
-    divisor = 1
+    image, divisor = opened.image, 1
     if image.format == "JPEG":
-        spare = shrink / DRAFT_MARGIN
-        while divisor < 8 and (2 * divisor <= spare or width * height > MAX_PIXELS * divisor**2):
+        width, height = image.size
+        while divisor < 8 and (2 * divisor * DRAFT_MARGIN <= shrink or width * height > MAX_PIXELS * divisor**2):
             divisor *= 2
         image.draft(None, (max(1, width // divisor), max(1, height // divisor)))
     _check_pixels(image, path)
-    upright = _UPRIGHT.get(opened.orientation)
     pixels = _to_rgb(image)
-    return pixels if upright is None else pixels.transpose(upright)
+    if opened.orientation > 1:
+        # exif_transpose writes the EXIF data in ``info`` anew and fails where they are damaged: only this tag is left.
+        pixels.info.clear()
+        pixels.getexif()[ExifTags.Base.Orientation] = opened.orientation
+        ImageOps.exif_transpose(pixels, in_place=True)
+    return pixels
 
 
 def _has_many_scans(data: bytes, path: Path) -> bool:
-    """Whether libjpeg must hold the whole JPEG at full size (it comes in several scans: progressive, mostly).
+    """Whether a JPEG comes in several scans (progressive, mostly), so that libjpeg must hold it whole at full size.
 
     Raises ImageError above MAX_JPEG_SCANS.
     """
@@ -180,13 +160,11 @@ def _has_many_scans(data: bytes, path: Path) -> bool:
         code, at = marker.group()[1], marker.end()
         if code == 0xD9:
             break
-        if code == 0x01:
-            continue
         if code in _JPEG_FRAMES:
-            components = data[at + 7] if len(data) > at + 7 else 0
+            components = int.from_bytes(data[at + 7 : at + 8], "big")
         if code == 0xDA:
             scans += 1
-            first_scan = first_scan or (data[at + 2] if len(data) > at + 2 else 0)
+            first_scan = first_scan or int.from_bytes(data[at + 2 : at + 3], "big")
             if scans > MAX_JPEG_SCANS:
                 raise ImageError(
                     f"{shown(path)} is a JPEG of more than {MAX_JPEG_SCANS} scans, which no camera writes; "
@@ -196,8 +174,8 @@ def _has_many_scans(data: bytes, path: Path) -> bool:
     return scans > 1 or first_scan < components
 
 
-# 0xFF and a code that is neither a stuffed zero, nor padding, nor a restart inside of the compressed data.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd8\xff]")
+# 0xFF and a code that is neither a stuffed zero, nor padding, nor a marker without a length.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 

@@ -20,8 +20,8 @@ from edge_zofc.inference.backbone import Backbone
 LoadPicture = Callable[[int, np.ndarray], None]
 """Fills ``out`` float32 [3, S, S] with picture number i; raises ImageError if it cannot."""
 CheckStop = Callable[[], None]
-"""Called before each picture and each run of the graph; raises to abandon the work (a signal came). A picture of 12
-megapixels takes half a second to decode, and of a class of empty files none ever reaches the graph."""
+"""Called before each picture (one of 12 megapixels takes half a second to decode) and each run of the graph; raises to
+abandon the work (a signal came)."""
 
 
 @dataclass(frozen=True)
@@ -46,44 +46,72 @@ def query_features(
 ) -> np.ndarray:
     """Features float32 [len(wanted), count, D] of a batch under each query's adapter.
 
-    Every picture is loaded once. theta is the same afterwards, bit for bit, also when something is raised: Unreadable
-    for the first picture that cannot be read.
+    Every picture is loaded once. Raises Unreadable for the first that cannot be read. theta is the same afterwards, bit
+    for bit, also when something is raised.
     """
-    count = pictures.count
-    result = np.empty((len(wanted), count, backbone.feature_size), np.float32)
-    size = backbone.placement.micro_batch
+    result = np.empty((len(wanted), pictures.count, backbone.feature_size), np.float32)
     parallel = min(backbone.placement.parallel_queries, len(wanted))
     copies = np.empty((parallel, adapter.size), np.float32) if parallel > 1 else None
-    for start in range(0, count, size):
-        end = min(start + size, count)
-        for index in range(start, end):
-            pictures.check_stop()
-            try:
-                _load(backbone, pictures, index, index - start)
-            except ImageError as error:
-                raise Unreadable(index, error) from error
+    for indices in _micro_batches(backbone, pictures, _refuse):
         for first in range(0, len(wanted), parallel):
             some = wanted[first : first + parallel]
             pictures.check_stop()
             if copies is None:
-                found = _in_place(backbone, adapter, step, some[0], end - start)
+                found = _in_place(backbone, adapter, step, some[0], len(indices))
             else:
                 for row, query in zip(copies, some, strict=False):
                     adapter.perturbed_into(row, step, query.index, query.sign)
-                found = backbone.features(end - start, copies[: len(some)])
-            result[first : first + len(some), start:end] = found
+                found = backbone.features(len(indices), copies[: len(some)])
+            result[first : first + len(some), indices] = found
     return result
 
 
-def _load(backbone: Backbone, pictures: Pictures, index: int, place: int) -> None:
-    """Fill one place of the image buffer; raises ImageError for a picture that cannot be used."""
-    try:
-        pictures.load(index, backbone.image_buffer[place])
-    except MemoryError as error:
-        if backbone.placement.micro_batch > 1:
-            raise
-        # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
-        raise ImageError(f"picture {index} of the batch needs more memory to decode than there is.") from error
+def readable_features(
+    backbone: Backbone, adapters: Sequence[np.ndarray], pictures: Pictures, skipped: Callable[[int, ImageError], None]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Micro-batch after micro-batch: (indices int64 [n], features float32 [len(adapters), n, D]).
+
+    Pictures that raise ImageError are reported to ``skipped`` and left out, their places filled by the next ones.
+    ``adapters`` are float32 [P] each.
+    """
+    parallel = backbone.placement.parallel_queries
+    for indices in _micro_batches(backbone, pictures, skipped):
+        pictures.check_stop()
+        parts = [
+            backbone.features(len(indices), np.stack(adapters[first : first + parallel]))
+            for first in range(0, len(adapters), parallel)
+        ]
+        yield np.array(indices), np.concatenate(parts)
+
+
+def _micro_batches(
+    backbone: Backbone, pictures: Pictures, skipped: Callable[[int, ImageError], None]
+) -> Iterator[list[int]]:
+    """Fill the image buffer again and again; yields the indices of the pictures in it."""
+    size = backbone.placement.micro_batch
+    indices: list[int] = []
+    for index in range(pictures.count):
+        pictures.check_stop()
+        try:
+            pictures.load(index, backbone.image_buffer[len(indices)])
+            indices.append(index)
+        except ImageError as error:
+            skipped(index, error)
+        except MemoryError:
+            if size > 1:
+                raise
+            # Nothing is left to shrink, so it is this picture that is too large for the machine, not the batch.
+            text = f"picture {index} of the batch needs more memory to decode than there is."
+            skipped(index, ImageError(text))
+        if len(indices) == size:
+            yield indices
+            indices = []
+    if indices:
+        yield indices
+
+
+def _refuse(index: int, error: ImageError) -> None:
+    raise Unreadable(index, error) from error
 
 
 def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, count: int) -> np.ndarray:
@@ -95,38 +123,3 @@ def _in_place(backbone: Backbone, adapter: Adapter, step: int, query: Query, cou
         return backbone.features(count, theta)
     finally:
         adapter.perturb(step, query.index, -query.sign)
-
-
-def readable_features(
-    backbone: Backbone, adapters: Sequence[np.ndarray], pictures: Pictures, skipped: Callable[[int, ImageError], None]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Micro-batch after micro-batch: (indices int64 [n], features float32 [len(adapters), n, D]).
-
-    Pictures that raise ImageError are reported to ``skipped`` and left out, their places filled by the
-    next ones. ``adapters`` are float32 [P] each.
-    """
-    pending: list[int] = []
-    for index in range(pictures.count):
-        pictures.check_stop()
-        try:
-            _load(backbone, pictures, index, len(pending))
-        except ImageError as error:
-            skipped(index, error)
-            continue
-        pending.append(index)
-        if len(pending) == backbone.placement.micro_batch:
-            pictures.check_stop()
-            yield np.array(pending), _stacked(backbone, adapters, len(pending))
-            pending = []
-    if pending:
-        pictures.check_stop()
-        yield np.array(pending), _stacked(backbone, adapters, len(pending))
-
-
-def _stacked(backbone: Backbone, adapters: Sequence[np.ndarray], count: int) -> np.ndarray:
-    parallel = backbone.placement.parallel_queries
-    parts = [
-        backbone.features(count, np.stack(adapters[first : first + parallel]))
-        for first in range(0, len(adapters), parallel)
-    ]
-    return np.concatenate(parts)

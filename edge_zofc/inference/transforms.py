@@ -9,27 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from edge_zofc.algorithm.directions import uniform
 from edge_zofc.inference.decode import decode, open_picture, pillow_errors
 from edge_zofc.storage.bundle import ImageSpec
 
 MAX_STRIP = 8
 """Of a longer strip only the middle, this many times as long as wide, is enlarged to be cropped."""
-
 CROP_TRIES = 10
 CROP_SCALE = (0.05, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 """RandomResizedCrop as the authors of ZO-FC use it; the algorithm is torchvision's."""
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 _DRAWS = 4 * CROP_TRIES + 1
-_PHILOX_TAG = int.from_bytes(b"image\0\0\0", "big")
-_MASK = 2**64 - 1
+_TAG = int.from_bytes(b"image\0\0\0", "big")
 
 
 class Crop(NamedTuple):
@@ -45,37 +37,33 @@ def load_test(path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.nd
     """The test transform: short side to floor(size / crop_fraction), centre crop of S = size, x / 255, then
     (x - mean) / std unless ``normalise`` is False.
 
-    Returns float32 [3, S, S], RGB, C-contiguous: ``out`` if given (a slice of a batch, say), which is written
-    only if the picture is good. Raises ImageError. The same numbers as timm's and torchvision's transforms on
-    Pillow pictures (JPEGs that are decoded smaller, and strips: close to them).
+    Returns float32 [3, S, S], RGB, C-contiguous: ``out`` if given, which is written only if the picture is good.
+    Raises ImageError. The numbers are those of timm's and torchvision's transforms on Pillow pictures; for strips and
+    for JPEGs that are decoded smaller they are close to them.
     """
     scaled = math.floor(spec.size / spec.crop_fraction)
     with pillow_errors(path):
         opened = open_picture(path)
-        pixels = decode(opened, min(opened.size) / scaled, path)
-        pixels = _middle(pixels, scaled, spec)
+        pixels = _middle(decode(opened, min(opened.size) / scaled, path), scaled, spec)
     return _to_array(pixels, spec, normalise, out)
 
 
 def load_train(
     path: Path, spec: ImageSpec, key: tuple[int, ...], *, normalise: bool = True, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The training transform: RandomResizedCrop to S = size and a horizontal flip with probability 1/2, both
-    fixed by ``key`` (see ``random_crop``); then x / 255 and (x - mean) / std as in ``load_test``.
-
-    Returns float32 [3, S, S]; ``out`` as in ``load_test``. Raises ImageError.
+    """The training transform: RandomResizedCrop to S = size and a horizontal flip with probability 1/2, both fixed by
+    ``key`` (see ``random_crop``); the rest as in ``load_test``.
     """
     with pillow_errors(path):
         opened = open_picture(path)
-        size = opened.size
-        crop, flip = random_crop(*size, key)
+        width, height = opened.size
+        crop, flip = random_crop(width, height, key)
         pixels = decode(opened, min(crop.width, crop.height) / spec.size, path)
-        x, y = pixels.width / size[0], pixels.height / size[1]
+        x, y = pixels.width / width, pixels.height / height
         left, top = round(crop.left * x), round(crop.top * y)
         right, bottom = round((crop.left + crop.width) * x), round((crop.top + crop.height) * y)
-        # Cut first, as torchvision does: nothing outside of the crop shines in at its edges.
-        pixels = pixels.crop((left, top, right, bottom))
-        pixels = pixels.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation])
+        # Cut first, as torchvision does: pixels outside of the crop do not count at its edges.
+        pixels = _resized(pixels.crop((left, top, right, bottom)), (spec.size, spec.size), spec)
         if flip:
             pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _to_array(pixels, spec, normalise, out)
@@ -84,14 +72,15 @@ def load_train(
 def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bool]:
     """The training crop of a ``width`` x ``height`` picture, in whole pixels, and whether it is flipped.
 
-    The algorithm of torchvision's RandomResizedCrop: ten tries of area (uniform) and ratio (log-uniform); if
-    none fits, the largest centred crop with an allowed ratio. The draws are raw 64-bit words of
-    Philox4x64-10, stable over numpy's versions. ``key`` is (seed, task, epoch, image index), one to four
-    integers taken modulo 2^64, packed as Philox key (key[0], tag + number of integers) and counter
-    (0, key[1], key[2], key[3]). Try t uses words 4t to 4t + 3 (area, ratio, top, left), the flip is word 40.
+    The algorithm of torchvision's RandomResizedCrop: ten tries of area (uniform) and ratio (log-uniform); if none fits,
+    the largest centred crop with an allowed ratio. ``key`` is (seed, task, epoch, image index), one to four integers:
+    Philox key (key[0], tag + number of integers) and counter (0, key[1], key[2], key[3]). Try t uses words 4t to 4t + 3
+    (area, ratio, top, left), the flip is word 40.
     """
-    draws = _uniform(key)
-    flip = draws[_DRAWS - 1] < 0.5
+    if not 1 <= len(key) <= 4:
+        raise ValueError(f"a key has one to four integers, not {len(key)}")
+    draws = uniform((key[0], _TAG + len(key)), key[1:], _DRAWS).tolist()
+    flip = draws[-1] < 0.5
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for first in range(0, 4 * CROP_TRIES, 4):
         area = width * height * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * draws[first])
@@ -100,18 +89,12 @@ def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bo
         if 0 < w <= width and 0 < h <= height:
             top, left = int(draws[first + 2] * (height - h + 1)), int(draws[first + 3] * (width - w + 1))
             return Crop(left, top, w, h), flip
-    w, h = width, height
-    if width / height < CROP_RATIO[0]:
-        h = round(width / CROP_RATIO[0])
-    elif width / height > CROP_RATIO[1]:
-        w = round(height * CROP_RATIO[1])
+    w, h = min(width, round(height * CROP_RATIO[1])), min(height, round(width / CROP_RATIO[0]))
     return Crop((width - w) // 2, (height - h) // 2, w, h), flip
 
 
 def _middle(pixels: Image.Image, scaled: int, spec: ImageSpec) -> Image.Image:
-    """Resize the short side to ``scaled`` and cut out the middle, rounding as torchvision's Resize and
-    CenterCrop do.
-    """
+    """Resize the short side to ``scaled``, cut out the middle: rounded as torchvision's Resize and CenterCrop do."""
     short, long = min(pixels.size), max(pixels.size)
     if long > MAX_STRIP * short:
         spare = (long - MAX_STRIP * short) // 2
@@ -120,9 +103,12 @@ def _middle(pixels: Image.Image, scaled: int, spec: ImageSpec) -> Image.Image:
         long -= 2 * spare
     scaled_long = int(scaled * long / short)
     size = (scaled, scaled_long) if pixels.width <= pixels.height else (scaled_long, scaled)
-    pixels = pixels.resize(size, _RESAMPLING[spec.interpolation])
     left, top = round((size[0] - spec.size) / 2.0), round((size[1] - spec.size) / 2.0)
-    return pixels.crop((left, top, left + spec.size, top + spec.size))
+    return _resized(pixels, size, spec).crop((left, top, left + spec.size, top + spec.size))
+
+
+def _resized(pixels: Image.Image, size: tuple[int, int], spec: ImageSpec) -> Image.Image:
+    return pixels.resize(size, Image.Resampling[spec.interpolation.upper()])
 
 
 def _to_array(pixels: Image.Image, spec: ImageSpec, normalise: bool, out: np.ndarray | None) -> np.ndarray:
@@ -137,14 +123,3 @@ def _to_array(pixels: Image.Image, spec: ImageSpec, normalise: bool, out: np.nda
         out -= np.array(spec.mean, np.float32)[:, None, None]
         out /= np.array(spec.std, np.float32)[:, None, None]
     return out
-
-
-def _uniform(key: tuple[int, ...]) -> list[float]:
-    """_DRAWS numbers in [0, 1) with 53 random bits each."""
-    if not 1 <= len(key) <= 4:
-        raise ValueError(f"a key has one to four integers, not {len(key)}")
-    words = [number & _MASK for number in key] + [0] * (4 - len(key))
-    generator = np.random.Philox(
-        key=np.array([words[0], _PHILOX_TAG + len(key)], np.uint64), counter=np.array([0, *words[1:]], np.uint64)
-    )
-    return [(int(word) >> 11) * 2.0**-53 for word in generator.random_raw(_DRAWS)]

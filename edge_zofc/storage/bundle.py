@@ -6,16 +6,9 @@ A bundle is a folder of five files, format version 1:
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
                            ``adapters`` float32 [K, P], output ``features`` float32 [K, B, D]
     backbone.onnx.data     the weights as ONNX external data, so that a reader can map them
-    adapter.safetensors    one tensor ``adapter`` float32 [P]: the initial values, on the lattice
-                           (multiples of 2^-22, magnitude below 4)
+    adapter.safetensors    ``adapter`` float32 [P]: the initial values, multiples of 2^-22, magnitude below 4
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
-
-``bundle.json`` names the backbone and the SHA-256 of its weights, how a picture becomes an input,
-where each adapter piece lies in the flat vector (row-major, pieces back to back in the order given),
-the precision, its fidelity (how well projected gradients survive the precision), the measured
-activation bytes, and size and SHA-256 of the other four files. ``tests/test_bundle.py`` compares a
-written manifest with literal values.
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -32,13 +25,13 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, InputError, explained
-from edge_zofc.storage.reading import is_there, load_model, open_plain, read_bounded
+from edge_zofc.storage.reading import Strict, is_there, load_model, open_plain, read_bounded
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -56,14 +49,13 @@ MIN_FIDELITY = 0.9
 Precision = Literal["fp32", "w8", "w4", "fp16", "int8"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 Count = Annotated[int, Field(ge=1, le=2**40)]
+Bytes = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class BackboneInfo(_Strict):
+class BackboneInfo(Strict):
     """Which network is frozen in the graph, and where its weights came from."""
 
     name: str
@@ -73,19 +65,19 @@ class BackboneInfo(_Strict):
     pooling: Literal["token", "avg"]
 
 
-class ImageSpec(_Strict):
-    """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of
-    ``size``, divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
+class ImageSpec(Strict):
+    """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of ``size``,
+    divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
     """
 
     size: Annotated[int, Field(ge=8, le=2048)]
     mean: tuple[float, float, float]
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    std: tuple[Positive, Positive, Positive]
     interpolation: Interpolation
     crop_fraction: Annotated[float, Field(gt=0.1, le=1.0)]
 
 
-class AdapterPiece(_Strict):
+class AdapterPiece(Strict):
     """One named tensor inside the flat adapter vector."""
 
     name: str
@@ -98,8 +90,8 @@ class AdapterPiece(_Strict):
         return math.prod(self.shape)
 
 
-class AdapterLayout(_Strict):
-    """Where the adapter sits (block numbers from 0) and how its flat vector [P] is cut up."""
+class AdapterLayout(Strict):
+    """Where the adapter sits (block numbers from 0) and the pieces of its flat vector [P], row-major, back to back."""
 
     blocks: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
     rank: Count
@@ -121,37 +113,37 @@ class AdapterLayout(_Strict):
         return self
 
 
-class Fidelity(_Strict):
+class Fidelity(Strict):
     """Correlation of the graph's projected gradients with the true directional derivatives (torch
     autograd through the same, dequantised weights), over ``directions`` random directions.
     """
 
-    eps: Annotated[float, Field(gt=0)]
+    eps: Positive
     directions: Count
-    one_sided: Annotated[float, Field(ge=-1, le=1)]
-    two_sided: Annotated[float, Field(ge=-1, le=1)]
+    one_sided: Correlation
+    two_sided: Correlation
 
 
-class ActivationBytes(_Strict):
+class ActivationBytes(Strict):
     """Measured anonymous memory of a run: fixed + images * (per_image + adapters * per_image_and_adapter)."""
 
-    fixed: Annotated[int, Field(ge=0)]
-    per_image: Annotated[int, Field(ge=0)]
-    per_image_and_adapter: Annotated[int, Field(ge=0)]
+    fixed: Bytes
+    per_image: Bytes
+    per_image_and_adapter: Bytes
 
     def predict(self, images: int, adapters: int) -> int:
         """Bytes for ``images`` pictures and ``adapters`` adapters in one run of the graph."""
         return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Bytes
     sha256: Sha256
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """``bundle.json`` as a model; see the module's docstring for the format."""
 
     format_version: Literal[1]
@@ -174,13 +166,11 @@ class Manifest(_Strict):
 
 @dataclass(frozen=True)
 class Probe:
-    """Inputs and the features the workstation computed from them: images [n, 3, S, S], adapters [k, P],
-    features [k, n, D], all float32.
-    """
+    """Inputs and the features the workstation computed from them, all float32."""
 
-    images: np.ndarray
-    adapters: np.ndarray
-    features: np.ndarray
+    images: np.ndarray  # [n, 3, S, S]
+    adapters: np.ndarray  # [k, P]
+    features: np.ndarray  # [k, n, D]
 
 
 @dataclass(frozen=True)
@@ -197,36 +187,27 @@ class Bundle:
         return self.folder / GRAPH
 
     def initial_adapter(self) -> np.ndarray:
-        """The adapter's initial values, float32 [P], on the lattice.
-
-        Raises DamagedFileError if the tensor has another shape, type, or leaves the lattice.
-        """
-        values = _load_tensors(self.folder / ADAPTER, ("adapter",))["adapter"]
-        _require(values, (self.manifest.adapter.size,), self.folder / ADAPTER)
-        check_lattice(values, self.folder / ADAPTER)
+        """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""
+        path = self.folder / ADAPTER
+        values = _load_tensors(path, "adapter")["adapter"]
+        _require(values, (self.manifest.adapter.size,), path)
+        # NaN and infinity fail the first comparison.
+        if not np.all(np.abs(values) < LATTICE_LIMIT) or np.fmod(values, LATTICE_STEP).any():
+            raise DamagedFileError(
+                f"{path} holds adapter values that are not multiples of 2^-22 below 4; export the bundle again."
+            )
         return values
 
     def probe(self) -> Probe:
         """The workstation's known answers. Raises DamagedFileError if shapes do not match the manifest."""
-        path = self.folder / PROBE
-        found = _load_tensors(path, ("images", "adapters", "features"))
-        side, width = self.manifest.image.size, self.manifest.feature_size
-        # A tensor may have no axis at all, and then no length.
-        count, adapters = (found[name].shape[0] if found[name].ndim else 0 for name in ("images", "adapters"))
-        _require(found["images"], (count, 3, side, side), path)
-        _require(found["adapters"], (adapters, self.manifest.adapter.size), path)
-        _require(found["features"], (adapters, count, width), path)
-        return Probe(found["images"], found["adapters"], found["features"])
-
-
-def check_lattice(values: np.ndarray, path: Path) -> None:
-    """Raise DamagedFileError unless every entry is a multiple of LATTICE_STEP below LATTICE_LIMIT."""
-    # NaN and infinity fail the first comparison, so that nothing overflows in the second.
-    inside = bool(np.all(np.abs(values) < LATTICE_LIMIT))
-    if not inside or bool(np.any(np.rint(scaled := values / np.float32(LATTICE_STEP)) != scaled)):
-        raise DamagedFileError(
-            f"{path} holds adapter values that are not multiples of 2^-22 below 4; export the bundle again."
-        )
+        path, manifest, side = self.folder / PROBE, self.manifest, self.manifest.image.size
+        found = _load_tensors(path, "images", "adapters", "features")
+        # A tensor may have no axis at all, and then it has no length.
+        count, adapters = found["images"].shape[:1], found["adapters"].shape[:1]
+        _require(found["images"], (*count, 3, side, side), path)
+        _require(found["adapters"], (*adapters, manifest.adapter.size), path)
+        _require(found["features"], (*adapters, *count, manifest.feature_size), path)
+        return Probe(**found)
 
 
 def sha256_of(path: Path) -> str:
@@ -238,16 +219,15 @@ def sha256_of(path: Path) -> str:
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle folder.
 
-    Sizes and hashes of all files are checked before this returns; nothing is parsed by onnxruntime here.
-    Raises InputError if there is no bundle, DamagedFileError if what is there is not what was exported.
+    Raises InputError if there is none or its format is newer, DamagedFileError if its files are not as exported.
     """
-    manifest_path = folder / MANIFEST
-    if not is_there(manifest_path):
+    path = folder / MANIFEST
+    if not is_there(path):
         raise InputError(
             f"There is no bundle in {folder} ({MANIFEST} is missing); write one with 'edge-zofc export {folder}'."
         )
-    raw = read_bounded(manifest_path, MAX_MANIFEST_BYTES)
-    manifest = _parse_manifest(raw, manifest_path)
+    raw = read_bounded(path, MAX_MANIFEST_BYTES)
+    manifest = _parse_manifest(raw, path)
     for name, entry in manifest.files.items():
         _verify_file(folder / name, entry)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
@@ -291,14 +271,14 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _load_tensors(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _load_tensors(path: Path, *names: str) -> dict[str, np.ndarray]:
     try:
         found = safetensors_load(read_bounded(path, MAX_TENSOR_FILE_BYTES))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedFileError(f"{path} is not a safetensors file ({error}).") from error
     if set(found) != set(names):
         raise DamagedFileError(f"{path} holds {sorted(found)}, not {sorted(names)}.")
-    return {name: np.ascontiguousarray(found[name]) for name in names}
+    return found
 
 
 def _require(values: np.ndarray, shape: tuple[int, ...], path: Path) -> None:

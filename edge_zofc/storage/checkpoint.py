@@ -9,12 +9,12 @@
                "<name>":{"dtype":"F32","shape":[..],"data_offsets":[begin,end]},..}
     rest      the arrays, little-endian, row-major, back to back; wider types first, then by name
 
-``sha256`` is that of the whole file with its own 64 characters, bytes 35-98, read as ASCII zeros: no byte is
-left uncovered. Same state, same bytes. Any safetensors reader opens the file.
+``sha256`` is that of the whole file with its own 64 characters, bytes 35-98, read as ASCII zeros: it covers every
+byte. Same state, same bytes. Any safetensors reader opens the file.
 
-What may surprise: a power cut cannot damage a snapshot, since a name is given only to what is on the disk. If
-the newest is damaged the disk did it, and ``load_latest`` goes back to the one before and says so: the run
-recomputes the steps in between to the same bits.
+A power cut cannot damage a snapshot, since a name is given only to what is on the disk; a failing disk can. If the
+newest is damaged, ``load_latest`` takes the one before and says so. The run then computes the steps between again, to
+the same bits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -43,10 +44,10 @@ KEEP = 3
 MAX_SNAPSHOT_BYTES = 1 << 28
 """Bounds what is read. 10,000 classes of 768 features take 92 MB: rows in float32, sums in float64."""
 
+_WIDTHS = {"snapshot": 8, "task": 3}
 _MAX_DIGITS = 18
 _START = b'{"__metadata__":{"sha256":"'
 _DIGEST = slice(8 + len(_START), 8 + len(_START) + 64)
-_BLANK = b"0" * 64
 _DTYPES = {
     "float64": "F64", "int64": "I64", "uint64": "U64", "float32": "F32",
     "int32": "I32", "uint32": "U32", "uint8": "U8", "bool": "BOOL",
@@ -55,9 +56,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state: ``arrays`` by name (float32, float64, int32, int64, uint8, uint32, uint64 or bool; finite) and
-    JSON-able ``metadata``. Loaded arrays are read-only; loaded metadata has lists for tuples.
-    """
+    """A state: ``arrays``, finite and of the types above, and JSON-able ``metadata`` (loaded, tuples are lists)."""
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
@@ -75,22 +74,22 @@ class Loaded:
 def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK) -> Path:
     """Write the next snapshot into an existing ``folder``, then remove all but the ``keep`` newest.
 
-    On the disk when this returns; needs room for one more file than are kept. The folder is not made here, so
-    that nothing is written beside a mount that has vanished. Raises DivergedError for values that are not
-    finite, DamagedFileError if a forged name leaves no next number, else as ``durable.write_atomic``.
+    On the disk when this returns; needs room for one more file than are kept. The folder is not made here, so that
+    nothing is written beside a mount that has vanished. Raises DivergedError for values that are not finite,
+    DamagedFileError if a forged name leaves no next number, else as ``write_atomic``.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}, at least one snapshot must stay.")
     serials = _numbers(folder, "snapshot")
     if serials and serials[-1] + 1 >= 10**_MAX_DIGITS:
         # The next name would have a digit more than are read, so that the run would go back to this one for ever.
-        path = _snapshot_path(folder, serials[-1])
-        raise DamagedFileError(f"{path} has a number that no run reaches; remove it, then go on with --resume.")
-    path = _snapshot_path(folder, serials[-1] + 1 if serials else 0)
+        path = _path(folder, "snapshot", serials[-1])
+        raise DamagedFileError(f"{path} has a number that no run reaches; remove it, then run the same command again.")
+    path = _path(folder, "snapshot", serials[-1] + 1 if serials else 0)
     write_atomic(path, _encode(snapshot, path), files)
     # Only now: the new name is on the disk, whatever happens to the old ones.
     for serial in serials[: len(serials) + 1 - keep]:
-        old = _snapshot_path(folder, serial)
+        old = _path(folder, "snapshot", serial)
         with explained(old, "removed"):
             files.unlink(old)
     return path
@@ -98,7 +97,7 @@ def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK
 
 def save_task(folder: Path, task: int, snapshot: Snapshot, files: Files = DISK) -> Path:
     """Write the state at the end of task number ``task``, replacing an earlier end of it. Raises as ``save``."""
-    path = _task_path(folder, task)
+    path = _path(folder, "task", task)
     write_atomic(path, _encode(snapshot, path), files)
     return path
 
@@ -106,12 +105,12 @@ def save_task(folder: Path, task: int, snapshot: Snapshot, files: Files = DISK) 
 def load_latest(folder: Path) -> Loaded | None:
     """The newest whole snapshot, or None if there never was one (``folder`` may be missing).
 
-    Raises DamagedFileError if none of several is whole; InputError if one cannot be opened or is of a newer
-    edge-zofc: going back in time is no answer to those.
+    Raises DamagedFileError if none is whole, InputError if one cannot be opened or is of a newer edge-zofc: an older
+    snapshot is no answer to those.
     """
     notes: list[str] = []
     for serial in reversed(_numbers(folder, "snapshot")):
-        path = _snapshot_path(folder, serial)
+        path = _path(folder, "snapshot", serial)
         try:
             return Loaded(load(path), path, tuple(notes))
         except DamagedFileError as error:
@@ -131,7 +130,8 @@ def load(path: Path) -> Snapshot:
     """
     try:
         raw = read_bounded(path, MAX_SNAPSHOT_BYTES)
-        if raw[8 : _DIGEST.start] != _START or raw[_DIGEST] != _digest(_parts(raw)):
+        as_hashed = (raw[: _DIGEST.start], b"0" * 64, memoryview(raw)[_DIGEST.stop :])
+        if raw[8 : _DIGEST.start] != _START or raw[_DIGEST] != _digest(as_hashed):
             raise DamagedFileError(f"{path} is damaged: its SHA-256 does not fit; put back a good copy.")
         return _decode(raw, path)
     except MemoryError as error:
@@ -143,10 +143,9 @@ def load(path: Path) -> Snapshot:
 
 def load_task(folder: Path, task: int) -> Snapshot:
     """The state at the latest end of task number ``task``. Raises InputError if there is none, else as ``load``."""
-    path = _task_path(folder, task)
-    if not os.path.lexists(path):
-        raise InputError(f"{folder} has no end of task {task}; the tasks with one are {tasks(folder)}.")
-    return load(path)
+    if task not in (ends := tasks(folder)):
+        raise InputError(f"{folder} has no end of task {task}; the tasks with one are {ends}.")
+    return load(_path(folder, "task", task))
 
 
 def tasks(folder: Path) -> list[int]:
@@ -159,27 +158,21 @@ def file_bytes(snapshot: Snapshot) -> int:
     return sum(map(len, _encode(snapshot, Path("a snapshot"))))
 
 
-def _snapshot_path(folder: Path, serial: int) -> Path:
-    return folder / f"snapshot-{serial:08d}.safetensors"
+def _path(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"{kind}-{number:0{_WIDTHS[kind]}d}.safetensors"
 
 
-def _task_path(folder: Path, task: int) -> Path:
-    return folder / f"task-{task:03d}.safetensors"
-
-
-def _numbers(folder: Path, stem: str) -> list[int]:
+def _numbers(folder: Path, kind: str) -> list[int]:
     """The numbers in the names of this kind, in order. A missing folder has none."""
-    width = {"snapshot": 8, "task": 3}[stem]
-    pattern = re.compile(rf"{stem}-(0*[0-9]{{1,{_MAX_DIGITS}}})\.safetensors")
-    with explained(folder, "read"):
-        try:
-            with os.scandir(folder) as entries:
-                found = [match for entry in entries if (match := pattern.fullmatch(entry.name))]
-        except FileNotFoundError:
-            return []
-    # Only names as they are written here: "snapshot-1" or a ninth zero would lead to another file.
-    numbers = ((int(match[1]), match[1]) for match in found)
-    return sorted(number for number, text in numbers if text == f"{number:0{width}d}")
+    pattern = re.compile(rf"{kind}-([0-9]{{1,{_MAX_DIGITS}}})\.safetensors")
+    found = []
+    with explained(folder, "read"), suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            # Only names as they are written here: "snapshot-1" or a ninth zero would lead to another file.
+            if match and entry.name == _path(folder, kind, int(match[1])).name:
+                found.append(int(match[1]))
+    return sorted(found)
 
 
 def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
@@ -193,15 +186,11 @@ def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
     for name, array in sorted(snapshot.arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
         if name == "__metadata__" or array.dtype.name not in _DTYPES:
             raise ValueError(f"{name} of type {array.dtype} cannot be in a snapshot.")
-        if not _is_finite(array):
+        if not np.isfinite(array).all():
             raise DivergedError(f"The state for {path} is not saved: {name} holds values that are not finite.")
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
-        entries[name] = {
-            "dtype": _DTYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + little.nbytes],
-        }
-        end += little.nbytes
+        start, end = end, end + little.nbytes
+        entries[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
         pieces.append(little.view(np.uint8).data)
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
@@ -223,12 +212,13 @@ def _decode(raw: bytes, path: Path) -> Snapshot:
         raise InputError(
             f"{path} is of format {found['format']!a:.80}, this edge-zofc reads {FORMAT!r}; update edge-zofc."
         )
-    metadata = json.loads(found["state"], parse_constant=_refuse_constant)
+    metadata = json.loads(found["state"])
+    json.dumps(metadata, allow_nan=False)  # raises ValueError for NaN and infinity, which JSON does not have
     if not isinstance(metadata, dict):
         raise ValueError("its state is no JSON object")
     arrays = safetensors_load(raw)
     for name, array in arrays.items():
-        if array.dtype.name not in _DTYPES or not _is_finite(array):
+        if array.dtype.name not in _DTYPES or not np.isfinite(array).all():
             raise ValueError(f"{name!a:.80} is {array.dtype.name} or holds values that are not finite")
     return Snapshot(arrays, metadata)
 
@@ -239,16 +229,3 @@ def _digest(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
     for part in parts:
         digest.update(part)
     return digest.hexdigest().encode("ascii")
-
-
-def _parts(raw: bytes) -> list[bytes | memoryview]:
-    """The file as it was hashed when it was written: its digest as zeros."""
-    return [raw[: _DIGEST.start], _BLANK, memoryview(raw)[_DIGEST.stop :]]
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")

@@ -2,17 +2,16 @@
 
 ``journal_format.py`` has the bytes; this is what they mean and how they are kept.
 
-Tasks are numbered from 0 in the order they were learnt, steps from 0 over the whole run. A task start resets
-the velocity; steps of that task follow; a task end makes it a place to come back to. All but steps hold zeros
-for rate and coefficients, and the number the next step will have. A rollback to task N says that the state is
-now that of the *latest* end of task N, step number included (N = -1: the initial adapter), so that what
-follows equals a run that never went further; nothing is deleted, and a later rollback may go forward again.
+Tasks are numbered from 0 in the order they were learnt, steps from 0 over the whole run. A task start resets the
+velocity. Steps of that task follow. A task end makes it a place to come back to. A rollback to task N says that the
+state is now that of the *latest* end of task N, step number included (N = -1: the initial adapter). What follows
+equals a run that never went further. Nothing is deleted, and a later rollback may go forward again.
 
-Every record is fsynced before ``append`` returns. So only the very last one can be torn: a short one, or a
-whole one with a wrong CRC, is dropped. Anything else that does not fit is an error that names the record.
+Every record is fsynced before ``append`` returns, so only the very last one can be torn: a short one, or a whole one
+with a wrong CRC, is dropped. Anything else that does not fit is an error that names the record.
 
-What may surprise: a journal cut off after a whole record is a valid, shorter journal. That it is too short
-only the snapshot knows, hence ``keep_records``.
+A journal cut off after a whole record is a valid, shorter journal. Only the snapshot knows that it is too short, hence
+``keep_records``.
 """
 
 from __future__ import annotations
@@ -20,45 +19,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
+from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.errors import DamagedFileError, DivergedError, InputError, explained
-from edge_zofc.storage.journal_format import (
-    HEADER_BYTES,
-    INITIAL,
-    Header,
-    Kind,
-    Record,
-    crc_fits,
-    damaged,
-    decode_header,
-    decode_record,
-    encode_header,
-    encode_record,
-    record_bytes,
-    record_fault,
-)
-from edge_zofc.storage.reading import open_plain
+from edge_zofc.storage import journal_format
+from edge_zofc.storage.journal_format import HEADER_BYTES, INITIAL, Header, Kind, Record
+from edge_zofc.storage.reading import is_there, open_plain
 from edge_zofc.storage.writing import DISK, AppendFile, Files, write_atomic
 
-__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "Replayable", "read", "record_bytes", "replay"]
+__all__ = ["INITIAL", "Header", "Journal", "Kind", "Record", "read", "replay"]
 
 _BLOCK_BYTES = 1 << 18
-
-
-class Replayable(Protocol):
-    """What ``replay`` drives; ``adapter.Adapter`` is one."""
-
-    def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
-        """Apply one step; ``coefficients`` is float32 [Q]."""
-
-    def reset_velocity(self) -> None:
-        """Set the momentum to zero."""
 
 
 def read(path: Path) -> tuple[Header, Iterator[Record]]:
@@ -67,15 +44,15 @@ def read(path: Path) -> tuple[Header, Iterator[Record]]:
     A torn last record is left out. Raises InputError if there is no journal or a newer edge-zofc wrote it;
     DamagedFileError, from here or from the iterator, for any other damage.
     """
-    header, _ = _read_header(path)
-    return header, (record for _, record in _Walk(path).records())
+    walk = _Walk(path)
+    return walk.header, walk.records()
 
 
-def replay(path: Path, adapter: Replayable, until_step: int | None = None, until_task: int | None = None) -> int:
+def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_task: int | None = None) -> int:
     """Drive ``adapter``, fresh from the bundle's initial values, to the state the journal ends in.
 
-    Or to where ``until_step`` steps of the history that counts (rollbacks resolved) were done, or to the latest
-    end of task ``until_task``. Only steps that still count are applied. Returns how many were.
+    Or to where ``until_step`` steps were done, or to the latest end of task ``until_task``. Steps that a rollback undid
+    do not count and are not applied. Returns how many were applied.
     Raises as ``read``, and InputError if the journal does not reach so far.
     """
     if until_step is not None and until_task is not None:
@@ -83,51 +60,41 @@ def replay(path: Path, adapter: Replayable, until_step: int | None = None, until
     walk = _Walk(path)
     for _ in walk.records():
         pass
-    spans = walk.history(until_task)
     done = 0
-    with open_plain(path) as file:
-        for first, stop in spans:
-            for record in walk.read_span(file, first, stop):
-                if record.kind is Kind.STEP and done != until_step:
-                    adapter.apply(record.step, np.array(record.coefficients, np.float32), record.learning_rate)
-                    done += 1
-                elif record.kind is Kind.TASK_START and done != until_step:
-                    adapter.reset_velocity()
+    for record in walk.history(until_task):
+        if done == until_step:
+            break
+        if record.kind is Kind.STEP:
+            adapter.apply(record.step, np.array(record.coefficients, np.float32), record.learning_rate)
+            done += 1
+        elif record.kind is Kind.TASK_START:
+            adapter.reset_velocity()
     if until_step is not None and done != until_step:
         raise InputError(f"{path} holds {done} steps, so it cannot be replayed to step {until_step}.")
     return done
 
 
 class Journal:
-    """A journal open for appending; make one with ``create`` or ``open_for_append``, under the run's lock.
-
-    ``records`` counts what is in the file, ``next_step`` is the number that the next step must have.
-    """
+    """A journal of ``records`` records, open for appending under the run's lock."""
 
     def __init__(self, path: Path, keep_records: int | None, files: Files) -> None:
         walk = _Walk(path)
-        self.header, self.records = walk.header, 0
-        if keep_records != 0:
-            for index, _ in walk.records():
-                self.records = index + 1
-                if self.records == keep_records:
-                    break
+        for _ in islice(walk.records(), keep_records):
+            pass
+        self.header, self.records = walk.header, walk.count
         if keep_records is not None and self.records < keep_records:
             raise DamagedFileError(
                 f"{path} holds {self.records} whole records where {keep_records} were written; put back a good copy."
             )
         self._order = walk.order
-        self._header_crc = walk.header_crc
         self._file = AppendFile(path, HEADER_BYTES + self.records * self.header.record_bytes, files)
 
     @classmethod
     def create(cls, path: Path, header: Header, files: Files = DISK) -> Journal:
         """Write a new journal without records. Raises InputError if there is one, else as ``write_atomic``."""
-        with explained(path, "written"):
-            taken = os.path.lexists(path)
-        if taken:
+        if is_there(path):
             raise InputError(f"{path} is there already and is not overwritten; choose another run folder.")
-        write_atomic(path, encode_header(header), files)
+        write_atomic(path, journal_format.encode_header(header), files)
         return cls(path, 0, files)
 
     @classmethod
@@ -140,7 +107,7 @@ class Journal:
 
     @property
     def next_step(self) -> int:
-        """The number of the next step."""
+        """The number that the next step must have."""
         return self._order.next_step
 
     def records_at_end(self, task: int) -> int | None:
@@ -160,10 +127,9 @@ class Journal:
                 f"Step {record.step} has a learning rate or coefficient of {wild[0]}, which is not finite; "
                 "lower the learning rate or raise eps."
             )
-        fault = record_fault(record, self.header) or self._order.fault(record)
-        if fault:
+        if fault := journal_format.record_fault(record, self.header) or self._order.fault(record):
             raise ValueError(f"{record} cannot follow: {fault}")
-        self._file.append(encode_record(record, self.header, self._header_crc))
+        self._file.append(journal_format.encode_record(record, self.header))
         self._order.follow(record, self.records)
         self.records += 1
 
@@ -174,9 +140,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -235,66 +199,53 @@ class _Walk:
     """One pass over a journal, checking every record; afterwards ``history`` knows which records count."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.header, self.header_crc = _read_header(path)
-        self.order = _Order()
-        self.count = 0
+        self.path, self.order, self.count = path, _Order(), 0
+        with open_plain(path) as file, explained(path, "read"):
+            self.header = journal_format.decode_header(file.read(HEADER_BYTES), path)
 
-    def records(self) -> Iterator[tuple[int, Record]]:
-        """(number, record) in file order. A torn last record is left out."""
-        size = self.header.record_bytes
+    def records(self) -> Iterator[Record]:
+        """The records in file order. A torn last one is left out."""
         with open_plain(self.path) as file:
-            whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, size)
-            for raw in _blocks(file, self.path, HEADER_BYTES, whole, size):
+            whole, rest = divmod(os.fstat(file.fileno()).st_size - HEADER_BYTES, self.header.record_bytes)
+            for raw in self._raw_records(file, 0, whole):
                 # Whatever follows a record was written after that record was on the disk: only the last may be torn.
-                last = self.count == whole - 1 and rest == 0
-                if last and not crc_fits(raw, self.header_crc):
+                if self.count == whole - 1 and rest == 0 and not journal_format.crc_fits(raw, self.header.crc):
                     return
-                record = decode_record(raw, self.count, self.header, self.header_crc, self.path)
-                fault = self.order.fault(record)
-                if fault:
-                    raise damaged(self.path, self.count, fault)
+                record = journal_format.decode_record(raw, self.count, self.header, self.path)
+                if fault := self.order.fault(record):
+                    raise journal_format.damaged(self.path, self.count, fault)
                 self.order.follow(record, self.count)
                 self.count += 1
-                yield self.count - 1, record
+                yield record
 
-    def history(self, until_task: int | None) -> list[tuple[int, int]]:
-        """The spans of record numbers that lead to the end of the file or to the latest end of a task."""
+    def history(self, until_task: int | None) -> Iterator[Record]:
+        """The records that lead to the end of the file or to the latest end of a task; their CRC is checked again."""
         span: _Span | None = _Span(self.order.before, self.order.first, self.count)
         if until_task is not None:
             if until_task not in self.order.ends:
                 finished = sorted(self.order.ends)[1:]
                 raise InputError(f"{self.path} has no end of task {until_task}; the tasks with one are {finished}.")
             span = self.order.ends[until_task][1]
-        spans = []
+        spans: list[_Span] = []
         while span is not None:
-            spans.append((span.first, span.stop))
+            spans.append(span)
             span = span.before
-        return spans[::-1]
+        with open_plain(self.path) as file:
+            for span in reversed(spans):
+                for index, raw in enumerate(self._raw_records(file, span.first, span.stop), span.first):
+                    yield journal_format.decode_record(raw, index, self.header, self.path)
 
-    def read_span(self, file: BinaryIO, first: int, stop: int) -> Iterator[Record]:
-        """Records first..stop-1, which were checked before; their CRC is checked again."""
+    def _raw_records(self, file: BinaryIO, first: int, stop: int) -> Iterator[bytes]:
+        """The bytes of records first..stop-1, read many at a time."""
         size = self.header.record_bytes
-        blocks = _blocks(file, self.path, HEADER_BYTES + first * size, stop - first, size)
-        for index, raw in enumerate(blocks, first):
-            yield decode_record(raw, index, self.header, self.header_crc, self.path)
-
-
-def _blocks(file: BinaryIO, path: Path, offset: int, count: int, size: int) -> Iterator[bytes]:
-    """``count`` raw records of ``size`` bytes from ``offset``, read many at a time."""
-    with explained(path, "read"):
-        file.seek(offset)
-    many = max(1, _BLOCK_BYTES // size)
-    for start in range(0, count, many):
-        length = min(many, count - start) * size
-        with explained(path, "read"):
-            block = file.read(length)
-        if len(block) != length:
-            raise DamagedFileError(f"{path} became shorter while it was read; stop what writes it, then try again.")
-        yield from (block[at : at + size] for at in range(0, length, size))
-
-
-def _read_header(path: Path) -> tuple[Header, int]:
-    with open_plain(path) as file, explained(path, "read"):
-        raw = file.read(HEADER_BYTES)
-    return decode_header(raw, path)
+        many = max(1, _BLOCK_BYTES // size)
+        for start in range(first, stop, many):
+            length = min(many, stop - start) * size
+            with explained(self.path, "read"):
+                file.seek(HEADER_BYTES + start * size)
+                block = file.read(length)
+            if len(block) != length:
+                raise DamagedFileError(
+                    f"{self.path} became shorter while it was read; stop what writes it, then try again."
+                )
+            yield from (block[at : at + size] for at in range(0, length, size))

@@ -17,22 +17,23 @@
 
 All but steps hold zeros for rate and coefficients. ``journal.py`` says what the records mean.
 
-Version 1 is the journal of the optimizer "sgd". Any other (``adapter.py``) makes it version 2, which differs in
-the header's last field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records
-are the same; "conserve" writes the coefficients times 0, 1 or -1, as it chose.
+Version 1 is the journal of the optimizer "sgd". Any other makes it version 2, which differs in the header's last
+field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records are the same; "conserve"
+writes the coefficients times 0, 1 or -1, as it chose.
 
-What may surprise: the CRC of a record depends on the header, so that old disk blocks of another run's journal
-do not pass for records of this one. A CRC-32 notices every error within 32 neighbouring bits, so every
-single wrong byte.
+The CRC of a record depends on the header, so that old disk blocks of another run's journal do not pass for records of
+this one. A CRC-32 notices every error within 32 neighbouring bits, and so every single wrong byte.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import cast, get_args
@@ -50,7 +51,6 @@ INITIAL = -1
 
 _HEADER = struct.Struct("<8sHHffIQQ32s24s8s")
 _CRC = struct.Struct("<I")
-_FIXED_BYTES = 24
 
 
 class Kind(IntEnum):
@@ -84,13 +84,18 @@ class Header:
         """Size of one record: 40 bytes at Q = 4, so 10,000 steps take 0.4 MB."""
         return record_bytes(self.queries)
 
+    @cached_property
+    def crc(self) -> int:
+        """CRC-32 of the header's bytes, which the CRC-32 of each record continues."""
+        return zlib.crc32(_header_body(self))
+
 
 @dataclass(frozen=True)
 class Record:
     """One thing that happened. ``step`` is a step's own number, else the number the next step will have.
 
-    ``coefficients`` holds Q values for a step and none otherwise. They and ``learning_rate`` are rounded
-    to float32 on construction: apply them from here, so that the replay applies the same.
+    ``coefficients`` holds Q values for a step and none otherwise. They and ``learning_rate`` are rounded to float32 on
+    construction. A step is applied from here, so that the replay applies the same.
     """
 
     kind: Kind
@@ -106,25 +111,26 @@ class Record:
 
 def record_bytes(queries: int) -> int:
     """Bytes of one record with Q = ``queries``."""
-    return _FIXED_BYTES + 4 * queries
+    return 24 + 4 * queries
 
 
 def encode_header(header: Header) -> bytes:
     """The first HEADER_BYTES of a journal. Raises ValueError for values that no run has."""
-    fault = _header_fault(header)
-    if fault:
+    if fault := _header_fault(header):
         raise ValueError(f"{header} is no journal header: {fault}")
-    is_first = header.optimizer == "sgd"
-    body = _HEADER.pack(
-        MAGIC, 1 if is_first else 2, header.queries, header.eps, header.momentum, header.record_bytes,
-        header.seed, header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"),
-        b"" if is_first else header.optimizer.encode("ascii"),
+    return _header_body(header) + _CRC.pack(header.crc)
+
+
+def _header_body(header: Header) -> bytes:
+    version, name = (1, b"") if header.optimizer == "sgd" else (2, header.optimizer.encode("ascii"))
+    return _HEADER.pack(
+        MAGIC, version, header.queries, header.eps, header.momentum, header.record_bytes, header.seed,
+        header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"), name,
     )  # fmt: skip
-    return body + _CRC.pack(zlib.crc32(body))
 
 
-def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
-    """The header and its CRC-32, from the first bytes of a file; ``path`` is for the sentences.
+def decode_header(raw: bytes, path: Path) -> Header:
+    """The header in the first bytes of the file ``path``.
 
     Raises DamagedFileError, or InputError if a newer edge-zofc wrote it.
     """
@@ -147,15 +153,15 @@ def decode_header(raw: bytes, path: Path) -> tuple[Header, int]:
         fault = fault or f"version {version} or record size {size} is impossible"
     if fault:
         raise DamagedFileError(f"{path} is damaged: in its header {fault}; put back a good copy.")
-    return header, zlib.crc32(raw[:-4])
+    return header
 
 
-def encode_record(record: Record, header: Header, header_crc: int) -> bytes:
+def encode_record(record: Record, header: Header) -> bytes:
     """The bytes of a record that has no fault."""
     # abs: minus zero would leave a sign bit where the format wants zeros.
     values = (abs(record.learning_rate), *(record.coefficients or (0.0,) * header.queries))
     body = struct.pack(f"<IiQ{1 + header.queries}f", record.kind, record.task, record.step, *values)
-    return body + _CRC.pack(zlib.crc32(body, header_crc))
+    return body + _CRC.pack(zlib.crc32(body, header.crc))
 
 
 def record_fault(record: Record, header: Header) -> str | None:
@@ -173,9 +179,9 @@ def record_fault(record: Record, header: Header) -> str | None:
     return None
 
 
-def decode_record(raw: bytes, index: int, header: Header, header_crc: int, path: Path) -> Record:
+def decode_record(raw: bytes, index: int, header: Header, path: Path) -> Record:
     """Record number ``index`` of the file ``path``. Raises DamagedFileError that names it."""
-    if not crc_fits(raw, header_crc):
+    if not crc_fits(raw, header.crc):
         raise damaged(path, index, "its CRC-32 does not fit")
     kind, task, step, *floats = struct.unpack_from(f"<IiQ{1 + header.queries}f", raw)
     try:
@@ -186,8 +192,7 @@ def decode_record(raw: bytes, index: int, header: Header, header_crc: int, path:
     if not is_step and any(raw[16:-4]):
         raise damaged(path, index, "only a step has a learning rate and coefficients")
     record = Record(kind, task, step, floats[0], tuple(floats[1:]) if is_step else ())
-    fault = record_fault(record, header)
-    if fault:
+    if fault := record_fault(record, header):
         raise damaged(path, index, fault)
     return record
 
@@ -199,7 +204,7 @@ def damaged(path: Path, index: int, fault: str) -> DamagedFileError:
 
 def crc_fits(raw: bytes, start_crc: int) -> bool:
     """Whether the last four bytes are the CRC-32 of those before, continued from ``start_crc``."""
-    return bool(_CRC.pack(zlib.crc32(raw[:-4], start_crc)) == raw[-4:])
+    return raw[-4:] == _CRC.pack(zlib.crc32(raw[:-4], start_crc))
 
 
 def _header_fault(header: Header) -> str | None:
@@ -222,7 +227,4 @@ def _header_fault(header: Header) -> str | None:
 
 def _float32(value: float) -> float:
     """The float32 next to ``value``, as a float; what is too large becomes infinite."""
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0])
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+    return ctypes.c_float(value).value

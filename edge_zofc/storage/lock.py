@@ -6,7 +6,6 @@ import fcntl
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 
 from edge_zofc.errors import RunLockedError, explained
 from edge_zofc.storage.reading import not_plain
@@ -15,20 +14,19 @@ LOCK_FILE = "lock"
 
 
 class RunLock:
-    """One process a run folder: ``flock`` on ``folder/lock`` until ``release`` or the process ends.
+    """``flock`` on ``folder/lock`` until ``release`` or the end of the process, however it ends.
 
-    The kernel gives the lock back however its holder dies, so nothing is left behind; the file itself stays
-    (removing it would let two processes lock two files of one name). A process forked while the lock is held
-    keeps it too. Raises RunLockedError naming the holder's process number, or as ``explained``.
+    The file itself stays: removing it would let two processes lock two files of one name. A process forked while the
+    lock is held keeps it too. Raises RunLockedError with the holder's process number, or as ``explained``.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / LOCK_FILE
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         with explained(path, "locked"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._handle: int | None = os.open(path, flags, 0o666)
+            self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
             try:
-                self._take(path, self._handle)
+                self._take(path, self._file.fileno())
             except BaseException:
                 self.release()
                 raise
@@ -49,14 +47,10 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock back; releasing twice is nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        self._file.close()
 
     def __enter__(self) -> RunLock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()

@@ -1,7 +1,7 @@
 """Reading files that nobody checked: plain ones alone, and no more of them than a stated limit.
 
-In a file's place may stand a link that leads out of the run folder, a FIFO that never answers or a device that does
-something when it is opened. None of them is opened, or not for longer than it takes to see what it is.
+In a file's place may stand a link that leads out of the run folder, a FIFO that never answers, or a device that acts
+when it is opened. None of them is read.
 """
 
 from __future__ import annotations
@@ -9,57 +9,62 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, explained, printable, quoted
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """Open a plain file for reading: links are not followed, FIFOs and devices not waited for.
+class Strict(BaseModel):
+    """A model of a file of ours: an unknown key is an error, and so is a number that is not finite."""
 
-    Raises InputError if it is missing or cannot be opened, DamagedFileError if it is not a plain file.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file for reading. Raises as ``plain_handle``, so InputError if it is missing."""
+    return os.fdopen(plain_handle(path, os.O_RDONLY, "read"), "rb")
+
+
+def plain_handle(path: Path, flags: int, doing: str) -> int:
+    """The file descriptor of a plain file, opened with the ``flags`` of ``os.open``.
+
+    Links are not followed, FIFOs and devices not waited for. Raises DamagedFileError if it is not a plain file, else
+    as ``explained``, which ``doing`` is for.
     """
-    with explained(path, "read"):
+    with explained(path, doing):
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            # ELOOP: a symbolic link under O_NOFOLLOW. ENXIO: a socket, or a device without a driver.
-            if error.errno in (errno.ELOOP, errno.ENXIO):
+            # ELOOP: a link under O_NOFOLLOW. ENXIO: a socket, or a device without a driver. EISDIR: a folder to write.
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                 raise not_plain(path) from error
             raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise not_plain(path)
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def is_there(path: Path) -> bool:
     """Whether anything has this name, be it a link to nowhere. Raises as ``explained`` where one may not look."""
-    try:
-        with explained(path, "looked at"):
-            try:
-                path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-    except ValueError:  # a zero byte in the name
-        return False
-    return True
+    # ValueError: a zero byte in the name.
+    with explained(path, "looked at"), suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        path.lstat()
+        return True
+    return False
 
 
 def check_folder(path: Path) -> None:
-    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link would lead writers astray."""
-    with explained(path, "read"):
-        try:
-            mode = path.lstat().st_mode
-        except FileNotFoundError:
-            return
-    if not stat.S_ISDIR(mode):
-        raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
+    """Raise DamagedFileError if ``path`` is there and is not a folder itself: a link may lead to any other folder."""
+    with explained(path, "read"), suppress(FileNotFoundError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise DamagedFileError(f"{path} is a link or a file where a folder belongs; put the folder back.")
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
@@ -84,20 +89,14 @@ def not_plain(path: Path) -> DamagedFileError:
 
 
 def load_model(
-    model: type[M],
-    data: bytes | dict[str, Any],
-    opening: str,
-    error_type: type[EdgeZofcError] = DamagedFileError,
-    ending: str = "",
+    model: type[M], data: object, opening: str, error_type: type[EdgeZofcError] = DamagedFileError, ending: str = ""
 ) -> M:
-    """A pydantic model from its JSON text or an object; the one place that turns a validation error into a sentence.
+    """A pydantic model from its JSON text or an object.
 
-    Raises ``error_type``: ``opening``, the place and what is wrong there, and ``ending``.
+    Raises ``error_type``: ``opening``, the place, what is wrong there, and ``ending``.
     """
     try:
-        if isinstance(data, bytes):
-            return model.model_validate_json(data)
-        return model.model_validate(data)
+        return model.model_validate_json(data) if isinstance(data, bytes) else model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from edge_zofc.algorithm.metrics import task_forgetting
 from edge_zofc.errors import InputError
 from edge_zofc.storage.reading import load_model, read_bounded
-from edge_zofc.storage.writing import write_atomic
 
 RESULT = "result.json"
 RESULT_LIMIT_BYTES = 64 << 20  # 1,000 tasks make a matrix of about 10 MB
@@ -58,10 +57,9 @@ class Scores(_Record):
         for index, row in enumerate(self.accuracy_matrix):
             if len(row) != index + 1:
                 raise ValueError(f"row {index} of an accuracy matrix has {len(row)} entries, not {index + 1}")
-        if len(self.stage_accuracy) != len(self.accuracy_matrix):
-            raise ValueError(
-                f"{len(self.stage_accuracy)} stage accuracies beside {len(self.accuracy_matrix)} matrix rows"
-            )
+        stages, rows = len(self.stage_accuracy), len(self.accuracy_matrix)
+        if stages != rows:
+            raise ValueError(f"{stages} stage accuracies beside {rows} matrix rows")
         return self
 
     def task_forgetting(self) -> list[float | None]:
@@ -113,11 +111,9 @@ class RunResult(Scores):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunResult:
-        if len(self.accuracy_matrix) > len(self.tasks):
-            raise ValueError(f"{len(self.accuracy_matrix)} matrix rows for {len(self.tasks)} tasks")
-        floor = self.class_mean_floor
-        if floor is not None and len(floor.accuracy_matrix) > len(self.tasks):
-            raise ValueError(f"{len(floor.accuracy_matrix)} class-mean rows for {len(self.tasks)} tasks")
+        for what, scores in (("matrix", self), ("class-mean", self.class_mean_floor)):
+            if scores is not None and len(scores.accuracy_matrix) > len(self.tasks):
+                raise ValueError(f"{len(scores.accuracy_matrix)} {what} rows for {len(self.tasks)} tasks")
         for task in self.tasks:
             if max(task.class_ids, default=-1) >= len(self.class_names):
                 raise ValueError(f"a task names class {max(task.class_ids)} of {len(self.class_names)} classes")
@@ -142,9 +138,3 @@ def read_result(folder: Path) -> RunResult:
     if not path.exists():
         raise InputError(f"{folder} holds no {RESULT}: run edge-zofc learn first.")
     return check_result(read_bounded(path, RESULT_LIMIT_BYTES), str(path))
-
-
-def write_result(folder: Path, result: RunResult) -> None:
-    """Replace ``R/result.json``."""
-    text = result.model_dump_json(indent=1, exclude={"stopped"}) + "\n"
-    write_atomic(folder / RESULT, text.encode())

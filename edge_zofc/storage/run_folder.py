@@ -14,22 +14,20 @@ Events are written but not fsynced; nothing is recovered from them.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_zofc.errors import InputError, explained
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.lock import LOCK_FILE, RunLock
-from edge_zofc.storage.reading import check_folder
-from edge_zofc.storage.result import RunResult, read_result, write_result
-from edge_zofc.storage.settings import SETTINGS, Settings, is_run, read_settings, write_settings
-from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, rotate, sweep
+from edge_zofc.storage.reading import check_folder, is_there
+from edge_zofc.storage.result import RESULT, RunResult
+from edge_zofc.storage.settings import SETTINGS, Settings, read_settings, write_settings
+from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, rotate, sweep, write_atomic
 
 JOURNAL = "journal.bin"
 STATE = "state"
@@ -39,30 +37,16 @@ EVENTS = "events.jsonl"
 EVENTS_LIMIT_BYTES = 32 << 20
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The run in the folder ``path``, which need not be there yet. Readers need no lock."""
 
-    path: Path
-
-    @property
-    def journal(self) -> Path:
-        """The log of every step."""
-        return self.path / JOURNAL
-
-    @property
-    def state(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / STATE
-
-    @property
-    def features(self) -> Path:
-        """The folder of cached features."""
-        return self.path / FEATURES
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal, self.state, self.features = path / JOURNAL, path / STATE, path / FEATURES
 
     def is_run(self) -> bool:
         """Whether a run was begun here."""
-        return is_run(self.path)
+        return is_there(self.path / SETTINGS)
 
     def settings(self) -> Settings:
         """Raises as ``read_settings``."""
@@ -73,20 +57,16 @@ class RunFolder:
         write_settings(self.path, settings)
 
     def latest(self) -> checkpoint.Loaded | None:
-        """The newest whole checkpoint. Raises as ``checkpoint.load_latest``."""
+        """The newest whole checkpoint. Raises as ``load_latest``."""
         return checkpoint.load_latest(self.state)
 
     def events(self) -> EventLog:
         """The event log, opened for appending."""
         return EventLog(self.path)
 
-    def result(self) -> RunResult:
-        """Raises as ``read_result``."""
-        return read_result(self.path)
-
     def write_result(self, result: RunResult) -> None:
         """Replace ``result.json``."""
-        write_result(self.path, result)
+        write_atomic(self.path / RESULT, (result.model_dump_json(indent=1, exclude={"stopped"}) + "\n").encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -97,26 +77,23 @@ class RunFolder:
         self._refuse_strangers()
         make_folder(self.path)
         with RunLock(self.path):
-            for folder in (self.path, self.state, self.features):
-                if folder != self.path:
-                    check_folder(folder)
+            sweep(self.path)
+            for folder in (self.state, self.features):
+                check_folder(folder)
                 if folder.is_dir():
                     sweep(folder)
             shutil.rmtree(self.path / "frozen", ignore_errors=True)  # an earlier version's cache
             yield
 
     def _refuse_strangers(self) -> None:
-        if self.is_run():
+        if self.is_run() or not self.path.exists():
             return
-        if self.path.exists() and not self.path.is_dir():
+        if not self.path.is_dir():
             raise InputError(f"{self.path} is a file; give --run a folder.")
         # A start that was cut off leaves a lock, and perhaps a half-written settings.json.
-        if self.path.is_dir() and not all(_is_leftover(entry) for entry in self.path.iterdir()):
-            raise InputError(f"{self.path} is not empty and holds no run; give --run a new folder.")
-
-
-def _is_leftover(path: Path) -> bool:
-    return path.name == LOCK_FILE or (path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(SETTINGS))
+        for name in (entry.name for entry in self.path.iterdir()):
+            if name != LOCK_FILE and not (name.startswith(TEMPORARY_PREFIX) and name.endswith(SETTINGS)):
+                raise InputError(f"{self.path} is not empty and holds no run; give --run a new folder.")
 
 
 class EventLog:
@@ -129,18 +106,16 @@ class EventLog:
     def _open(self) -> None:
         rotate(self._path, EVENTS_LIMIT_BYTES)
         self._file = open_log(self._path)
-        self._bytes = os.fstat(self._file.fileno()).st_size
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the present time. Raises as ``explained`` if the disk refuses."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str)
         with explained(self._path, "appended to", len(line)):
             rest = memoryview(line.encode() + b"\n")
-            self._bytes += len(rest)
             while rest:
                 rest = rest[self._file.write(rest) :]
         # Here too, not only when a run is opened: one process may learn for months.
-        if self._bytes > EVENTS_LIMIT_BYTES:
+        if self._file.tell() > EVENTS_LIMIT_BYTES:
             full = self._file
             self._open()
             full.close()

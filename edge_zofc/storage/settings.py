@@ -1,17 +1,17 @@
-"""``settings.json``: what may not change while a run lives, its options and how its session runs."""
+"""``settings.json``: the options of a run and how its session runs. Both stay while the run lives."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.algorithm.options import Options, options_from_json
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.reading import is_there, load_model, read_bounded
+from edge_zofc.storage.reading import Strict, is_there, load_model, read_bounded
 from edge_zofc.storage.writing import write_atomic
 
 SETTINGS = "settings.json"
@@ -20,15 +20,13 @@ _LIMIT_BYTES = 1 << 20
 Count = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
-class Placement(BaseModel):
+class Placement(Strict):
     """How a session runs on a machine; kept with the run, as features round differently in another shape.
 
     ``micro_batch`` pictures and at most ``parallel_queries`` adapters go into one run of the graph. ``prepacking`` off
     leaves the weights memory-mapped. ``arena`` off gives memory back after each run. ``head_backend`` trains the cosine
     head.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     micro_batch: Count
     parallel_queries: Count
@@ -38,14 +36,12 @@ class Placement(BaseModel):
     head_backend: HeadBackend
 
     @classmethod
-    def simple(
-        cls, micro_batch: int = 1, parallel_queries: int = 1, *, threads: int = 1, fast: bool = True
-    ) -> Placement:
-        """One without a plan; ``fast`` prepacks the weights and keeps the arena."""
+    def simple(cls, micro_batch: int = 1, parallel_queries: int = 1, *, fast: bool = True) -> Placement:
+        """One without a plan, of one thread; ``fast`` prepacks the weights and keeps the arena."""
         return cls(
             micro_batch=micro_batch,
             parallel_queries=parallel_queries,
-            threads=threads,
+            threads=1,
             prepacking=fast,
             arena=fast,
             head_backend="numpy",
@@ -60,17 +56,13 @@ class Placement(BaseModel):
         return self.model_copy(update={"arena": False}) if self.arena else None
 
     def __str__(self) -> str:
-        return (
-            f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run, "
-            f"prepacking {'on' if self.prepacking else 'off'}, arena {'on' if self.arena else 'off'}, "
-            f"{self.head_backend} head"
-        )
+        prepacking, arena = ("on" if is_on else "off" for is_on in (self.prepacking, self.arena))
+        shape = f"micro-batch {self.micro_batch}, {self.parallel_queries} adapter(s) a run"
+        return f"{shape}, prepacking {prepacking}, arena {arena}, {self.head_backend} head"
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """The content of ``settings.json``. The bundle's folder says where to look for it; its identity decides."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: Literal[1] = 1
     bundle_identity: str
@@ -85,20 +77,15 @@ class Settings(BaseModel):
         return cls(bundle_identity=bundle.identity, bundle_folder=where, options=options, execution=placement)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run: something of the name of its settings, whatever that is."""
-    return is_there(folder / SETTINGS)
-
-
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Write ``settings.json`` durably; it is the file whose presence makes a folder a run."""
+    """Write ``settings.json`` durably; a folder with something of that name is a run."""
     write_atomic(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_settings(folder: Path) -> Settings:
     """Read ``settings.json``. Raises InputError if there is no run, DamagedFileError if it is not valid."""
     path = folder / SETTINGS
-    if not is_run(folder):
+    if not is_there(path):
         raise InputError(f"There is no run in {folder} ({SETTINGS} is missing); start one with 'edge-zofc learn'.")
     try:
         return load_model(Settings, read_bounded(path, _LIMIT_BYTES), f"{path} is not a run's settings:")

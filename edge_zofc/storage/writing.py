@@ -1,6 +1,4 @@
-"""The file layer: the only place that renames, truncates and fsyncs, so the one that a power cut tests.
-
-Three ways to write, no fourth:
+"""The file layer: the only place that renames, truncates and fsyncs.
 
     write_atomic   a whole file: temporary name in the same folder, fsync, rename, fsync of the folder.
                    A reader sees the old file or the new one, never a part.
@@ -8,13 +6,12 @@ Three ways to write, no fourth:
                    cut off again, so at most the very last piece can be torn.
     replace_folder a folder that was made beside its place: everything in it flushed, then renamed.
 
-plus ``make_folder``, ``sweep`` (removes what a crash left), ``open_log`` and ``rotate``. Every system call that changes
-the disk goes through a ``Files``; tests pass one that records and replay each prefix of what it saw
-(``tests/power_cut.py``).
+Every system call that changes the disk goes through a ``Files``. Tests pass one that records, and replay each prefix
+of what it saw (``tests/helpers/power_cut.py``).
 
-What may surprise: a rename is not on the disk before its *folder* is fsynced, and after a failed fsync the
-kernel forgets which pages were dirty, so a second fsync would wrongly succeed. A failed AppendFile is
-therefore closed for good; the way on is to open the file again.
+A rename is on the disk only after an fsync of its *folder*. After a failed fsync the kernel forgets which pages were
+dirty, so that a second fsync would wrongly succeed. A failed AppendFile is therefore closed for good: open the file
+again.
 """
 
 from __future__ import annotations
@@ -23,15 +20,13 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterable
 from os import getpid
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from edge_zofc.errors import DamagedFileError, explained
-from edge_zofc.storage.reading import not_plain
+from edge_zofc.storage.reading import plain_handle
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -39,10 +34,7 @@ Data = bytes | bytearray | memoryview
 
 
 class Files:
-    """The system calls that change the disk, one method each. A handle is a file descriptor.
-
-    All methods raise the plain OSError; ``explained`` turns it into a sentence.
-    """
+    """The system calls that change the disk, one method each; all raise OSError. A handle is a file descriptor."""
 
     def create(self, path: Path) -> int:
         """Open a new or emptied plain file for writing at its end."""
@@ -67,10 +59,6 @@ class Files:
         """Return when content and length of the file are on the disk."""
         os.fsync(handle)
 
-    def close(self, handle: int) -> None:
-        """Give the handle back."""
-        os.close(handle)
-
     def rename(self, source: Path, target: Path) -> None:
         """Give ``source`` the name ``target``, replacing what had it."""
         source.replace(target)
@@ -80,8 +68,8 @@ class Files:
         path.unlink()
 
     def make_folder(self, path: Path) -> None:
-        """Make one folder; its parent must exist."""
-        path.mkdir()
+        """Make one folder, if another process was not first; its parent must exist."""
+        path.mkdir(exist_ok=True)
 
     def fsync_folder(self, path: Path) -> None:
         """Return when the names in this folder are on the disk."""
@@ -97,83 +85,76 @@ class Files:
 
 
 DISK = Files()
-"""The real thing, the default everywhere."""
 
 
 def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
     """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
 
-    On the disk when this returns. On a failure the old file is untouched and the temporary one removed.
-    A symbolic link at ``path`` is replaced, not followed. Raises as ``explained``.
+    On the disk when this returns. On a failure the old file is untouched and the temporary one removed. A symbolic link
+    at ``path`` is replaced, not followed. Raises as ``explained``.
     """
     pieces = [data] if isinstance(data, Data) else list(data)
     size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
     # The process number keeps two processes that write the same name from sharing a temporary file.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{getpid()}-{path.name}")
-    renamed = False
-    try:
-        with explained(path, "written", size_bytes):
+    with explained(path, "written", size_bytes):
+        try:
             handle = files.create(temporary)
             try:
                 for piece in pieces:
                     files.write(handle, piece)
                 files.fsync(handle)
             finally:
-                files.close(handle)
+                os.close(handle)
             files.rename(temporary, path)
-            renamed = True
-            files.fsync_folder(path.parent)
-    finally:
-        if not renamed:
+        except BaseException:
             with contextlib.suppress(OSError):
                 files.unlink(temporary)
+            raise
+        files.fsync_folder(path.parent)
 
 
 def replace_folder(made: Path, target: Path, files: Files = DISK) -> None:
     """Give the finished folder ``made`` the name ``target``, in place of an older folder of that name.
 
-    Everything in it is on the disk before the rename, and the name when this returns. Raises as ``explained``.
+    Everything in it is on the disk before the rename, and the name when this returns. If ``made`` cannot have the
+    name, the older folder gets it back. Raises as ``explained``.
     """
-    old = made.with_name(made.name + ".old")
+    old, place = made.with_name(made.name + ".old"), target.absolute()
     with explained(target, "written"):
         for path in (*made.rglob("*"), made):
             if path.is_symlink():
                 continue
             if path.is_dir():
                 files.fsync_folder(path)
-                continue
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                files.fsync(handle)
-            finally:
-                files.close(handle)
-        if target.is_dir():
-            files.rename(target, old)
-        files.rename(made, target.absolute())
-        files.fsync_folder(target.absolute().parent)
+            else:
+                with path.open("rb") as file:
+                    files.fsync(file.fileno())
+        has_old = place.is_dir()
+        if has_old:
+            files.rename(place, old)
+        try:
+            files.rename(made, place)
+        except BaseException:
+            if has_old:
+                files.rename(old, place)
+            raise
+        files.fsync_folder(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def make_folder(path: Path, files: Files = DISK) -> None:
-    """Make ``path`` and the missing folders above it, each on the disk before the next.
-
-    Raises as ``explained``.
-    """
+    """Make ``path`` and the missing folders above it, each on the disk before the next. Raises as ``explained``."""
     if path.is_dir():
-        # A process killed between mkdir and fsync left a folder that the next power cut would take. The
-        # folder above may not be ours to open, and then it is not ours to sync.
+        # A process killed between mkdir and fsync left a folder that the next power cut would take. The folder above
+        # may belong to another user, and then it need not be synced.
         with contextlib.suppress(OSError):
             files.fsync_folder(path.parent)
         return
     if path.parent != path:
         make_folder(path.parent, files)
     with explained(path, "made"):
-        # Another process may have been first; a plain file of that name is still an error.
-        try:
-            files.make_folder(path)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
+        files.make_folder(path)
         files.fsync_folder(path.parent)
 
 
@@ -183,8 +164,8 @@ def sweep(folder: Path, files: Files = DISK) -> list[str]:
     Call it under the lock: another process's temporary file is a leftover only if that process is dead.
     """
     with explained(folder, "cleaned up"), os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
-        leftovers = sorted(name for name in found if not _is_folder(folder / name))
+        found = [entry for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
+        leftovers = sorted(entry.name for entry in found if not entry.is_dir(follow_symlinks=False))
         for name in leftovers:
             files.unlink(folder / name)
     return leftovers
@@ -195,42 +176,30 @@ def rotate(path: Path, limit_bytes: int, files: Files = DISK) -> bool:
 
     So a log takes at most about twice the limit. Returns whether it did. Raises as ``explained``.
     """
-    with explained(path, "rotated"):
-        try:
-            if path.lstat().st_size <= limit_bytes:
-                return False
-        except FileNotFoundError:
-            return False
-        files.rename(path, path.with_name(path.name + ".1"))
-        files.fsync_folder(path.parent)
-    return True
+    with explained(path, "rotated"), contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_size > limit_bytes:
+            files.rename(path, path.with_name(path.name + ".1"))
+            files.fsync_folder(path.parent)
+            return True
+    return False
 
 
 def open_log(path: Path) -> BinaryIO:
     """Open a log for appending, unbuffered, made if need be; a torn last line is ended.
 
-    Not fsynced: a log may lose its last lines. Raises DamagedFileError if it is not a plain file, else as
-    ``explained``.
+    Not fsynced: a log may lose its last lines. Raises as ``plain_handle``.
     """
-    with explained(path, "opened for appending"):
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            handle = os.open(path, flags, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-                raise not_plain(path) from error
-            raise
-        file = os.fdopen(handle, "r+b", buffering=0)
-        try:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise not_plain(path)
+    handle = plain_handle(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, "opened for appending")
+    file = os.fdopen(handle, "r+b", buffering=0)
+    try:
+        with explained(path, "opened for appending"):
             # After a power cut the last line may lack its end; the next one must not be glued to it.
-            if found.st_size and os.pread(handle, 1, found.st_size - 1) != b"\n":
+            size_bytes = os.fstat(handle).st_size
+            if size_bytes and os.pread(handle, 1, size_bytes - 1) != b"\n":
                 os.write(handle, b"\n")
-        except BaseException:
-            file.close()
-            raise
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
@@ -254,15 +223,13 @@ def append_at(path: Path, data: Data, size_bytes: int) -> None:
 class AppendFile:
     """An existing file that grows by whole pieces, each on the disk when ``append`` returns.
 
-    Opening cuts the file back to ``keep_bytes`` (at most its length) and makes what is kept, and its name,
-    durable: a process killed between write and fsync leaves bytes that are readable but not yet on the disk.
-    ``size_bytes`` is the length that is on the disk. Raises as ``explained``.
+    Opening cuts the file back to ``keep_bytes`` (at most its length) and makes what is kept, and its name, durable: a
+    process killed between write and fsync leaves bytes that are readable but not yet on the disk. ``size_bytes`` is the
+    length that is on the disk. Raises as ``explained``.
     """
 
     def __init__(self, path: Path, keep_bytes: int, files: Files = DISK) -> None:
-        self.path = path
-        self.size_bytes = keep_bytes
-        self._files = files
+        self.path, self.size_bytes, self._files = path, keep_bytes, files
         with explained(path, "opened for appending"):
             self._handle: int | None = files.open_append(path)
             try:
@@ -299,16 +266,4 @@ class AppendFile:
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(OSError):
-                self._files.close(handle)
-
-    def __enter__(self) -> AppendFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _is_folder(path: Path) -> bool:
-    return stat.S_ISDIR(path.lstat().st_mode)
+                os.close(handle)

@@ -1,4 +1,4 @@
-"""The closed-form head: by hand, against scikit-learn, and without a sum over more than is kept."""
+"""The closed-form head: small cases, scikit-learn as the reference, and no sum over more than is kept."""
 
 import numpy as np
 import pytest

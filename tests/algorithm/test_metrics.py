@@ -1,4 +1,4 @@
-"""Metrics: a matrix worked out by hand, properties that hold for every run, and streams without tests."""
+"""Metrics: a matrix of three tasks, properties that hold for every run, and streams without tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cap is hard: a process that wants more than its plan gets a MemoryError, and no more memory."""
+"""The limit is hard: a process that wants more than its plan gets a MemoryError, and no more memory."""
 
 import json
 import subprocess

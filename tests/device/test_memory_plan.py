@@ -1,24 +1,16 @@
-"""The plan adds up and chooses speed where there is room; the measurement sees what was taken; the cap is hard."""
+"""The plan adds up and chooses speed where there is room."""
 
-import sys
-import time
-from pathlib import Path
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.algorithm.options import Options
-from edge_zofc.device import memory_plan, process_cost
+from edge_zofc.device import memory_plan
 from edge_zofc.device.process_cost import BaseCost, Cost
-from edge_zofc.device.system import Board, PeakSampler, Usage, data_bytes, usage
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.storage.bundle import FILES, Manifest
 
 MIB = 1 << 20
-linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 WITH_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=Cost(270 * MIB, 230 * MIB, 660 * MIB))
 WITHOUT_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=None)
@@ -62,19 +54,24 @@ def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
 OPTIONS = ("batch_size", "queries", "query_form", "head", "optimizer")
 
 
-def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
-    asked = {name: changes.pop(name) for name in OPTIONS if name in changes}
-    base, threads = changes.pop("base", WITH_TORCH), changes.pop("threads", 2)
+def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.Work:
+    asked = {name: changes[name] for name in OPTIONS if name in changes}
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
-    work = memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
-    return memory_plan.plan(work, budget_mib * MIB, memory_plan.Fixed(**changes))  # type: ignore[arg-type]
+    base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
+    return memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
+
+
+def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
+    fixed = {name: changes[name] for name in changes if name not in (*OPTIONS, "base", "threads")}
+    asked = work(precision, weights_mib, **changes)
+    return memory_plan.plan(asked, budget_mib * MIB, memory_plan.Fixed(**fixed))  # type: ignore[arg-type]
 
 
 def item(found: memory_plan.MemoryPlan, name: str) -> memory_plan.PlanItem:
     return next(entry for entry in found.items if entry.name == name)
 
 
-# ---- the plan: numbers you can do in your head
+# ---- the plan: numbers that are easy to check
 
 
 def test_with_room_everything_is_fast() -> None:
@@ -116,8 +113,8 @@ def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:
-    assert memory_plan.evaluations_per_step("two-sided", 4) == 9
-    assert memory_plan.evaluations_per_step("one-sided", 4) == 5
+    assert work(query_form="two-sided", queries=4).evaluations == 9
+    assert work(query_form="one-sided", queries=4).evaluations == 5
     assert planned(100_000, query_form="two-sided").placement.parallel_queries == 9
 
 
@@ -211,120 +208,3 @@ def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
 def test_torch_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match=r"pip install 'edge-zofc\[torch\]'"):
         planned(1000, base=WITHOUT_TORCH, head_backend="torch")
-
-
-# ---- measuring
-
-
-@linux
-def test_an_array_of_64_mib_is_seen_and_its_peak_is_kept() -> None:
-    with PeakSampler() as sampler:
-        before = sampler.now()
-        array = np.ones(64 * MIB, np.uint8)
-        during = sampler.now()
-        del array
-        after = sampler.peak()
-    assert before.anonymous_bytes is not None
-    assert during.anonymous_bytes is not None
-    assert after.anonymous_bytes is not None
-    assert during.anonymous_bytes - before.anonymous_bytes == pytest.approx(64 * MIB, rel=0.05)
-    assert after.anonymous_bytes >= during.anonymous_bytes
-    assert after.rss_bytes >= during.rss_bytes
-
-
-@linux
-def test_the_thread_sees_what_nobody_asked_about() -> None:
-    with PeakSampler(interval_seconds=0.005) as sampler:
-        start = sampler.now()
-        array = np.ones(48 * MIB, np.uint8)
-        time.sleep(0.15)
-        del array
-    assert sampler.peak().anonymous_bytes - start.anonymous_bytes > 40 * MIB  # type: ignore[operator]
-
-
-@linux
-def test_mapped_files_are_told_apart_from_arrays(tmp_path: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(bytes(32 * MIB))
-    before = usage()
-    mapped = np.memmap(path, np.uint8, "r")
-    assert int(mapped.sum()) == 0
-    after = usage()
-    assert after.file_bytes - before.file_bytes == pytest.approx(32 * MIB, rel=0.1)  # type: ignore[operator]
-    assert after.rss_bytes == after.anonymous_bytes + after.file_bytes  # type: ignore[operator]
-
-
-def test_a_sampler_may_be_started_and_stopped_twice() -> None:
-    sampler = PeakSampler()
-    for _ in range(2):
-        sampler.start()
-        sampler.start()
-        sampler.stop()
-        sampler.stop()
-    assert sampler.peak().rss_bytes > MIB
-
-
-def test_without_proc_the_parts_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2 * MIB))
-    monkeypatch.setattr("edge_zofc.device.system._process", lambda number: elsewhere)
-    monkeypatch.setattr("edge_zofc.device.system._STATUS", Path("/nowhere/status"))
-    found = usage()
-    assert isinstance(found, Usage)
-    assert found.rss_bytes > MIB
-    assert found.anonymous_bytes is None
-    assert PeakSampler().peak().file_bytes is None
-    assert data_bytes() is None
-
-
-# ---- the base cost
-
-
-@linux
-def test_the_base_is_measured_in_a_child_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
-    first = process_cost.measure_base(("numpy",), tmp_path)
-    assert first.measured
-    assert first.torch is None
-    assert 5 * MIB < first.process.anonymous_bytes + first.process.file_bytes < 120 * MIB
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured twice"))
-    assert process_cost.measure_base(("numpy",), tmp_path) == first
-
-
-@linux
-def test_of_two_measurements_of_torch_the_smaller_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = iter([Cost(1, 2, 3), Cost(10, 400, 30), Cost(11, 250, 31)])  # without torch, then with it twice
-    monkeypatch.setattr(process_cost, "torch_estimate", lambda: Cost(9, 9, 9))
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: next(measured))
-    assert process_cost.measure_base(("numpy",), tmp_path).torch == Cost(10, 248, 28)
-
-
-@linux
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\0", b"[]", b"5", b'{"process": [1, 2]}', b'{"process": [1, 2, -3], "torch": null}']
-)
-def test_a_damaged_cache_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
-    (tmp_path / f"base-cost-{process_cost._key(('numpy',))}.json").write_bytes(content)
-    assert process_cost.measure_base(("numpy",), tmp_path) == BaseCost(process=Cost(1, 2, 3), torch=None)
-
-
-def test_a_crowded_machine_is_not_measured_but_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    crowded = Board("", "any", 1, 4000 * MIB, 3000 * MIB, usage().rss_bytes + 50 * MIB)
-    monkeypatch.setattr(process_cost, "board", lambda: crowded)
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured"))
-    assert not process_cost.measure_base(cache_folder=tmp_path).measured
-
-
-def test_a_child_that_fails_leaves_the_estimate(tmp_path: Path) -> None:
-    found = process_cost.measure_base(("no_such_module_anywhere",), tmp_path)
-    assert not found.measured
-    assert found.process == process_cost.PROCESS_ESTIMATE
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
-    (tmp_path / "file").write_text("")
-    assert process_cost.measure_base((), tmp_path / "file" / "below").measured

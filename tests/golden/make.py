@@ -35,7 +35,7 @@ STEPS = (60, 50, 40)
 def write_bundle(folder: Path) -> bundle.Bundle:
     """The bundle whose adapter is replayed."""
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = np.random.RandomState(1).randint(-(2**21), 2**21, P)  # numpy keeps RandomState's draws for ever
+    numbers = np.random.RandomState(1).randint(-(2**21), 2**21, P)  # numpy keeps RandomState's draws fixed
     theta = (numbers * LATTICE_STEP).astype(np.float32)
     probe = {
         "images": np.zeros((1, 3, 8, 8), np.float32),

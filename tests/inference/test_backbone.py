@@ -91,7 +91,7 @@ def test_the_cpu_runs_a_node_and_a_foreign_provider_is_dropped() -> None:
 
 
 def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path: Path) -> None:
-    """onnxruntime's own telemetry would be, without a word, when it is imported."""
+    """onnxruntime's own telemetry writes there when it is imported, unless it is told not to."""
     code = (
         "import sys; from pathlib import Path; from edge_zofc.storage.bundle import read_bundle\n"
         "from edge_zofc.inference.backbone import Backbone\nfrom edge_zofc.storage.settings import Placement\n"

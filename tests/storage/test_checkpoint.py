@@ -1,4 +1,4 @@
-"""snapshot.py: the format by literal bytes, damage at every byte, power cuts, what is kept and what is refused."""
+"""checkpoint.py: the format by literal bytes, damage at every byte, power cuts, what is kept and what is refused."""
 
 from __future__ import annotations
 
@@ -392,7 +392,7 @@ def test_on_a_full_tmpfs_the_last_state_stays_and_saving_goes_on_when_there_is_r
         small, large = (Snapshot({"x": np.zeros(size, np.uint8)}, {}) for size in (60_000, 120_000))
         checkpoint.save(tmp_path, small)
         (tmp_path / "filler").write_bytes(bytes(100_000))
-        with pytest.raises(DoesNotFitError, match=r"The disk is full: .*--resume"):
+        with pytest.raises(DoesNotFitError, match=r"The disk is full: .*run the same command again"):
             checkpoint.save(tmp_path, large)
         found = checkpoint.load_latest(tmp_path)
         assert found is not None and same(found.snapshot, small)

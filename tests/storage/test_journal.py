@@ -578,7 +578,7 @@ def test_after_a_full_disk_the_journal_goes_on_from_its_last_record(tmp_path):
                 raise OSError(28, "No space left on device")
 
     journal = Journal.create(tmp_path / "j", HEADER, Full())
-    with pytest.raises(DoesNotFitError, match="go on with --resume"):
+    with pytest.raises(DoesNotFitError, match="run the same command again"):
         for record in SMALL:
             journal.append(record)
     assert journal.records == 2

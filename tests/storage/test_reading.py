@@ -1,4 +1,4 @@
-"""plain.py: what is read, and what is not even opened."""
+"""reading.py: what is read, and what is not even opened."""
 
 from __future__ import annotations
 

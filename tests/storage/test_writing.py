@@ -1,4 +1,4 @@
-"""durable.py: what a power cut, a kill and a full disk leave; a lock that no crash leaves behind."""
+"""writing.py: what a power cut, a kill and a full disk leave; a lock that no crash leaves behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_the_model_disk_would_notice_a_missing_folder_fsync(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_leaves_the_old_file_and_says_how_to_go_on(tmp_path, at, number):
     writing.write_atomic(tmp_path / "a", b"old")
-    with pytest.raises(DoesNotFitError, match=r".*/a could.* KiB and go on with --resume\.$"):
+    with pytest.raises(DoesNotFitError, match=r".*/a could.* KiB, then run the same command again\.$"):
         writing.write_atomic(tmp_path / "a", b"new", FailingFiles(at, number))
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
@@ -171,7 +172,7 @@ def test_a_tiny_tmpfs_fills_up_keeps_the_old_file_and_goes_on_when_there_is_room
         assert (tmp_path / "a").read_bytes() == b"old"
         (tmp_path / "filler").unlink()
         writing.write_atomic(tmp_path / "a", bytes(200 << 10))
-        with AppendFile(tmp_path / "a", 200 << 10) as log:
+        with closing(AppendFile(tmp_path / "a", 200 << 10)) as log:
             with pytest.raises(DoesNotFitError, match="free at least"):
                 for _ in range(100):
                     log.append(bytes(4000))
@@ -246,7 +247,7 @@ def test_a_log_is_rotated_past_its_limit_and_takes_at_most_two_files(tmp_path):
 
 def test_appended_pieces_lie_one_after_the_other(tmp_path):
     (tmp_path / "log").write_bytes(b"ab??")
-    with AppendFile(tmp_path / "log", 2) as log:
+    with closing(AppendFile(tmp_path / "log", 2)) as log:
         log.append(b"cd")
         log.append(b"e")
         assert log.size_bytes == 5
@@ -265,11 +266,11 @@ def test_a_power_cut_keeps_every_append_that_returned_and_tears_only_the_last(tm
     files = RecordingFiles(tmp_path)
     writing.write_atomic(tmp_path / "log", b"HH", files)
     start = len(files.log)
-    with AppendFile(tmp_path / "log", 2, files) as log:
+    with closing(AppendFile(tmp_path / "log", 2, files)) as log:
         opened = len(files.log)
         for piece in (b"abc", b"def"):
             log.append(piece)
-    with AppendFile(tmp_path / "log", 5, files) as log:
+    with closing(AppendFile(tmp_path / "log", 5, files)) as log:
         log.append(b"XYZ")
     promises = {start: b"HH", opened: b"HH", opened + 2: b"HHabc", opened + 4: b"HHabcdef"}
     for done, disk in disks_after_cut(files.log):
@@ -285,7 +286,7 @@ def test_opening_makes_durable_what_a_killed_process_had_only_written(tmp_path):
     files = RecordingFiles(tmp_path, forgetful="fsync_folder")  # killed between rename and fsync
     writing.write_atomic(tmp_path / "log", b"HH", files)
     files.write(handle := files.open_append(tmp_path / "log"), b"abc")  # killed between write and fsync
-    files.close(handle)
+    os.close(handle)
     assert {} in [disk for _, disk in disks_after_cut(files.log)]
     files.forgetful = ""
     AppendFile(tmp_path / "log", 5, files).close()
@@ -366,3 +367,14 @@ def test_a_folder_that_cannot_get_its_name_is_one_sentence(tmp_path: Path) -> No
     with pytest.raises(InputError, match="nowhere/target could not be written"):
         replace_folder(tmp_path / "made", tmp_path / "nowhere" / "target")
     assert (tmp_path / "made").is_dir()
+
+
+def test_a_folder_that_cannot_be_replaced_keeps_its_name_and_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("made", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(DoesNotFitError, match="target could not be written"):
+        replace_folder(tmp_path / "made", tmp_path / "target", FailingFiles(3))  # an fsync, then two renames
+    assert names(tmp_path) == ["made", "target"]
+    assert (tmp_path / "target" / "file").read_text() == "target"
+    assert (tmp_path / "made" / "file").read_text() == "made"

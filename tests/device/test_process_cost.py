@@ -1,0 +1,64 @@
+"""What a process costs is measured in children, kept, and estimated where there is no room to measure."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_zofc.device import process_cost
+from edge_zofc.device.process_cost import BaseCost, Cost
+from edge_zofc.device.system import Board, usage
+
+MIB = 1 << 20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@linux
+def test_the_base_is_measured_in_a_child_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
+    first = process_cost.measure_base(("numpy",), tmp_path)
+    assert first.measured
+    assert first.torch is None
+    assert 5 * MIB < first.process.anonymous_bytes + first.process.file_bytes < 120 * MIB
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured twice"))
+    assert process_cost.measure_base(("numpy",), tmp_path) == first
+
+
+@linux
+def test_of_two_measurements_of_torch_the_smaller_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([Cost(1, 2, 3), Cost(10, 400, 30), Cost(11, 250, 31)])  # without torch, then with it twice
+    monkeypatch.setattr(process_cost, "torch_estimate", lambda: Cost(9, 9, 9))
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: next(measured))
+    assert process_cost.measure_base(("numpy",), tmp_path).torch == Cost(10, 248, 28)
+
+
+@linux
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\0", b"[]", b"5", b'{"process": [1, 2]}', b'{"process": [1, 2, -3], "torch": null}']
+)
+def test_a_damaged_cache_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
+    (tmp_path / f"base-cost-{process_cost._key(('numpy',))}.json").write_bytes(content)
+    assert process_cost.measure_base(("numpy",), tmp_path) == BaseCost(process=Cost(1, 2, 3), torch=None)
+
+
+def test_a_crowded_machine_is_not_measured_but_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowded = Board("", "any", 1, 4000 * MIB, 3000 * MIB, usage().rss_bytes + 50 * MIB)
+    monkeypatch.setattr(process_cost, "board", lambda: crowded)
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured"))
+    assert not process_cost.measure_base(cache_folder=tmp_path).measured
+
+
+def test_a_child_that_fails_leaves_the_estimate(tmp_path: Path) -> None:
+    found = process_cost.measure_base(("no_such_module_anywhere",), tmp_path)
+    assert not found.measured
+    assert found.process == process_cost.PROCESS_ESTIMATE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
+    (tmp_path / "file").write_text("")
+    assert process_cost.measure_base((), tmp_path / "file" / "below").measured
