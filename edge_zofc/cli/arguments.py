@@ -71,7 +71,7 @@ def plan(parser: argparse.ArgumentParser) -> None:
 def learn(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``learn``."""
     _path(parser, "--stream", "FOLDER", "NNN_name/{train,test}/<class>/", required=True)
-    _bundle(parser)
+    _path(parser, "--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)")
     _path(parser, "--run", "FOLDER", "run folder (default: run/)", default=RUN)
     parser.add_argument("--resume", action="store_true", help="go on with a run; an error if there is none")
     parser.add_argument(
@@ -123,12 +123,12 @@ def replay(parser: argparse.ArgumentParser) -> None:
 
 def history(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``history``."""
-    _path(parser, "run", "RUN", "run folder")
+    _trained_run(parser)
 
 
 def rollback(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rollback``."""
-    _path(parser, "run", "RUN", "run folder")
+    _trained_run(parser)
     parser.add_argument("--to-task", metavar="N", type=_natural, required=True, help="number of the task, from 0")
 
 

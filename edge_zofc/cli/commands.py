@@ -220,7 +220,7 @@ def history(options: argparse.Namespace) -> int:
     """List tasks, steps, accuracies and sizes."""
     from edge_zofc.engine.history import read_history
 
-    found = read_history(options.run)
+    found = read_history(options.run, options.bundle)
 
     def text() -> str:
         head = ("task", "name", "classes", "pictures", "steps", "accuracy", "")
@@ -244,7 +244,7 @@ def rollback(options: argparse.Namespace) -> int:
     """Go back to the state after a task."""
     from edge_zofc.engine.history import roll_back
 
-    found = roll_back(options.run, options.to_task)
+    found = roll_back(options.run, options.to_task, options.bundle)
     return _print(options, found, lambda: f"{options.run} is back at the end of task {options.to_task}.")
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from edge_zofc import __version__
@@ -23,6 +24,7 @@ from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler, mib
 from edge_zofc.engine.loop import learn
+from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings
 from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
 from edge_zofc.engine.trainer import Trainer
@@ -30,7 +32,7 @@ from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
-from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle
 from edge_zofc.storage.checkpoint import Loaded
 from edge_zofc.storage.result import RunResult, Scores, TaskResult, beats
 from edge_zofc.storage.run_folder import STATE, RunFolder
@@ -82,7 +84,11 @@ def learn_run(request: LearnRequest, on_step: OnStep, on_forwards: OnForwards = 
 @contextmanager
 def locked_run(request: LearnRequest) -> Iterator[Ground]:
     """The verified bundle and profile, and the run's folder, made if need be and locked."""
-    bundle, profile, run = read_bundle(request.bundle), load_profile(request.profile), RunFolder(request.run)
+    run, profile = RunFolder(request.run), load_profile(request.profile)
+    if request.bundle is None and run.is_run():
+        bundle = run_bundle(run, run.settings(), None)
+    else:
+        bundle = read_bundle(request.bundle or Path(BUNDLE_FOLDER))
     if request.resume and not run.is_run():
         raise InputError(f"There is no run to resume in {run.path}; leave out --resume to start one.")
     with run.locked():

@@ -8,6 +8,7 @@ applied, so that replaying stays exact, and it is the way on after a task that d
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from edge_zofc.engine.state import tasks_of
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle
 from edge_zofc.storage.run_folder import RunFolder
-from edge_zofc.storage.settings import Settings
+from edge_zofc.storage.settings import Settings, bundle_place
 
 log = logging.getLogger("edge_zofc")
 
@@ -36,7 +37,8 @@ MAY_CHANGE = frozenset({"adapter_lr", "head_lr"})
 class LearnRequest:
     """What ``edge-zofc learn`` was asked. ``changes`` holds the options given explicitly; None: not given."""
 
-    bundle: Path
+    bundle: Path | None
+    """None: the run's own, ``bundle/`` for a new run."""
     stream: Path
     run: Path
     profile: str = "auto"
@@ -87,7 +89,7 @@ def new_settings(
     check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
     plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes + SPARE_CLASSES, fixed)
-    return Settings.of(bundle, options, plan.placement), plan
+    return Settings.of(bundle, options, plan.placement, request.run), plan
 
 
 def kept_settings(
@@ -95,19 +97,30 @@ def kept_settings(
 ) -> tuple[Settings, MemoryPlan]:
     """The frozen settings of the run that is there, with new learning rates where asked for, and the plan for them.
 
-    Raises InputError for another bundle and for options that cannot change.
+    Writes where the bundle is now. Raises InputError for another bundle and for options that cannot change.
     """
     settings = run.settings()
     if settings.bundle_identity != bundle.identity:
         raise InputError(
-            f"The run in {request.run} belongs to another bundle than {request.bundle}; "
+            f"The run in {request.run} belongs to another bundle than {bundle.folder}; "
             "name that bundle with --bundle, or give --run a new folder."
         )
     told = differences(settings.options, request.preset, request.changes)
     if told:
         settings = _with_new_rates(request, settings, told, run)
     check_trainable(bundle, settings.options)
-    return settings, _plan_again(request, bundle, profile, settings)
+    plan = _plan_again(request, bundle, profile, settings)
+    return _with_new_place(bundle, settings, run), plan
+
+
+def _with_new_place(bundle: Bundle, settings: Settings, run: RunFolder) -> Settings:
+    """The settings with the place where the bundle is now, written if it is another one."""
+    if os.path.realpath(settings.bundle_places(run.path)[1]) == os.path.realpath(bundle.folder):
+        return settings
+    new = settings.model_copy(update={"bundle_folder": bundle_place(run.path, bundle.folder)})
+    run.write_settings(new)
+    log.info("The run's bundle is now in %s.", bundle.folder)
+    return new
 
 
 def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str, str], run: RunFolder) -> Settings:

@@ -37,10 +37,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
-from edge_zofc.errors import DamagedFileError, InputError, explained
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
 from edge_zofc.storage.reading import is_there, load_model, open_plain, read_bounded
 
 FORMAT_VERSION = 1
+BUNDLE_FOLDER = "bundle"
+"""Where commands look for a bundle when no other place is named."""
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -251,6 +253,15 @@ def read_bundle(folder: Path) -> Bundle:
     for name, entry in manifest.files.items():
         _verify_file(folder / name, entry)
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def has_identity(folder: Path, identity: str) -> bool:
+    """Whether a bundle of this identity seems to be in the folder; its files are not looked at, nothing is raised."""
+    try:
+        path = folder / MANIFEST
+        return is_there(path) and hashlib.sha256(read_bounded(path, MAX_MANIFEST_BYTES)).hexdigest() == identity
+    except EdgeZofcError:
+        return False
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
