@@ -202,10 +202,11 @@ def _device(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device-profile",
         metavar="NAME|FILE|auto",
-        default="auto",
-        help="a board's limits, see 'edge-zofc profiles' (default: auto)",
+        help="a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)",
     )
-    group.add_argument("--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget")
+    group.add_argument(
+        "--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget; kept with the run"
+    )
     group.add_argument("--micro-batch", metavar="N", type=_positive, help="pictures in one run of the graph")
     group.add_argument("--parallel-queries", metavar="K", type=_positive, help="adapters in one run of the graph")
 

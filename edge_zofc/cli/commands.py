@@ -75,7 +75,7 @@ def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory of learning, and the disk that it takes."""
     from edge_zofc.algorithm.options import make_options
     from edge_zofc.device.memory_plan import Fixed
-    from edge_zofc.device.profiles import load_profile
+    from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
     from edge_zofc.engine.work import stream_sizes
@@ -85,7 +85,7 @@ def plan(options: argparse.Namespace) -> int:
     chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks = stream_sizes(options.stream) if options.stream else ()
     disk = predict_disk(bundle, chosen, tasks)
-    device = Device(load_profile(options.device_profile), arguments.budget(options))
+    device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
     found = make_plan(bundle, chosen, device, fixed=fixed)
     data = asdict(found) | found.placement.model_dump()

@@ -21,11 +21,11 @@ from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_ac
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
 from edge_zofc.device.memory_plan import MemoryPlan
-from edge_zofc.device.profiles import DeviceProfile, load_profile
+from edge_zofc.device.profiles import AUTO, DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler, mib
 from edge_zofc.engine.loop import learn
 from edge_zofc.engine.predict import run_bundle
-from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings
+from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
 from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
@@ -84,15 +84,27 @@ def learn_run(request: LearnRequest, on_step: OnStep, on_forwards: OnForwards = 
 @contextmanager
 def locked_run(request: LearnRequest) -> Iterator[Ground]:
     """The verified bundle and profile, and the run's folder, made if need be and locked."""
-    run, profile = RunFolder(request.run), load_profile(request.profile)
-    if request.bundle is None and run.is_run():
-        bundle = run_bundle(run, run.settings(), None)
-    else:
-        bundle = read_bundle(request.bundle or Path(BUNDLE_FOLDER))
+    run = RunFolder(request.run)
     if request.resume and not run.is_run():
         raise InputError(f"There is no run to resume in {run.path}; leave out --resume to start one.")
+    settings = run.settings() if run.is_run() else None
+    if settings is None or request.bundle is not None:
+        bundle = read_bundle(request.bundle or Path(BUNDLE_FOLDER))
+    else:
+        bundle = run_bundle(run, settings, None)
+    asked = request if settings is None else with_kept_device(request, settings)
+    profile = _profile(asked, is_kept=request.profile is None and settings is not None)
     with run.locked():
-        yield Ground(request, bundle, profile, run)
+        yield Ground(asked, bundle, profile, run)
+
+
+def _profile(request: LearnRequest, is_kept: bool) -> DeviceProfile:
+    try:
+        return load_profile(request.profile or AUTO)
+    except InputError as error:
+        if not is_kept:
+            raise
+        raise InputError(f"{error} The run was begun with it; name another one with --device-profile.") from error
 
 
 def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from edge_zofc.algorithm.options import Options, PresetName, changed, difference
 from edge_zofc.device import memory_plan
 from edge_zofc.device.memory_plan import Fixed, MemoryPlan, Work
 from edge_zofc.device.process_cost import measure_base
-from edge_zofc.device.profiles import DeviceProfile
+from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board
 from edge_zofc.engine.state import tasks_of
-from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings, bundle_place
@@ -41,8 +41,10 @@ class LearnRequest:
     """None: the run's own, ``bundle/`` for a new run."""
     stream: Path
     run: Path
-    profile: str = "auto"
+    profile: str | None = None
+    """A name or a file; None: the run's own, ``auto`` for a new run."""
     budget_bytes: int | None = None
+    """None: the run's own, that of the profile for a new run or where another profile is named."""
     preset: PresetName | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     resume: bool = False
@@ -51,6 +53,20 @@ class LearnRequest:
     max_steps: int | None = None
     tasks: frozenset[str] | None = None
     """Names of the task folders to look at; None: all of the stream."""
+
+
+def with_kept_device(request: LearnRequest, settings: Settings) -> LearnRequest:
+    """The request with the run's profile and budget where it names none."""
+    kept = settings.device_profile or AUTO
+    asked = kept if request.profile is None else _profile_to_keep(request.profile)
+    # A budget stands in place of that of its profile, not of another one.
+    budget = settings.memory_budget_bytes if asked == kept else None
+    return replace(request, profile=asked, budget_bytes=request.budget_bytes or budget)
+
+
+def _profile_to_keep(name_or_path: str) -> str:
+    """A profile's name, or the absolute path of its file."""
+    return os.path.abspath(name_or_path) if is_profile_file(name_or_path) else name_or_path  # noqa: PTH100 - no links
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,9 @@ def new_settings(
     check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
     plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes + SPARE_CLASSES, fixed)
-    return Settings.of(bundle, options, plan.placement, request.run), plan
+    settings = Settings.of(bundle, options, plan.placement, request.run)
+    device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
+    return settings.model_copy(update=device), plan
 
 
 def kept_settings(
@@ -97,7 +115,8 @@ def kept_settings(
 ) -> tuple[Settings, MemoryPlan]:
     """The frozen settings of the run that is there, with new learning rates where asked for, and the plan for them.
 
-    Writes where the bundle is now. Raises InputError for another bundle and for options that cannot change.
+    ``request`` from ``with_kept_device``: what it names anew is written. Raises InputError for another bundle and for
+    options that cannot change.
     """
     settings = run.settings()
     if settings.bundle_identity != bundle.identity:
@@ -110,17 +129,29 @@ def kept_settings(
         settings = _with_new_rates(request, settings, told, run)
     check_trainable(bundle, settings.options)
     plan = _plan_again(request, bundle, profile, settings)
-    return _with_new_place(bundle, settings, run), plan
+    return _with_new_surroundings(request, bundle, settings, run), plan
 
 
-def _with_new_place(bundle: Bundle, settings: Settings, run: RunFolder) -> Settings:
-    """The settings with the place where the bundle is now, written if it is another one."""
-    if os.path.realpath(settings.bundle_places(run.path)[1]) == os.path.realpath(bundle.folder):
-        return settings
-    new = settings.model_copy(update={"bundle_folder": bundle_place(run.path, bundle.folder)})
-    run.write_settings(new)
-    log.info("The run's bundle is now in %s.", bundle.folder)
+def _with_new_surroundings(request: LearnRequest, bundle: Bundle, settings: Settings, run: RunFolder) -> Settings:
+    """The settings with the bundle's place, the profile and the budget of today; written, and told, if one changed."""
+    new = settings
+    if os.path.realpath(settings.bundle_places(run.path)[1]) != os.path.realpath(bundle.folder):
+        new = new.model_copy(update={"bundle_folder": bundle_place(run.path, bundle.folder)})
+        log.info("The run's bundle is now in %s.", bundle.folder)
+    device = {"device_profile": request.profile or AUTO, "memory_budget_bytes": request.budget_bytes}
+    if tuple(device.values()) != (settings.device_profile or AUTO, settings.memory_budget_bytes):
+        new = new.model_copy(update=device)
+        log.warning("From here on %s; before, %s.", _device_text(new), _device_text(settings))
+    if new != settings:
+        run.write_settings(new)
     return new
+
+
+def _device_text(settings: Settings) -> str:
+    budget = settings.memory_budget_bytes
+    return f"the device profile is {shown(settings.device_profile or AUTO)} and the memory budget " + (
+        "the profile's own" if budget is None else format_bytes(budget)
+    )
 
 
 def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str, str], run: RunFolder) -> Settings:
