@@ -63,7 +63,7 @@ def split(parser: argparse.ArgumentParser) -> None:
 def plan(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``plan``."""
     _bundle(parser)
-    _path(parser, "--stream", "FOLDER", "say what disk its tasks will take")
+    _path(parser, "--stream", "FOLDER", "plan for its classes, and say what disk its tasks will take")
     _device(parser)
     _options(parser)
 

@@ -74,6 +74,7 @@ def split(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory of learning, and the disk that it takes."""
     from edge_zofc.algorithm.options import make_options
+    from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
@@ -87,7 +88,8 @@ def plan(options: argparse.Namespace) -> int:
     disk = predict_disk(bundle, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
-    found = make_plan(bundle, chosen, device, fixed=fixed)
+    classes = len(read_stream(options.stream).class_names) if options.stream else None
+    found = make_plan(bundle, chosen, device, classes, fixed)
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes}

@@ -109,6 +109,7 @@ def _profile(request: LearnRequest, is_kept: bool) -> DeviceProfile:
 
 def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
+    ground.bundle.verify_changed()  # one watch reads it once, for months
     start = _start(ground)
     providers = choose_providers(ground.profile.session_providers())
     with PeakSampler() as usage, ExitStack() as files:
@@ -153,10 +154,11 @@ def _start(ground: Ground) -> Start:
     progress = RunProgress() if found is None else progress_of(found.snapshot)
     stream = read_stream(request.stream, progress.class_names, request.tasks)
     _refuse_other_stream(progress, stream, run)
+    classes = len(stream.class_names)
     if run.is_run():
-        settings, plan = kept_settings(request, ground.bundle, ground.profile, run)
+        settings, plan = kept_settings(request, ground.bundle, ground.profile, run, classes)
     else:
-        settings, plan = new_settings(request, ground.bundle, ground.profile, len(stream.class_names))
+        settings, plan = new_settings(request, ground.bundle, ground.profile, classes)
         run.write_settings(settings)
     return Start(ground, found, stream, settings, plan)
 

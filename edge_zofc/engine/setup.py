@@ -27,8 +27,10 @@ from edge_zofc.storage.settings import Settings, bundle_place
 
 log = logging.getLogger("edge_zofc")
 
-SPARE_CLASSES = 100
-"""Classes that a plan makes room for beyond those of the stream: tasks may be added later."""
+SPARE_CLASSES = 20
+"""Classes that a plan makes room for beyond those of the stream and the run: each ``learn`` plans anew."""
+UNKNOWN_CLASSES = 100
+"""Classes that a plan makes room for where no stream is named."""
 
 MAY_CHANGE = frozenset({"adapter_lr", "head_lr"})
 
@@ -84,12 +86,16 @@ class Device:
 
 
 def make_plan(
-    bundle: Bundle, options: Options, device: Device, classes: int = SPARE_CLASSES, fixed: Fixed | None = None
+    bundle: Bundle, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
 ) -> MemoryPlan:
-    """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
+    """The memory plan for a bundle on a device; ``classes`` of the stream and the run together, None: not known.
+
+    Raises DoesNotFitError with the shortfall and what would fit.
+    """
+    room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
     threads = device.threads or device.own_threads
     base = measure_base(with_torch=options.head == "cosine")
-    work = Work(bundle.manifest, options, base, classes, threads)
+    work = Work(bundle.manifest, options, base, room, threads)
     budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
     return memory_plan.plan(work, budget_bytes, fixed or Fixed())
 
@@ -104,19 +110,19 @@ def new_settings(
     options = make_options(request.preset or "edge", request.changes)
     check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes + SPARE_CLASSES, fixed)
+    plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes, fixed)
     settings = Settings.of(bundle, options, plan.placement, request.run)
     device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
     return settings.model_copy(update=device), plan
 
 
 def kept_settings(
-    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, run: RunFolder
+    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, run: RunFolder, classes: int
 ) -> tuple[Settings, MemoryPlan]:
     """The frozen settings of the run that is there, with new learning rates where asked for, and the plan for them.
 
-    ``request`` from ``with_kept_device``: what it names anew is written. Raises InputError for another bundle and for
-    options that cannot change.
+    ``classes`` of run and stream. ``request`` from ``with_kept_device``: what it names anew is written. Raises
+    InputError for another bundle and for options that cannot change.
     """
     settings = run.settings()
     if settings.bundle_identity != bundle.identity:
@@ -128,7 +134,7 @@ def kept_settings(
     if told:
         settings = _with_new_rates(request, settings, told, run)
     check_trainable(bundle, settings.options)
-    plan = _plan_again(request, bundle, profile, settings)
+    plan = _plan_again(request, bundle, profile, settings, classes)
     return _with_new_surroundings(request, bundle, settings, run), plan
 
 
@@ -177,7 +183,9 @@ def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str
     return new
 
 
-def _plan_again(request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings) -> MemoryPlan:
+def _plan_again(
+    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings, classes: int
+) -> MemoryPlan:
     """The plan with the placement the run began with, so that its bits go on; with a new one if it does not fit."""
     kept = settings.execution
     device = Device(profile, request.budget_bytes, kept.threads)
@@ -191,10 +199,10 @@ def _plan_again(request: LearnRequest, bundle: Bundle, profile: DeviceProfile, s
         kept.prepacking,
     )
     try:
-        return make_plan(bundle, settings.options, device, fixed=fixed)
+        return make_plan(bundle, settings.options, device, classes, fixed)
     except DoesNotFitError:
         log.warning("The shapes the run began with no longer fit; from here on its features round differently.")
-        return make_plan(bundle, settings.options, device)
+        return make_plan(bundle, settings.options, device, classes)
 
 
 def check_trainable(bundle: Bundle, options: Options) -> None:

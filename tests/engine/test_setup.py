@@ -33,7 +33,7 @@ def test_a_run_goes_on_with_its_weights_as_they_were_packed(
     write_settings(run, settings.model_copy(update={"execution": execution}))
 
     request = LearnRequest(small_bundle.folder, small_stream, run, profile="cpu-2gib")
-    _, plan = kept_settings(request, small_bundle, load_profile("cpu-2gib"), RunFolder(run))
+    _, plan = kept_settings(request, small_bundle, load_profile("cpu-2gib"), RunFolder(run), 6)
     assert plan.placement.prepacking == prepacking
 
 
