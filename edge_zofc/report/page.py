@@ -51,6 +51,7 @@ def _values(result: RunResult, log: Log) -> dict[str, Any]:
     return {
         "run": result,
         "headline": text.headline(result),
+        "no_accuracy": text.no_accuracy(result),
         "tone": tone,
         "verdict": judgement,
         "memory": text.memory_sentence(result),

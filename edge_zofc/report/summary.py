@@ -49,7 +49,8 @@ def _matrix_lines(result: RunResult, width: int) -> list[str]:
     """The accuracy matrix, thinned to ``SUMMARY_ROWS`` tasks and the columns that ``width`` has room for."""
     matrix, base = result.accuracy_matrix, text.baseline_of(result).stage_accuracy
     if not any(value is not None for row in matrix for value in row):
-        return ["No accuracy matrix: no task has test pictures."]
+        why = "no task has test pictures" if matrix else text.no_accuracy(result)
+        return [f"No accuracy matrix: {why}."]
     tasks = _spread(len(matrix), min(SUMMARY_ROWS, (width - 25) // 7))
     left_out = "" if len(tasks) == len(matrix) else f" ({len(tasks)} of {len(matrix)} tasks shown)"
     rows = []
