@@ -62,11 +62,13 @@ _BUNDLE = _path("--bundle", "FOLDER", "bundle folder (default: bundle/)", defaul
 _RUN = _path("run", "RUN", "run folder")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = _number("--threads", "CPU threads (default: 1)", 1, default=1)
-_PROFILE = "a board's limits, see 'edge-zofc profiles' (default: auto)"
+_PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
 _DEVICE = _group(
     "the device",
-    _argument("--device-profile", metavar="NAME|FILE|auto", default="auto", help=_PROFILE),
-    _argument("--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget"),
+    _argument("--device-profile", metavar="NAME|FILE|auto", help=_PROFILE),
+    _argument(
+        "--memory-budget", metavar="SIZE", help="such as 512MiB; replaces the profile's budget; kept with the run"
+    ),
     _number("--micro-batch", "pictures in one run of the graph (default: what fits)", 1),
     _number("--parallel-queries", "adapters in one run of the graph (default: what fits)", 1, metavar="K"),
 )
@@ -123,10 +125,15 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _argument("--classes-per-task", metavar="N", required=True, help="a number, or a list such as 5,4,4,4"),
         _seed("of the class order"),
     ),
-    "plan": (_BUNDLE, _path("--stream", "FOLDER", "say what disk its tasks will take"), _DEVICE, _METHOD),
+    "plan": (
+        _BUNDLE,
+        _path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
+        _DEVICE,
+        _METHOD,
+    ),
     "learn": (
         _path("--stream", "FOLDER", "NNN_name/{train,test}/<class>/", required=True),
-        _BUNDLE,
+        _path("--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)"),
         _path("--run", "FOLDER", "run folder (default: run/)", default=Path("run")),
         _argument("--resume", action="store_true", help="go on with a run; an error if there is none"),
         _argument("--watch", action="store_true", help="learn task folders as they come, until a signal ends it"),
@@ -163,8 +170,8 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             _number("--until-step", "after N steps", 0), _number("--until-task", "at the end of task N (from 0)", 0)
         ),
     ),
-    "history": (_RUN,),
-    "rollback": (_RUN, _number("--to-task", "number of the task, from 0", 0, required=True)),
+    "history": (_RUN, _MOVED_BUNDLE),
+    "rollback": (_RUN, _MOVED_BUNDLE, _number("--to-task", "number of the task, from 0", 0, required=True)),
     "profiles": (_argument("name", metavar="NAME", nargs="?", help="a built-in name, a TOML file, or auto"),),
     "doctor": (_path("--bundle", "FOLDER", "also run this bundle's probe"),),
     # Each benchmark reads its own options, so that --help does not import torch.

@@ -68,8 +68,9 @@ def split(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory and the disk of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
+    from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
-    from edge_zofc.device.profiles import load_profile
+    from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
     from edge_zofc.engine.work import stream_sizes
@@ -79,8 +80,10 @@ def plan(options: argparse.Namespace) -> int:
     chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks = stream_sizes(options.stream) if options.stream else ()
     disk = predict_disk(bundle, chosen, tasks)
-    device = Device(load_profile(options.device_profile), arguments.budget(options))
-    found = make_plan(bundle, chosen, device, fixed=Fixed(options.micro_batch, options.parallel_queries))
+    device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
+    fixed = Fixed(options.micro_batch, options.parallel_queries)
+    classes = len(read_stream(options.stream).class_names) if options.stream else None
+    found = make_plan(bundle, chosen, device, classes, fixed)
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes}
@@ -200,7 +203,7 @@ def history(options: argparse.Namespace) -> int:
     from edge_zofc.engine.history import read_history
     from edge_zofc.report.text import percent, table
 
-    found = read_history(options.run)
+    found = read_history(options.run, options.bundle)
     rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "accuracy", "name")]
     for task in found["tasks"]:
         numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
@@ -219,7 +222,7 @@ def rollback(options: argparse.Namespace) -> int:
     """Go back to the state after an earlier task."""
     from edge_zofc.engine.history import roll_back
 
-    found = roll_back(options.run, options.to_task)
+    found = roll_back(options.run, options.to_task, options.bundle)
     return _print(options, found, f"{options.run} is back at the end of task {options.to_task}.")
 
 

@@ -1,8 +1,11 @@
 """What the process costs before it does anything: the interpreter, its libraries, and torch.
 
-Measured in child processes that import and print, once per set of versions (kept in the user's cache folder). Where the
-machine or its cgroup has not 1.5 times that memory to spare, a stated estimate is used instead: a child that runs into
-the cgroup's limit could take this process with it.
+Measured in child processes that import and print, once per set of versions (kept in the user's cache folder). Where
+that cannot be written, they are kept among the temporary files; where nothing can, a stated estimate is used.
+
+Measuring torch needs the memory that torch needs. Where the machine or its cgroup has not 1.5 times that to spare,
+nothing is measured and a stated estimate is used instead: a child that runs into the cgroup's limit could take this
+process with it.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import json
 import logging
 import os
 import platform
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -103,10 +108,14 @@ def measure_base(
     """
     estimate = BaseCost(process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
-    file = (cache_folder or Path(cache, "edge-zofc")) / f"base-cost-{_key(modules, with_torch)}.json"
-    with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
-        return load_model(BaseCost, read_bounded(file, 4096), "")
-    if not _room_for(estimate):
+    name = f"base-cost-{_key(modules, with_torch)}.json"
+    files = [folder / name for folder in (cache_folder or Path(cache, "edge-zofc"), _own_temporary_folder()) if folder]
+    for kept in files:
+        with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
+            return load_model(BaseCost, read_bounded(kept, 4096), "")
+    # Before, not after: where nothing can be kept, each start would take seconds and torch's memory to measure.
+    file = next(filter(_can_keep, files), None) if _room_for(estimate) else None
+    if file is None:
         return estimate
     process, torch = _in_child(modules, ""), None
     if process is not None and estimate.torch is not None:
@@ -114,10 +123,36 @@ def measure_base(
     if process is None or (torch is None) != (estimate.torch is None):
         return estimate
     found = BaseCost(process=process, torch=torch)
-    with contextlib.suppress(EdgeZofcError):  # a read-only home only means that the next run measures again
-        make_folder(file.parent)
+    with contextlib.suppress(EdgeZofcError):  # the disk may have filled up meanwhile
         write_atomic(file, found.model_dump_json(exclude={"measured"}).encode())
     return found
+
+
+def _own_temporary_folder() -> Path | None:
+    """A folder for a cache among the temporary files, this user's alone; None where it cannot be had."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"edge-zofc-{os.getuid()}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(0o700)
+        found = folder.lstat()
+    except (OSError, AttributeError):  # Windows has no user numbers
+        return None
+    # Anybody may make a folder, or a link, of this name first.
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if is_own else None
+
+
+def _can_keep(file: Path) -> bool:
+    """Whether a cache file can be written: a try, as a read-only disk or a full one is not told by permissions."""
+    probe = file.with_name(f"probe-{os.getpid()}")
+    try:
+        make_folder(file.parent)
+        write_atomic(probe, b"probe")
+        probe.unlink()
+    except (EdgeZofcError, OSError) as error:
+        log.debug("The base cost is not measured, as it could not be kept: %s", error)
+        return False
+    return True
 
 
 def torch_estimate() -> Cost | None:

@@ -33,6 +33,8 @@ else:
 MIB = 1 << 20
 MAX_PROFILE_BYTES = 64 << 10
 MAX_PARSED_BYTES = 1 << 50
+AUTO = "auto"
+"""The name of the profile that is made from what this machine has."""
 
 AUTO_AVAILABLE_FRACTION = 0.75
 """``auto`` learns in this much of MemAvailable; the rest is for the page cache and whatever else starts."""
@@ -151,9 +153,9 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     Raises InputError: an unknown name, an unreadable file, a line that is not TOML, a value that is missing, unknown,
     of the wrong type or out of its limits.
     """
-    if name_or_path == "auto":
+    if name_or_path == AUTO:
         return auto_profile(board())
-    if name_or_path.endswith(".toml") or any(mark in name_or_path for mark in {"/", os.sep}):
+    if is_profile_file(name_or_path):
         return _parse(_read_file(name_or_path), name_or_path)
     built_in = _built_in()
     if name_or_path not in built_in:
@@ -164,6 +166,11 @@ def load_profile(name_or_path: str) -> DeviceProfile:
             f"{', '.join(built_in)}."
         )
     return _parse(built_in[name_or_path], name_or_path)
+
+
+def is_profile_file(name_or_path: str) -> bool:
+    """Whether this names a file and not a built-in profile."""
+    return name_or_path.endswith(".toml") or any(mark in name_or_path for mark in {"/", os.sep})
 
 
 def auto_profile(here: Board) -> DeviceProfile:

@@ -29,11 +29,14 @@ from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
 from edge_zofc.storage.writing import write_atomic
 
 
-def read_history(folder: Path) -> dict[str, Any]:
-    """Tasks, steps, accuracies and sizes of a run, JSON-able. Raises InputError if there is no run."""
+def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, Any]:
+    """Tasks, steps, accuracies and sizes of a run, JSON-able; ``bundle_folder``: where its bundle is now.
+
+    Raises InputError if there is no run, else as ``run_bundle``.
+    """
     run = RunFolder(folder)
     settings = run.settings()
-    bundle, found = run_bundle(settings, None), run.latest()
+    bundle, found = run_bundle(run, settings, bundle_folder), run.latest()
     state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     header, records = journal.read(run.journal)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
@@ -70,10 +73,10 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
     ]
 
 
-def roll_back(folder: Path, to_task: int) -> dict[str, Any]:
+def roll_back(folder: Path, to_task: int, bundle_folder: Path | None = None) -> dict[str, Any]:
     """Return head, adapter and progress to the end of task ``to_task``; one journal record, nothing deleted.
 
-    Raises InputError if the task was not finished, RunLockedError while another process learns.
+    Raises InputError if the task was not finished, RunLockedError while another process learns, else as ``run_bundle``.
 
     A crash while a task ends may leave its ``state/task-NNN`` without the checkpoint that knows of it, or newer than
     the end that the journal has. Journal and state would part for good if that file were believed.
@@ -87,7 +90,7 @@ def roll_back(folder: Path, to_task: int) -> dict[str, Any]:
             raise InputError(f"The run in {folder} has finished no task yet, so there is nothing to go back to.")
         kept = progress_of(found.snapshot).journal_records
         end = checkpoint.load_task(run.state, to_task)
-        state = RunState.of(run_bundle(settings, None), settings.options, end)
+        state = RunState.of(run_bundle(run, settings, bundle_folder), settings.options, end)
         with journal.Journal.open_for_append(run.journal, keep_records=kept) as log:
             if log.records_at_end(to_task) != state.progress.journal_records:
                 raise InputError(

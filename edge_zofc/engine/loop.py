@@ -27,7 +27,7 @@ from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.state import TaskProgress
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.errors import DivergedError, ImageError, Stopped
+from edge_zofc.errors import DamagedFileError, DivergedError, ImageError, Stopped
 from edge_zofc.inference.features import Pictures, query_features, readable_features
 from edge_zofc.storage.journal import Kind
 
@@ -50,11 +50,13 @@ def learn(trainer: Trainer) -> None:
 def _learn_task(trainer: Trainer, task: Task) -> None:
     before = len(trainer.state.finished_tasks) - 1
     samples = list_samples(trainer.stream, task, "train")
+    trainer.bundle.verify_changed()
     try:
         if trainer.state.progress.phase == "idle":
             retry_smaller(trainer, _begin, task, samples)
         if trainer.state.progress.phase == "training":
             _train(trainer, samples)
+        _check_bundle(trainer, task, before)
         retry_smaller(trainer, _finish, task)
     except DivergedError as error:
         trainer.undo_task(before)
@@ -65,6 +67,19 @@ def _learn_task(trainer: Trainer, task: Task) -> None:
         raise DivergedError(
             f"Task {task.name} diverged and the run is as it was before it. {error} Look at the task's pictures, "
             f"or go on with a smaller --adapter-lr or --head-lr (now {rates[0]} and {rates[1]})."
+        ) from error
+
+
+def _check_bundle(trainer: Trainer, task: Task, before: int) -> None:
+    """Undo the task and raise DamagedFileError if the bundle's files changed: nobody knows which steps saw them."""
+    try:
+        trainer.bundle.verify_changed()
+    except DamagedFileError as error:
+        trainer.undo_task(before)
+        trainer.note(f"The bundle changed while task {task.name} was being learnt: the task is undone.")
+        raise DamagedFileError(
+            f"{error} It changed while task {task.name} was being learnt, so the run is as it was before that task; "
+            "put the bundle back and go on with 'edge-zofc learn --resume'."
         ) from error
 
 

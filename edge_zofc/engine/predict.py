@@ -21,7 +21,8 @@ from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError
 from edge_zofc.inference.backbone import Backbone
-from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.bundle import BUNDLE_FOLDER, MANIFEST, Bundle, has_identity, read_bundle
+from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings
 
@@ -75,9 +76,18 @@ class Evaluation:
     unknown_classes: tuple[str, ...]
 
 
-def run_bundle(settings: Settings, folder: Path | None) -> Bundle:
-    """The bundle of a run, from ``folder`` or from where it was. Raises InputError if it is another one."""
-    where = folder or Path(settings.bundle_folder)
+def run_bundle(run: RunFolder, settings: Settings, folder: Path | None) -> Bundle:
+    """The bundle of a run, from ``folder`` or from the first place that has it: beside the run, where it was, ./bundle.
+
+    Raises InputError if it is nowhere or another one, else as ``read_bundle``.
+    """
+    beside, kept = settings.bundle_places(run.path)
+    places = (beside, kept, Path(BUNDLE_FOLDER))
+    where = folder or next((place for place in places if has_identity(place, settings.bundle_identity)), kept)
+    if folder is None and not is_there(where / MANIFEST):
+        raise InputError(
+            f"The bundle of the run in {run.path} is neither beside it nor in {kept}; say where it is with --bundle."
+        )
     bundle = read_bundle(where)
     if bundle.identity != settings.bundle_identity:
         raise InputError(
@@ -92,7 +102,7 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
     """Open a run's newest checkpoint. Raises InputError if nothing was learnt yet."""
     run = RunFolder(folder)
     settings = run.settings()
-    bundle, found = run_bundle(settings, bundle_folder), run.latest()
+    bundle, found = run_bundle(run, settings, bundle_folder), run.latest()
     state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     if not state.progress.class_names:
         raise InputError(f"The run in {folder} has learnt no class yet; go on with 'edge-zofc learn --run {folder}'.")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from edge_zofc import __version__
@@ -20,17 +21,18 @@ from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_ac
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
 from edge_zofc.device.memory_plan import MemoryPlan
-from edge_zofc.device.profiles import DeviceProfile, load_profile
+from edge_zofc.device.profiles import AUTO, DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler, mib
 from edge_zofc.engine.loop import learn
-from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings
+from edge_zofc.engine.predict import run_bundle
+from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
 from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
-from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle
 from edge_zofc.storage.checkpoint import Loaded
 from edge_zofc.storage.result import RunResult, Scores, TaskResult, beats
 from edge_zofc.storage.run_folder import STATE, RunFolder
@@ -82,15 +84,32 @@ def learn_run(request: LearnRequest, on_step: OnStep, on_forwards: OnForwards = 
 @contextmanager
 def locked_run(request: LearnRequest) -> Iterator[Ground]:
     """The verified bundle and profile, and the run's folder, made if need be and locked."""
-    bundle, profile, run = read_bundle(request.bundle), load_profile(request.profile), RunFolder(request.run)
+    run = RunFolder(request.run)
     if request.resume and not run.is_run():
         raise InputError(f"There is no run to resume in {run.path}; leave out --resume to start one.")
+    settings = run.settings() if run.is_run() else None
+    if settings is None or request.bundle is not None:
+        bundle = read_bundle(request.bundle or Path(BUNDLE_FOLDER))
+    else:
+        bundle = run_bundle(run, settings, None)
+    asked = request if settings is None else with_kept_device(request, settings)
+    profile = _profile(asked, is_kept=request.profile is None and settings is not None)
     with run.locked():
-        yield Ground(request, bundle, profile, run)
+        yield Ground(asked, bundle, profile, run)
+
+
+def _profile(request: LearnRequest, is_kept: bool) -> DeviceProfile:
+    try:
+        return load_profile(request.profile or AUTO)
+    except InputError as error:
+        if not is_kept:
+            raise
+        raise InputError(f"{error} The run was begun with it; name another one with --device-profile.") from error
 
 
 def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
+    ground.bundle.verify_changed()  # one watch reads it once, for months
     start = _start(ground)
     providers = choose_providers(ground.profile.session_providers())
     with PeakSampler() as usage, ExitStack() as files:
@@ -135,10 +154,11 @@ def _start(ground: Ground) -> Start:
     progress = RunProgress() if found is None else progress_of(found.snapshot)
     stream = read_stream(request.stream, progress.class_names, request.tasks)
     _refuse_other_stream(progress, stream, run)
+    classes = len(stream.class_names)
     if run.is_run():
-        settings, plan = kept_settings(request, ground.bundle, ground.profile, run)
+        settings, plan = kept_settings(request, ground.bundle, ground.profile, run, classes)
     else:
-        settings, plan = new_settings(request, ground.bundle, ground.profile, len(stream.class_names))
+        settings, plan = new_settings(request, ground.bundle, ground.profile, classes)
         run.write_settings(settings)
     return Start(ground, found, stream, settings, plan)
 

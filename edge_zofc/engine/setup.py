@@ -8,7 +8,8 @@ applied, so that replaying stays exact, and it is the way on after a task that d
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from edge_zofc.algorithm.options import Options, PresetName, changed, difference
 from edge_zofc.device import memory_plan
 from edge_zofc.device.memory_plan import Fixed, MemoryPlan, Work
 from edge_zofc.device.process_cost import measure_base
-from edge_zofc.device.profiles import DeviceProfile
+from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board
 from edge_zofc.engine.state import tasks_of
 from edge_zofc.engine.trainer import Evaluate
-from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle
 from edge_zofc.storage.run_folder import RunFolder
-from edge_zofc.storage.settings import Settings
+from edge_zofc.storage.settings import Settings, bundle_place
 
 log = logging.getLogger("edge_zofc")
 
-SPARE_CLASSES = 100
-"""Classes that a plan makes room for beyond those of the stream: tasks may be added later."""
+SPARE_CLASSES = 20
+"""Classes that a plan makes room for beyond those of the stream and the run: each ``learn`` plans anew."""
+UNKNOWN_CLASSES = 100
+"""Classes that a plan makes room for where no stream is named."""
 
 MAY_CHANGE = frozenset({"adapter_lr", "head_lr"})
 
@@ -37,11 +40,14 @@ MAY_CHANGE = frozenset({"adapter_lr", "head_lr"})
 class LearnRequest:
     """What ``edge-zofc learn`` was asked. ``changes`` holds the options given explicitly; None: not given."""
 
-    bundle: Path
+    bundle: Path | None
+    """None: the run's own, ``bundle/`` for a new run."""
     stream: Path
     run: Path
-    profile: str = "auto"
+    profile: str | None = None
+    """A name or a file; None: the run's own, ``auto`` for a new run."""
     budget_bytes: int | None = None
+    """None: the run's own, that of the profile for a new run or where another profile is named."""
     preset: PresetName | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     resume: bool = False
@@ -51,6 +57,20 @@ class LearnRequest:
     evaluate: Evaluate = "all"
     tasks: frozenset[str] | None = None
     """Names of the task folders to look at; None: all of the stream."""
+
+
+def with_kept_device(request: LearnRequest, settings: Settings) -> LearnRequest:
+    """The request with the run's profile and budget where it names none."""
+    kept = settings.device_profile or AUTO
+    asked = kept if request.profile is None else _profile_to_keep(request.profile)
+    # A budget stands in place of that of its profile, not of another one.
+    budget = settings.memory_budget_bytes if asked == kept else None
+    return replace(request, profile=asked, budget_bytes=request.budget_bytes or budget)
+
+
+def _profile_to_keep(name_or_path: str) -> str:
+    """A profile's name, or the absolute path of its file."""
+    return os.path.abspath(name_or_path) if is_profile_file(name_or_path) else name_or_path  # noqa: PTH100 - no links
 
 
 @dataclass(frozen=True)
@@ -68,12 +88,16 @@ class Device:
 
 
 def make_plan(
-    bundle: Bundle, options: Options, device: Device, classes: int = SPARE_CLASSES, fixed: Fixed | None = None
+    bundle: Bundle, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
 ) -> MemoryPlan:
-    """The memory plan for a bundle on a device. Raises DoesNotFitError with the shortfall and what would fit."""
+    """The memory plan for a bundle on a device; ``classes`` of the stream and the run together, None: not known.
+
+    Raises DoesNotFitError with the shortfall and what would fit.
+    """
+    room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
     threads = device.threads or device.own_threads
     base = measure_base(with_torch=options.head == "cosine")
-    work = Work(bundle.manifest, options, base, classes, threads)
+    work = Work(bundle.manifest, options, base, room, threads)
     budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
     return memory_plan.plan(work, budget_bytes, fixed or Fixed())
 
@@ -88,28 +112,54 @@ def new_settings(
     options = make_options(request.preset or "edge", request.changes)
     check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes + SPARE_CLASSES, fixed)
-    return Settings.of(bundle, options, plan.placement), plan
+    plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes, fixed)
+    settings = Settings.of(bundle, options, plan.placement, request.run)
+    device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
+    return settings.model_copy(update=device), plan
 
 
 def kept_settings(
-    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, run: RunFolder
+    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, run: RunFolder, classes: int
 ) -> tuple[Settings, MemoryPlan]:
     """The frozen settings of the run that is there, with new learning rates where asked for, and the plan for them.
 
-    Raises InputError for another bundle and for options that cannot change.
+    ``classes`` of run and stream. ``request`` from ``with_kept_device``: what it names anew is written. Raises
+    InputError for another bundle and for options that cannot change.
     """
     settings = run.settings()
     if settings.bundle_identity != bundle.identity:
         raise InputError(
-            f"The run in {request.run} belongs to another bundle than {request.bundle}; "
+            f"The run in {request.run} belongs to another bundle than {bundle.folder}; "
             "name that bundle with --bundle, or give --run a new folder."
         )
     told = differences(settings.options, request.preset, request.changes)
     if told:
         settings = _with_new_rates(request, settings, told, run)
     check_trainable(bundle, settings.options)
-    return settings, _plan_again(request, bundle, profile, settings)
+    plan = _plan_again(request, bundle, profile, settings, classes)
+    return _with_new_surroundings(request, bundle, settings, run), plan
+
+
+def _with_new_surroundings(request: LearnRequest, bundle: Bundle, settings: Settings, run: RunFolder) -> Settings:
+    """The settings with the bundle's place, the profile and the budget of today; written, and told, if one changed."""
+    new = settings
+    if os.path.realpath(settings.bundle_places(run.path)[1]) != os.path.realpath(bundle.folder):
+        new = new.model_copy(update={"bundle_folder": bundle_place(run.path, bundle.folder)})
+        log.info("The run's bundle is now in %s.", bundle.folder)
+    device = {"device_profile": request.profile or AUTO, "memory_budget_bytes": request.budget_bytes}
+    if tuple(device.values()) != (settings.device_profile or AUTO, settings.memory_budget_bytes):
+        new = new.model_copy(update=device)
+        log.warning("From here on %s; before, %s.", _device_text(new), _device_text(settings))
+    if new != settings:
+        run.write_settings(new)
+    return new
+
+
+def _device_text(settings: Settings) -> str:
+    budget = settings.memory_budget_bytes
+    return f"the device profile is {shown(settings.device_profile or AUTO)} and the memory budget " + (
+        "the profile's own" if budget is None else format_bytes(budget)
+    )
 
 
 def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str, str], run: RunFolder) -> Settings:
@@ -135,7 +185,9 @@ def _with_new_rates(request: LearnRequest, settings: Settings, changes: dict[str
     return new
 
 
-def _plan_again(request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings) -> MemoryPlan:
+def _plan_again(
+    request: LearnRequest, bundle: Bundle, profile: DeviceProfile, settings: Settings, classes: int
+) -> MemoryPlan:
     """The plan with the placement the run began with, so that its bits go on; with a new one if it does not fit."""
     kept = settings.execution
     device = Device(profile, request.budget_bytes, kept.threads)
@@ -149,10 +201,10 @@ def _plan_again(request: LearnRequest, bundle: Bundle, profile: DeviceProfile, s
         kept.prepacking,
     )
     try:
-        return make_plan(bundle, settings.options, device, fixed=fixed)
+        return make_plan(bundle, settings.options, device, classes, fixed)
     except DoesNotFitError:
         log.warning("The shapes the run began with no longer fit; from here on its features round differently.")
-        return make_plan(bundle, settings.options, device)
+        return make_plan(bundle, settings.options, device, classes)
 
 
 def check_trainable(bundle: Bundle, options: Options) -> None:

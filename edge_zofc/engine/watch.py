@@ -98,7 +98,10 @@ def watch_run(
             with signals.raising():
                 names, looks = watcher.wait(request, signals, *tasks_of(ground.run))
             learnt = _learn(
-                replace(ground, request=replace(request, tasks=names, resume=False)), signals, on_step, on_forwards
+                replace(ground, request=replace(ground.request, tasks=names, resume=False)),
+                signals,
+                on_step,
+                on_forwards,
             )
             if isinstance(learnt, TaskRefusedError):
                 log.warning("%s", learnt)

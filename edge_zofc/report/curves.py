@@ -1,4 +1,4 @@
-"""``events.jsonl`` -> curves of bounded length, and the notes in it.
+"""``events.jsonl.1`` and ``events.jsonl`` -> curves of bounded length, and the notes in it.
 
 The file is read line by line and never held in memory: a run of a month writes gigabytes of it, and a board may make
 the report. A resumed run logs some steps twice; the later line counts.
@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,14 @@ class Log:
 
 
 def read_log(run_folder: Path) -> Log:
-    """Read ``R/events.jsonl`` line by line; a missing log is an empty one, unreadable lines are counted."""
-    log, path = Log(), run_folder / "events.jsonl"
-    log.found = path.exists()
-    for line in _lines(path) if log.found else ():
+    """Read ``R/events.jsonl.1``, the older part of a long log, and ``R/events.jsonl`` line by line.
+
+    A missing log is an empty one, unreadable lines are counted.
+    """
+    log = Log()
+    paths = [path for name in ("events.jsonl.1", "events.jsonl") if (path := run_folder / name).exists()]
+    log.found = bool(paths)
+    for line in chain.from_iterable(map(_lines, paths)):
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):

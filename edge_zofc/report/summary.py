@@ -46,7 +46,8 @@ def _matrix_lines(result: RunResult, width: int) -> list[str]:
     """The accuracy matrix, thinned to ``SUMMARY_ROWS`` tasks and the columns that ``width`` has room for."""
     matrix, base = result.accuracy_matrix, text.baseline_of(result).stage_accuracy
     if not any(value is not None for row in matrix for value in row):
-        return ["No accuracy matrix: no task has test pictures."]
+        why = "no task has test pictures" if matrix else text.no_accuracy(result)
+        return [f"No accuracy matrix: {why}."]
     # Evenly spread, the first and the last task among them.
     most = min(len(matrix), SUMMARY_ROWS, (width - 25) // 7)
     tasks = np.linspace(0, len(matrix) - 1, most).round().astype(int).tolist()

@@ -16,14 +16,21 @@ from edge_zofc.storage.result import RunResult, Scores
 NOTHING = "–"
 
 
+def no_accuracy(result: RunResult) -> str:
+    """Why there is no accuracy to show."""
+    return "the stream has no test pictures" if result.accuracy_matrix else "the run has no finished task yet"
+
+
 def headline(result: RunResult) -> str:
     """What the run came to, in one sentence."""
+    if not result.accuracy_matrix:
+        return f"{no_accuracy(result).capitalize()}, so there is no accuracy to show."
     # A stopped run may list tasks that it never reached.
-    learnt = result.tasks[: len(result.accuracy_matrix) or None]
+    learnt = result.tasks[: len(result.accuracy_matrix)]
     classes = {class_id for task in learnt for class_id in task.class_ids}
     done = f"After {count(len(learnt), 'task')} and {count(len(classes), 'class', 'classes')} the learner"
     if result.last_accuracy is None:
-        return f"{done} has no accuracy: the stream has no test pictures."
+        return f"{done} has no accuracy: {no_accuracy(result)}."
     baseline = baseline_of(result).last_accuracy
     beside = "" if baseline is None else f"; class means without any training: {percent(baseline)}"
     return f"{done} names {percent(result.last_accuracy)} of all test pictures{beside}."

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -30,10 +30,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
-from edge_zofc.errors import DamagedFileError, InputError, explained
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
 from edge_zofc.storage.reading import Strict, is_there, load_model, open_plain, read_bounded
 
 FORMAT_VERSION = 1
+BUNDLE_FOLDER = "bundle"
+"""Where commands look for a bundle when no other place is named."""
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -173,13 +175,32 @@ class Probe:
     features: np.ndarray  # [k, n, D]
 
 
+Look = tuple[int, int, int]
+"""Size in bytes, time of change in nanoseconds and inode of a file."""
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle folder. ``identity`` is the SHA-256 of ``bundle.json``, which fixes all its files."""
+    """A verified bundle folder. ``identity`` is the SHA-256 of ``bundle.json``, which fixes all its files.
+
+    ``looks``: how each file looked when its hash was found right.
+    """
 
     folder: Path
     manifest: Manifest
     identity: str
+    looks: dict[str, Look] = field(default_factory=dict, compare=False)
+
+    def verify_changed(self) -> None:
+        """Hash each file that looks otherwise than when its hash was found right.
+
+        A session maps the weights, so that a file that is overwritten in place changes what it computes. Raises
+        DamagedFileError for a file that is missing or no longer the one of the manifest.
+        """
+        for name, entry in self.manifest.files.items():
+            path = self.folder / name
+            if self.looks.get(name) != _look_at(path):
+                self.looks[name] = _verify_file(path, entry)
 
     @property
     def graph_path(self) -> Path:
@@ -228,9 +249,17 @@ def read_bundle(folder: Path) -> Bundle:
         )
     raw = read_bounded(path, MAX_MANIFEST_BYTES)
     manifest = _parse_manifest(raw, path)
-    for name, entry in manifest.files.items():
-        _verify_file(folder / name, entry)
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
+    looks = {name: _verify_file(folder / name, entry) for name, entry in manifest.files.items()}
+    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest(), looks)
+
+
+def has_identity(folder: Path, identity: str) -> bool:
+    """Whether a bundle of this identity seems to be in the folder; its files are not looked at, nothing is raised."""
+    try:
+        path = folder / MANIFEST
+        return is_there(path) and hashlib.sha256(read_bounded(path, MAX_MANIFEST_BYTES)).hexdigest() == identity
+    except EdgeZofcError:
+        return False
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -252,16 +281,31 @@ def _parse_manifest(raw: bytes, path: Path) -> Manifest:
     return load_model(Manifest, data, f"{path} is not a bundle's manifest:")
 
 
-def _verify_file(path: Path, entry: FileEntry) -> None:
+def _look_at(path: Path) -> Look | None:
+    try:
+        return _look(path.lstat())
+    except OSError:
+        return None
+
+
+def _look(found: os.stat_result) -> Look:
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _verify_file(path: Path, entry: FileEntry) -> Look:
+    """How the file looked just before it was hashed."""
     # The names come from FILES alone, so no path can leave the folder; a link could, and is refused.
     if not is_there(path):
         raise DamagedFileError(f"{path} is missing; copy the bundle again.")
     with open_plain(path) as file, explained(path, "read"):
-        size = os.fstat(file.fileno()).st_size
-        if size != entry.bytes:
-            raise DamagedFileError(f"{path} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again.")
+        look = _look(os.fstat(file.fileno()))
+        if look[0] != entry.bytes:
+            raise DamagedFileError(
+                f"{path} has {look[0]} bytes, the manifest says {entry.bytes}; copy the bundle again."
+            )
         if _sha256(file) != entry.sha256:
             raise DamagedFileError(f"{path} does not have the SHA-256 of the manifest; copy the bundle again.")
+    return look
 
 
 def _sha256(file: BinaryIO) -> str:

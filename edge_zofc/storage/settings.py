@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,24 +63,51 @@ class Placement(Strict):
 
 
 class Settings(Strict):
-    """The content of ``settings.json``. The bundle's folder says where to look for it; its identity decides."""
+    """The content of ``settings.json``. The bundle's folder says where to look for it; its identity decides.
+
+    ``bundle_folder`` is relative to the run folder where one parent holds both, so that they can move together.
+    ``device_profile`` (a name or a file) and ``memory_budget_bytes`` are those that the newest ``learn`` named; None:
+    ``auto``, and the profile's own budget. Neither is in the file where it is None.
+    """
 
     format_version: Literal[1] = 1
     bundle_identity: str
     bundle_folder: str
     options: Annotated[Options, BeforeValidator(options_from_json)]
     execution: Placement
+    device_profile: Annotated[str, Field(max_length=4096)] | None = None
+    memory_budget_bytes: Annotated[int, Field(ge=1, le=1 << 60)] | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, options: Options, placement: Placement) -> Settings:
-        """The settings of a new run."""
-        where = str(bundle.folder.resolve())
+    def of(cls, bundle: Bundle, options: Options, placement: Placement, run: Path) -> Settings:
+        """The settings of a new run in the folder ``run``."""
+        where = bundle_place(run, bundle.folder)
         return cls(bundle_identity=bundle.identity, bundle_folder=where, options=options, execution=placement)
+
+    def bundle_places(self, run: Path) -> tuple[Path, Path]:
+        """Where the bundle of the run in the folder ``run`` may lie: beside it, and where it was."""
+        here = os.path.realpath(run)
+        kept = Path(os.path.normpath(os.path.join(here, self.bundle_folder)))  # noqa: PTH118 - need not be there
+        return Path(here).parent / kept.name, kept
+
+    def to_json(self) -> bytes:
+        """The bytes of ``settings.json``."""
+        return (self.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+
+
+def bundle_place(run: Path, bundle: Path) -> str:
+    """A bundle's folder as a run keeps it: relative if the parent of one of them holds both, else absolute."""
+    one, other = (Path(os.path.realpath(folder)) for folder in (run, bundle))
+    parents = (one.parent, other.parent)
+    # The root holds everything, which says nothing about what moves together.
+    if any(p != p.parent and one.is_relative_to(p) and other.is_relative_to(p) for p in parents):
+        return os.path.relpath(other, one)
+    return str(other)
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Write ``settings.json`` durably; a folder with something of that name is a run."""
-    write_atomic(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
+    """Write ``settings.json`` durably; it is the file whose presence makes a folder a run."""
+    write_atomic(folder / SETTINGS, settings.to_json())
 
 
 def read_settings(folder: Path) -> Settings:

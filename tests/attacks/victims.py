@@ -242,7 +242,7 @@ def read_of(text: Path, path: Path, good: bytes, read: Callable[[], object]) -> 
 def run_victims(folder: Path) -> Iterator[Victim]:
     """The other files of a run folder."""
     tiny = tiny_bundle(folder / "bundle")
-    write_settings(folder, Settings.of(tiny, make_options("edge", {}), Placement.simple(4, 2)))
+    write_settings(folder, Settings.of(tiny, make_options("edge", {}), Placement.simple(4, 2), folder))
     yield Victim("settings.json", folder / "settings.json", lambda: read_settings(folder).options, {0, 5})
 
     result = {**make_result(2), "tasks": make_result(2)["tasks"]}

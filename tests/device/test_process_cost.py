@@ -1,6 +1,8 @@
 """What a process costs is measured in children, kept, and estimated where there is no room to measure."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,29 @@ def test_a_child_that_fails_leaves_the_estimate(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS B9: it is kept elsewhere, not measured anew at each start."""
+    children: list[int] = []
     monkeypatch.setattr(process_cost, "torch_estimate", lambda: None)
-    monkeypatch.setattr(process_cost, "_in_child", lambda *_: Cost(1, 2, 3))
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: children.append(1) or Cost(1, 2, 3))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").write_text("")
-    assert process_cost.measure_base((), tmp_path / "file" / "below").measured
+    for _ in range(3):
+        assert process_cost.measure_base((), tmp_path / "file" / "below").measured
+    assert len(children) == 1
+
+
+@pytest.mark.parametrize("planted", ["link", "open"])
+def test_where_nothing_can_be_kept_an_estimate_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    """FAULTS B9: nothing is measured; a folder that others may write is not trusted, nor is a link."""
+    monkeypatch.setattr(process_cost, "_in_child", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = tmp_path / f"edge-zofc-{os.getuid()}"
+    if planted == "link":
+        place.symlink_to(tmp_path)
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    (tmp_path / "file").write_text("")
+    assert not process_cost.measure_base((), tmp_path / "file" / "below").measured

@@ -21,7 +21,9 @@ from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.watch import POLL_SECONDS, QUIET_SECONDS, READY, Clock, Watcher, watch_run
 from edge_zofc.errors import InputError
+from edge_zofc.report.summary import summary
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.result import read_result
 
 
 class Hands:
@@ -207,3 +209,19 @@ def test_sigterm_ends_a_waiting_process_within_two_seconds(
     assert child.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - asked < 2
     assert b"Traceback" not in shown
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_stopped_watch_counts_the_class_just_learnt(small_bundle: Bundle, tmp_path: Path, tested: bool) -> None:
+    """FAULTS B7: in the result that is shown and in the one that is kept, with test pictures or without."""
+    (tmp_path / "stream").mkdir()
+    source = write_small_stream(tmp_path / "parts", tasks=2, classes=1)
+    if not tested:
+        shutil.rmtree(source / "001_task/test")
+    parts = tmp_path / "stream", source
+    hands = Hands(bring(parts, "000_task"), bring(parts, "001_task"))
+    result = watch(small_bundle, tmp_path / "stream", tmp_path / "run", hands)
+    assert result["stopped"] == "SIGTERM"
+    for found in (result, read_result(tmp_path / "run").model_dump()):
+        assert found["class_names"] == ["class00", "class01"]
+        assert summary(found).startswith("After 2 tasks and 2 classes the learner names")

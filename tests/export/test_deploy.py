@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from edge_zofc.algorithm.heads import Head
-from edge_zofc.errors import InputError
+from edge_zofc.errors import EdgeZofcError, InputError
 from edge_zofc.export import deploy as deploy_module
 from edge_zofc.export.deploy import deploy
 from edge_zofc.export.session import compute_features, open_session
@@ -53,6 +54,21 @@ def test_a_deployed_file_gives_the_heads_probabilities_and_says_how_to_use_it(
     raw = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
     assert json.loads(raw["preprocessing"])["mean"] == [0.0, 0.0, 0.0]
     assert not any(tensor.external_data for tensor in onnx.load(str(path)).graph.initializer)
+
+
+def test_a_link_planted_at_the_temporary_name_is_not_followed(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS B9: the name is known beforehand, and so is where a link of it would lead."""
+    rows, adapter = some_head(small_bundle)
+    victim, out = tmp_path / "victim", tmp_path / "out.onnx"
+    victim.write_text("precious")
+    (tmp_path / f".tmp-{os.getpid()}-out.onnx").symlink_to(victim)
+    with pytest.raises(EdgeZofcError):
+        deploy(cosine(rows), adapter, ["cat", "dog", "Käfer"], small_bundle, out)
+    assert victim.read_text() == "precious"
+    assert not out.exists()
+    deploy(cosine(rows), adapter, ["cat", "dog", "Käfer"], small_bundle, out)  # the link is gone
+    assert out.stat().st_size > 1000
+    assert victim.read_text() == "precious"
 
 
 def test_deploying_loads_neither_torch_nor_timm() -> None:

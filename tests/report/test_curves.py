@@ -68,6 +68,19 @@ def test_a_long_log_becomes_at_most_2000_points_a_curve_with_its_peak(tmp_path):
     assert log.task_starts == [(0, 0), (10_000, 1), (20_000, 2)]
 
 
+def test_the_older_part_of_a_long_log_is_read_first(tmp_path):
+    """FAULTS B9: the log is rotated at 32 MiB, and the report began where the newer part does."""
+    steps = [{"event": "step", "step": k, "task": k // 3, "loss": float(k)} for k in range(6)]
+    write_events(tmp_path, {"event": "note", "text": "old"}, *steps[:4])
+    (tmp_path / "events.jsonl").rename(tmp_path / "events.jsonl.1")
+    assert len(read_log(tmp_path).loss.buckets) == 4  # cut off while it was rotated
+    write_events(tmp_path, *steps[4:], {"event": "note", "text": "new"})
+    log = read_log(tmp_path)
+    assert [(b.first, b.mean) for b in log.loss.buckets] == [(k, k) for k in range(6)]
+    assert log.notes == ["old", "new"]
+    assert log.task_starts == [(0, 0), (3, 1)]
+
+
 def test_a_resumed_run_counts_the_later_record_of_a_step(tmp_path):
     first = [{"event": "step", "step": k, "task": k // 3, "loss": 1.0} for k in range(6)]
     second = [{"event": "step", "step": k, "task": k // 3, "loss": 2.0} for k in range(2, 7)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from made_runs import make_result
 
+from edge_zofc.report.curves import Log
+from edge_zofc.report.page import page
+from edge_zofc.report.summary import summary
 from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, table, verdict
 from edge_zofc.storage.result import check_result
 
@@ -22,6 +25,20 @@ def test_the_headline_and_the_verdict_say_who_won_in_plain_words():
     worse = {**result, "last_accuracy": 0.5, "average_accuracy": 0.7, "beats_class_mean_floor": False}
     tone, sentence = verdict(check_result(worse))
     assert tone == "bad" and sentence.startswith("The learner does not beat the class-mean baseline: -10.7 points")
+
+
+def test_a_run_stopped_in_its_first_task_does_not_blame_the_stream():
+    """FAULTS B7."""
+    empty = {"accuracy_matrix": [], "stage_accuracy": [], "average_accuracy": None, "last_accuracy": None}
+    empty |= {"mean_per_class_accuracy": None, "forgetting": None, "backward_transfer": None}
+    result = make_result(1) | empty | {"tasks": [], "class_mean_floor": None, "beats_class_mean_floor": None}
+    assert headline(check_result(result)) == "The run has no finished task yet, so there is no accuracy to show."
+    shown = summary(result)
+    assert "No accuracy matrix: the run has no finished task yet." in shown
+    assert "test pictures" not in shown
+    written = page(check_result(result), Log())
+    assert "no finished task yet" in written
+    assert "no test pictures" not in written
 
 
 @pytest.mark.parametrize(("beats", "tone"), [(True, "good"), (False, "bad")])
