@@ -210,9 +210,10 @@ def _write_checked(
     write_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
     (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(model.layout, options.seed)}))
-    session = open_session(folder / GRAPH)
     reference = dequantised_weights(model, options.precision)
-    error = _write_probe(folder, session, reference, images, options)
+    # One thread, so that the probe is the same whatever the number of processors.
+    error = _write_probe(folder, open_session(folder / GRAPH, threads=1), reference, images, options)
+    session = open_session(folder / GRAPH)
     tell(f"onnxruntime against torch: relative error {error:.1e}")
     return measure_fidelity(session, reference, images[:FIDELITY_PICTURES], directions=options.directions)
 
@@ -256,7 +257,7 @@ def _manifest(
     folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
-        format_version=1,
+        format_version=2,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),

@@ -1,6 +1,6 @@
 """The contract between workstation and device: what ``export`` writes and ``learn`` reads.
 
-A bundle is a folder of five files, format version 1:
+A bundle is a folder of five files, format version 2:
 
     bundle.json            the manifest below as UTF-8 JSON; an unknown key is an error
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
@@ -14,8 +14,13 @@ A bundle is a folder of five files, format version 1:
 ``bundle.json`` names the backbone and the SHA-256 of its weights, how a picture becomes an input,
 where each adapter piece lies in the flat vector (row-major, pieces back to back in the order given),
 the precision, its fidelity (how well projected gradients survive the precision), the measured
-activation bytes, and size and SHA-256 of the other four files. ``tests/test_bundle.py`` compares a
+activation bytes, and size and SHA-256 of the other four files. ``tests/storage/test_bundle.py`` compares a
 written manifest with literal values.
+
+A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
+other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
+measured, the probe's features included, and who wrote it may differ between two exports of the same weights. In format
+version 1, whose manifests have the same keys, the identity is the SHA-256 of ``bundle.json``.
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -40,7 +45,7 @@ from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, InputError, explained
 from edge_zofc.storage.reading import is_there, load_model, open_plain, read_bounded
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -154,7 +159,7 @@ class FileEntry(_Strict):
 class Manifest(_Strict):
     """``bundle.json`` as a model; see the module's docstring for the format."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -185,7 +190,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle folder. ``identity`` is the SHA-256 of ``bundle.json``, which fixes all its files."""
+    """A verified bundle folder. Two bundles of one ``identity`` (64 hex digits) compute the same features."""
 
     folder: Path
     manifest: Manifest
@@ -250,7 +255,20 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = _parse_manifest(raw, manifest_path)
     for name, entry in manifest.files.items():
         _verify_file(folder / name, entry)
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
+    return Bundle(folder, manifest, identity_of(manifest, raw))
+
+
+def identity_of(manifest: Manifest, raw: bytes) -> str:
+    """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``.
+
+    For format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
+    """
+    if manifest.format_version == 1:
+        return hashlib.sha256(raw).hexdigest()
+    decisive = manifest.model_dump(mode="json", include={"image", "adapter", "feature_size", "precision"})
+    hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
+    text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
@@ -66,6 +67,28 @@ def test_every_precision_writes_a_bundle_with_its_fidelity(tmp_path: Path, preci
     if precision in ("w8", "w4"):
         assert found.manifest.fidelity.one_sided > MIN_FIDELITY
     assert any(line.startswith("fidelity over 64 directions") for line in lines)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8"])
+def test_the_same_export_twice_is_the_same_bundle_whatever_the_threads_and_the_memory_measured(
+    tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS B3: with resized positions, too."""
+    options = ExportOptions(tmp_path / "a", precision=precision, depth=2, img_size=128)
+    numbers = iter(ActivationBytes(fixed=n, per_image=2, per_image_and_adapter=3) for n in (1, 2))
+    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph: next(numbers))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads, name in ((1, "a"), (3, "b")):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(writer, "__version__", name)
+            found.append(export_bundle(replace(options, out=tmp_path / name)))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].manifest != found[1].manifest
+    assert found[0].manifest.files == found[1].manifest.files
+    assert found[0].identity == found[1].identity
 
 
 @pytest.mark.parametrize("part", ["write_graph", "measure_fidelity", "measure_activation_bytes", "write_manifest"])
