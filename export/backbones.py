@@ -33,6 +33,8 @@ _PACKAGE_IMAGE = ImageSpec(
 _MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers
 MAX_IMAGE_SIZE = 1024
 Source = Literal["package", "timm", "checkpoint", "random"]
+Colour = tuple[float, float, float]
+"""Red, green, blue of pixels from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BackboneRequest:
 
     With a timm ``name`` exactly one source of weights must be given: ``pretrained`` (timm's hub), ``checkpoint`` (a
     safetensors file) or ``random_weights``. ``img_size`` S, in pixels, resizes the position table. ``depth`` keeps the
-    first blocks. ``seed`` feeds random weights.
+    first blocks. ``seed`` feeds random weights. ``mean`` and ``std`` replace those that timm names.
     """
 
     name: str | None = None
@@ -51,6 +53,8 @@ class BackboneRequest:
     img_size: int | None = None
     depth: int | None = None
     seed: int = 0
+    mean: Colour | None = None
+    std: Colour | None = None
 
     def source(self) -> Source:
         """Where the weights come from. Raises InputError if that is not said, or said twice."""
@@ -76,13 +80,14 @@ class LoadedBackbone:
 
     ``info.weights_sha256`` is the file's SHA-256 for ``package`` and ``checkpoint``, and that of all names and
     values in name order for the others, where there is no one file.
-    ``width`` is D, the length of a token and of a feature.
+    ``width`` is D, the length of a token and of a feature. ``notes`` are sentences for whoever exports.
     """
 
     model: nn.Module
     image: ImageSpec
     info: BackboneInfo
     width: int
+    notes: tuple[str, ...] = ()
 
 
 def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone:
@@ -101,8 +106,9 @@ def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone
         depth=depth,
         pooling=model.global_pool,
     )
-    image = _image_spec(model, request.name)
-    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim))
+    image = _image_spec(model, request)
+    notes = (_normalisation_note(image, model.pretrained_cfg, request),)
+    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim), notes)
 
 
 def _create(request: BackboneRequest, source: Source) -> Any:
@@ -236,19 +242,54 @@ def _resize_positions(table: torch.Tensor, model: Any, origin: str) -> torch.Ten
     return resized
 
 
-def _image_spec(model: Any, name: str | None) -> ImageSpec:
-    size = model.patch_embed.img_size[0]
-    if name is None:
-        return _PACKAGE_IMAGE.model_copy(update={"size": size})
-    config = model.pretrained_cfg
+def _image_spec(model: Any, request: BackboneRequest) -> ImageSpec:
+    _check_normalisation(request)
+    size, config = model.patch_embed.img_size[0], model.pretrained_cfg
+    own = _PACKAGE_IMAGE if request.name is None else None
     interpolation = config.get("interpolation", "bicubic")
     return ImageSpec(
         size=size,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=request.mean or (own.mean if own else tuple(config["mean"])),
+        std=request.std or (own.std if own else tuple(config["std"])),
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest", "lanczos") else "bicubic",
-        crop_fraction=config.get("crop_pct") or 1.0,
+        crop_fraction=own.crop_fraction if own else config.get("crop_pct") or 1.0,
     )
+
+
+def _check_normalisation(request: BackboneRequest) -> None:
+    for option, values, low in (("--mean", request.mean, 0.0), ("--std", request.std, 1e-3)):
+        if values is not None and not all(low <= value <= 1.0 for value in values):
+            shown = ",".join(f"{value:g}" for value in values)
+            raise InputError(
+                f"{option} must be {low:g} to 1 in red, green and blue, as pixels are 0 to 1; got {shown}. "
+                "Divide numbers for pixels of 0 to 255 by 255."
+            )
+
+
+def _normalisation_note(image: ImageSpec, config: Any, request: BackboneRequest) -> str:
+    """One sentence: mean, standard deviation and where they came from."""
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
+    given = {"mean": request.mean, "std": request.std}
+    kept = [name for name, values in given.items() if values is None]
+    told = [f"{name} as given" for name, values in given.items() if values is not None]
+    if kept:
+        told.append(f"{' and '.join(kept)} {_normalisation_origin(config, request.name)}")
+    return f"pictures are normalised with mean {mean} and std {std}: {', '.join(told)}"
+
+
+def _normalisation_origin(config: Any, name: str | None) -> str:
+    if name is None:
+        return "of the package's own ViT"
+    architecture, tag = str(config.get("architecture")), str(config.get("tag"))
+    if "." in name:
+        return f"of timm's tag '{tag}'"
+    found = f"of '{tag}', timm's default tag for {name}"
+    mine = (tuple(config["mean"]), tuple(config["std"]))
+    tags = {other: timm.get_pretrained_cfg(other) for other in timm.list_pretrained(f"{architecture}.*")}
+    others = [other for other, its in tags.items() if its and (tuple(its.mean), tuple(its.std)) != mine]
+    if not others:
+        return f"{found} (weights trained with others need --mean and --std)"
+    return f"{found} (others are used by {', '.join(others[:3])}: name that, or give --mean and --std)"
 
 
 def _state_digest(model: nn.Module) -> str:

@@ -41,6 +41,11 @@ def export(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--random-weights", action="store_true", help="untrained weights, for measurements alone")
     network.add_argument("--img-size", metavar="N", type=int, help="input side in pixels")
     network.add_argument("--depth", metavar="N", type=int, help="keep the first N blocks")
+    for name, text in (
+        ("--mean", "of the pixels, from 0 to 1, that pictures are normalised with"),
+        ("--std", "the same"),
+    ):
+        network.add_argument(name, metavar="R,G,B", type=_colour, help=f"{text} (default: timm's for NAME)")
     network.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: fp32)")
     adapter = parser.add_argument_group("the adapter")
     adapter.add_argument(
@@ -222,6 +227,16 @@ def _options(parser: argparse.ArgumentParser) -> None:
                 choices=found.choices or None,
                 help=found.help.text,
             )
+
+
+def _colour(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers R,G,B such as 0.485,0.456,0.406")
+    return values
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from edge_zofc.cli.main import main
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
 from edge_zofc.export.session import compute_features, open_session
@@ -165,6 +166,19 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_pat
     assert not any(child.is_running() for child in measuring)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert read_bundle(out).identity == small_bundle.identity
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_takes_mean_and_std_and_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """FAULTS C7."""
+    command = ["export", str(tmp_path / "b"), "--depth", "2", "--mean", "0.4,0.5,0.6", "--std", "0.2,0.2,0.25"]
+    assert main(command) == 0
+    image = read_bundle(tmp_path / "b").manifest.image
+    assert (image.mean, image.std) == ((0.4, 0.5, 0.6), (0.2, 0.2, 0.25))
+    assert "mean 0.4,0.5,0.6 and std 0.2,0.2,0.25" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "c"), "--mean", "0.4"])
+    assert "'0.4' is not three numbers R,G,B" in capsys.readouterr().err
 
 
 def test_a_graph_that_differs_from_torch_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
