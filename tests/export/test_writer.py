@@ -150,7 +150,11 @@ def test_a_sigterm_while_the_bundle_gets_its_name_waits_until_it_has_it(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_path: Path, small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
+    tmp_path: Path, small_bundle: Bundle, number: signal.Signals
+) -> None:
+    """FAULTS C9: SIGHUP is a closed terminal."""
     out = tmp_path / "b"
     shutil.copytree(small_bundle.folder, out)
     command = ["export", str(out), "--force", *TINY_COMMAND]
@@ -161,14 +165,13 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_pat
         time.sleep(0.01)
     measuring = process.children()
     assert measuring
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
     assert not any(child.is_running() for child in measuring)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert read_bundle(out).identity == small_bundle.identity
 
 
-@pytest.mark.usefixtures("quick")
 def test_the_command_takes_mean_and_std_and_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """FAULTS C7."""
     command = ["export", str(tmp_path / "b"), "--depth", "2", "--mean", "0.4,0.5,0.6", "--std", "0.2,0.2,0.25"]
