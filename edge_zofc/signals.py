@@ -89,21 +89,26 @@ def stop_signals() -> Iterator[StopSignals]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Inside of it SIGTERM raises SystemExit(143), so that every ``finally`` on the way out is run."""
+    """Inside of it SIGTERM raises SystemExit(143), so that every ``finally`` on the way out is run.
+
+    So does SIGHUP, which a closed terminal sends (129), unless the process was told to ignore it, as nohup does.
+    """
 
     def leave(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
-    with handled_by(leave, signal.SIGTERM):
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    with handled_by(leave, signal.SIGTERM, *(() if is_ignored else (signal.SIGHUP,))):
         yield
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Inside of it nothing is interrupted: a SIGINT or SIGTERM that comes is answered when it ends."""
+    """Inside of it nothing is interrupted: a SIGINT or SIGTERM that comes is answered when it ends; so is a SIGHUP."""
     arrived: list[int] = []
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
-        with handled_by(lambda number, frame: arrived.append(number), signal.SIGINT, signal.SIGTERM):
+        with handled_by(lambda number, frame: arrived.append(number), *held):
             yield
     finally:
         if arrived:

@@ -1,7 +1,6 @@
 """Where the frozen backbone comes from: the package, timm's hub, a checkpoint file, or random numbers.
 
-The classifier in a checkpoint is left out. A checkpoint of another picture size is taken as it is, but its table of
-position embeddings is resized, as timm does it.
+How pictures are normalised comes from timm's record of the named weights, unless it is given.
 """
 
 from __future__ import annotations
@@ -9,19 +8,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.resources
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import timm.layers
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import nn
 
 from edge_zofc.errors import InputError
+from edge_zofc.export.checkpoints import Checkpoint, fill, parse_checkpoint, read_checkpoint
 from edge_zofc.export.vit import SUPPORTED, check_supported
 from edge_zofc.storage.bundle import BackboneInfo, ImageSpec
 
@@ -33,6 +29,8 @@ _PACKAGE_IMAGE = ImageSpec(
 _MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers
 MAX_IMAGE_SIZE = 1024
 Source = Literal["package", "timm", "checkpoint", "random"]
+Colour = tuple[float, float, float]
+"""Red, green, blue of pixels from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class BackboneRequest:
 
     With a timm ``name`` exactly one source of weights must be given: ``pretrained`` (timm's hub), ``checkpoint`` (a
     safetensors file) or ``random_weights``. ``img_size`` S, in pixels, resizes the position table. ``depth`` keeps the
-    first blocks. ``seed`` feeds random weights.
+    first blocks. ``seed`` feeds random weights. ``mean`` and ``std`` replace those that timm names.
     """
 
     name: str | None = None
@@ -51,6 +49,8 @@ class BackboneRequest:
     img_size: int | None = None
     depth: int | None = None
     seed: int = 0
+    mean: Colour | None = None
+    std: Colour | None = None
 
     def source(self) -> Source:
         """Where the weights come from. Raises InputError if that is not said, or said twice."""
@@ -76,13 +76,14 @@ class LoadedBackbone:
 
     ``info.weights_sha256`` is the file's SHA-256 for ``package`` and ``checkpoint``, and that of all names and
     values in name order for the others, where there is no one file.
-    ``width`` is D, the length of a token and of a feature.
+    ``width`` is D, the length of a token and of a feature. ``notes`` are sentences for whoever exports.
     """
 
     model: nn.Module
     image: ImageSpec
     info: BackboneInfo
     width: int
+    notes: tuple[str, ...] = ()
 
 
 def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone:
@@ -91,43 +92,53 @@ def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone
     Raises InputError for everything that does not fit together.
     """
     source = request.source()
-    model = _create(request, source)
-    digest = _fill(model, request, source)
-    depth = _keep_blocks(model, request.depth)
+    if request.name is not None:
+        _check_name(request.name)
+    checkpoint = _checkpoint(request, source)
+    model = _create(request, source, checkpoint is not None and checkpoint.pools_average)
+    depth = _depth(model, request.depth)
+    if checkpoint is not None:
+        checkpoint = fill(model, checkpoint, request.name or PACKAGE_NAME, request.depth)
+    model.blocks = model.blocks[:depth]
     info = BackboneInfo(
         name=request.name or PACKAGE_NAME,
         source=source,
-        weights_sha256=digest or _state_digest(model),
+        weights_sha256=checkpoint.sha256 if checkpoint else _state_digest(model),
         depth=depth,
         pooling=model.global_pool,
     )
-    image = _image_spec(model, request.name)
-    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim))
+    image = _image_spec(model, request)
+    notes = (_normalisation_note(image, model.pretrained_cfg, request), *(checkpoint.notes if checkpoint else ()))
+    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim), notes)
 
 
-def _create(request: BackboneRequest, source: Source) -> Any:
-    """The model at the size that was asked for, with random weights or those of timm's hub."""
+def _create(request: BackboneRequest, source: Source, average: bool) -> Any:
+    """The model at the size that was asked for, with random weights or those of timm's hub.
+
+    ``average`` makes it pool the average of the tokens, whatever timm's model of the name does.
+    """
     size = request.img_size
-    if request.name is not None:
-        _check_name(request.name)
-    elif size is None:
+    if request.name is None and size is None:
         size = _PACKAGE_IMAGE.size
     if size is not None and not 8 <= size <= MAX_IMAGE_SIZE:
         raise InputError(f"The image size must be 8 to {MAX_IMAGE_SIZE} pixels, got {size}.")
-    model = _from_timm(request.name or _PACKAGE_ARCHITECTURE, size, source == "timm", request.seed)
+    options: dict[str, Any] = {"num_classes": 0, "pretrained": source == "timm"}
+    if size is not None:
+        options["img_size"] = size
+    if average:
+        options |= {"global_pool": "avg", "fc_norm": True}
+    model = _from_timm(request.name or _PACKAGE_ARCHITECTURE, options, request.seed)
     check_supported(model)
     _check_patches(model)
     return model
 
 
-def _fill(model: Any, request: BackboneRequest, source: Source) -> str | None:
-    """Load the weights of a file, if they come from one; returns the SHA-256 of the file."""
+def _checkpoint(request: BackboneRequest, source: Source) -> Checkpoint | None:
+    """The file that the weights come from, if they come from one."""
     if source == "package":
         weights = importlib.resources.files(__package__).joinpath(f"weights/{PACKAGE_NAME}.safetensors")
-        return _load_weights(model, weights.read_bytes(), PACKAGE_NAME, None)
-    if request.checkpoint is not None:
-        return _load_weights(model, _read(request.checkpoint), str(request.checkpoint), request.depth)
-    return None
+        return parse_checkpoint(weights.read_bytes(), PACKAGE_NAME)
+    return None if request.checkpoint is None else read_checkpoint(request.checkpoint)
 
 
 def _check_name(name: str) -> None:
@@ -139,10 +150,7 @@ def _check_name(name: str) -> None:
         raise InputError(f"'{name}' is not a VisionTransformer; supported are {SUPPORTED}.")
 
 
-def _from_timm(architecture: str, size: int | None, pretrained: bool, seed: int) -> Any:
-    options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained}
-    if size is not None:
-        options["img_size"] = size
+def _from_timm(architecture: str, options: dict[str, Any], seed: int) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -151,7 +159,7 @@ def _from_timm(architecture: str, size: int | None, pretrained: bool, seed: int)
     # which are none of them, are re-raised by the client as one of its own OSErrors.
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        if pretrained:
+        if options["pretrained"]:
             raise InputError(
                 f"The pretrained weights of '{architecture}' could not be fetched ({first}); "
                 "download them elsewhere and give --checkpoint FILE."
@@ -165,90 +173,63 @@ def _check_patches(model: Any) -> None:
         raise InputError(f"The image size must be a multiple of the patch size {patch}, got {size}.")
 
 
-def _keep_blocks(model: Any, depth: int | None) -> int:
+def _depth(model: Any, depth: int | None) -> int:
     available = len(model.blocks)
     if depth is None:
         return available
     if not 1 <= depth <= available:
         raise InputError(f"--depth must be 1 to {available}, the blocks of this backbone; got {depth}.")
-    model.blocks = model.blocks[:depth]
     return depth
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
-
-
-def _load_weights(model: Any, raw: bytes, origin: str, depth: int | None) -> str:
-    """Copy a safetensors checkpoint into ``model``; returns the SHA-256 of its bytes."""
-    try:
-        found = load_tensors(raw)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{origin} is not a safetensors file ({error}).") from error
-    wanted = model.state_dict()
-    state = {key: value.float() for key, value in found.items() if not key.startswith(("head.", "head_dist."))}
-    if depth is not None:
-        # Blocks that --depth cuts off may be missing in the file; they keep what they have.
-        for key, value in wanted.items():
-            if key.startswith("blocks.") and int(key.split(".")[1]) >= depth:
-                state.setdefault(key, value)
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        raise InputError(
-            f"{origin} does not fit the model with timm's key names: missing {_some(missing)}, unknown {_some(extra)}."
-        )
-    if model.pos_embed is not None:
-        state["pos_embed"] = _resize_positions(state["pos_embed"], model, origin)
-    wrong = [key for key in sorted(wanted) if wanted[key].shape != state[key].shape]
-    if wrong:
-        key = wrong[0]
-        raise InputError(
-            f"{origin} does not fit the model: {key} has shape {list(state[key].shape)}, "
-            f"not {list(wanted[key].shape)} ({len(wrong)} such)."
-        )
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise InputError(f"{origin} holds weights that are not finite numbers.")
-    model.load_state_dict(state)
-    return hashlib.sha256(raw).hexdigest()
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3]) or "nothing"
-    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
-
-
-def _resize_positions(table: torch.Tensor, model: Any, origin: str) -> torch.Tensor:
-    if table.shape[1:] == model.pos_embed.shape[1:]:
-        return table
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    side = math.isqrt(max(0, table.shape[1] - prefix)) if table.ndim == 3 else 0
-    if side == 0 or side * side + prefix != table.shape[1] or table.shape[2] != model.pos_embed.shape[2]:
-        raise InputError(
-            f"{origin} has a position table of shape {list(table.shape)}, which is no square grid for this model."
-        )
-    layers: Any = timm.layers
-    resized: torch.Tensor = layers.resample_abs_pos_embed(
-        table, list(model.patch_embed.grid_size), old_size=[side, side], num_prefix_tokens=prefix
-    )
-    return resized
-
-
-def _image_spec(model: Any, name: str | None) -> ImageSpec:
-    size = model.patch_embed.img_size[0]
-    if name is None:
-        return _PACKAGE_IMAGE.model_copy(update={"size": size})
-    config = model.pretrained_cfg
+def _image_spec(model: Any, request: BackboneRequest) -> ImageSpec:
+    _check_normalisation(request)
+    size, config = model.patch_embed.img_size[0], model.pretrained_cfg
+    own = _PACKAGE_IMAGE if request.name is None else None
     interpolation = config.get("interpolation", "bicubic")
     return ImageSpec(
         size=size,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=request.mean or (own.mean if own else tuple(config["mean"])),
+        std=request.std or (own.std if own else tuple(config["std"])),
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest", "lanczos") else "bicubic",
-        crop_fraction=config.get("crop_pct") or 1.0,
+        crop_fraction=own.crop_fraction if own else config.get("crop_pct") or 1.0,
     )
+
+
+def _check_normalisation(request: BackboneRequest) -> None:
+    for option, values, low in (("--mean", request.mean, 0.0), ("--std", request.std, 1e-3)):
+        if values is not None and not all(low <= value <= 1.0 for value in values):
+            shown = ",".join(f"{value:g}" for value in values)
+            raise InputError(
+                f"{option} must be {low:g} to 1 in red, green and blue, as pixels are 0 to 1; got {shown}. "
+                "Divide numbers for pixels of 0 to 255 by 255."
+            )
+
+
+def _normalisation_note(image: ImageSpec, config: Any, request: BackboneRequest) -> str:
+    """One sentence: mean, standard deviation and where they came from."""
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
+    given = {"mean": request.mean, "std": request.std}
+    kept = [name for name, values in given.items() if values is None]
+    told = [f"{name} as given" for name, values in given.items() if values is not None]
+    if kept:
+        told.append(f"{' and '.join(kept)} {_normalisation_origin(config, request.name)}")
+    return f"pictures are normalised with mean {mean} and std {std}: {', '.join(told)}"
+
+
+def _normalisation_origin(config: Any, name: str | None) -> str:
+    if name is None:
+        return "of the package's own ViT"
+    architecture, tag = str(config.get("architecture")), str(config.get("tag"))
+    if "." in name:
+        return f"of timm's tag '{tag}'"
+    found = f"of '{tag}', timm's default tag for {name}"
+    mine = (tuple(config["mean"]), tuple(config["std"]))
+    tags = {other: timm.get_pretrained_cfg(other) for other in timm.list_pretrained(f"{architecture}.*")}
+    others = [other for other, its in tags.items() if its and (tuple(its.mean), tuple(its.std)) != mine]
+    if not others:
+        return f"{found} (weights trained with others need --mean and --std)"
+    return f"{found} (others are used by {', '.join(others[:3])}: name that, or give --mean and --std)"
 
 
 def _state_digest(model: nn.Module) -> str:

@@ -24,7 +24,10 @@ from edge_zofc.storage.bundle import WEIGHTS, Bundle
 from edge_zofc.storage.writing import write_atomic
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability between the deployed file and the bundle's own graph with the head."""
+"""Largest difference of a log-probability between the deployed file and the bundle's own graph with the head, as a part
+of the logits' size. A logit is a sum in float32 of products that may be thousands: it is exact to a part only."""
+_LEAST_PROBABILITY = 1e-30  # smaller ones count as this: float32 ends at 1e-38
+_NEVER = -1e29  # a solved head gives classes without pictures the bias -1e30
 _MAX_PROTO_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for one message, less room for the graph itself
 
 
@@ -90,7 +93,11 @@ def _append_head(graph: onnx.GraphProto, head: Head) -> None:
     squeezed = ("Squeeze", ["features", "head.zero"], "head.features")
     constants = {"head.zero": np.array([0], np.int64)}
     if head.biases is not None:
-        constants |= {"head.rows": np.ascontiguousarray(head.rows.T), "head.biases": head.biases}
+        rows, biases = _centred(head.rows, head.biases)
+        constants |= {
+            "head.rows": np.ascontiguousarray(rows.T.astype(np.float32)),
+            "head.biases": biases.astype(np.float32),
+        }
         steps: list[tuple[str, list[str], str]] = [
             squeezed,
             ("MatMul", ["head.features", "head.rows"], "head.products"),
@@ -120,6 +127,18 @@ def _append_head(graph: onnx.GraphProto, head: Head) -> None:
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape))
 
 
+def _centred(rows: np.ndarray, biases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows float64 [C, D] and biases float64 [C] of a linear head, less their means over the classes.
+
+    All logits of a picture fall by the same number, so that its probabilities stay, and the logits of a solved head
+    lose most of their size, which float32 would spend its digits on. Classes without pictures keep their bias.
+    """
+    rows, biases, seen = rows.astype(np.float64), biases.astype(np.float64), biases > _NEVER
+    if not seen.any():
+        return rows, biases
+    return rows - rows[seen].mean(axis=0), np.where(seen, biases - biases[seen].mean(), biases)
+
+
 def _metadata(bundle: Bundle, class_names: Sequence[str], normalise: bool) -> dict[str, str]:
     spec = bundle.manifest.image
     preprocessing = {
@@ -145,11 +164,28 @@ def _metadata(bundle: Bundle, class_names: Sequence[str], normalise: bool) -> di
 def _check(model: bytes, bundle: Bundle, head: Head, adapter: np.ndarray) -> None:
     images = bundle.probe().images
     adapters = adapter[None].astype(np.float32)
-    features = compute_features(open_session(bundle.graph_path), images, adapters)[0]
-    wanted = head.probabilities(features)
+    features = compute_features(open_session(bundle.graph_path), images, adapters)[0].astype(np.float64)
+    logits, size = _exact_logits(head, features)
     (found,) = open_session(model).run(["probabilities"], {"image": images})
-    difference = float(np.max(np.abs(found - wanted)))
-    if not difference <= TOLERANCE:
+    wanted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    wanted /= wanted.sum(axis=-1, keepdims=True)
+    logs = [np.log(np.maximum(values, _LEAST_PROBABILITY)) for values in (found.astype(np.float64), wanted)]
+    difference, allowed = float(np.max(np.abs(logs[0] - logs[1]))), TOLERANCE * (1.0 + size)
+    if not difference <= allowed:
         raise InputError(
-            f"The deployed file differs from the run by {difference:.2g}, above {TOLERANCE}; nothing was written."
+            f"The deployed file differs from the run by {difference:.2g} in a log-probability, above {allowed:.2g}; "
+            "nothing was written. Check the bundle with 'edge-zofc doctor --bundle FOLDER'."
         )
+
+
+def _exact_logits(head: Head, features: np.ndarray) -> tuple[np.ndarray, float]:
+    """Logits float64 [B, C] for features float64 [B, D], and what bounds the size of their products."""
+    if head.biases is None:
+        sigma = float(head.sigma[0])
+        return sigma * (unit(features) @ unit(head.rows.astype(np.float64)).T), abs(sigma)
+    rows, biases = _centred(head.rows, head.biases)
+    seen = biases > _NEVER
+    lengths = np.linalg.norm(rows[seen], axis=1)
+    longest = float(np.linalg.norm(features, axis=1).max())
+    size = float(np.max(longest * lengths + np.abs(biases[seen]), initial=0.0))
+    return features @ head.rows.astype(np.float64).T + head.biases.astype(np.float64), size

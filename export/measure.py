@@ -1,7 +1,7 @@
 """Measures the anonymous memory that a run of a graph takes, and fits the manifest's three numbers to it.
 
-Each point is taken in a fresh process (``python -m edge_zofc.export.measure GRAPH IMAGES ADAPTERS THREADS`` prints one
-JSON object), because memory once taken by onnxruntime's arena is not given back.
+Each point is taken in a fresh process (``python -m edge_zofc.export.measure GRAPH IMAGES ADAPTERS THREADS PARENT``
+prints one JSON object), because memory once taken by onnxruntime's arena is not given back.
 
 The fit is an upper envelope, not a mean: a plan that is a little too large is safe, and one that is too small gets a
 process killed.
@@ -9,9 +9,12 @@ process killed.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +37,7 @@ REPEATS = 2
 _RUNS = 2  # from the second run of a shape on, onnxruntime allocates by the pattern of the first
 _TIMEOUT_SECONDS = 600
 _GRAIN_BYTES = 4096
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Point = tuple[int, int, int]
 """images, adapters, bytes."""
@@ -58,7 +62,7 @@ def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:
     arguments = [str(graph), str(images), str(adapters), str(threads)]
-    with _started([sys.executable, "-m", "edge_zofc.export.measure", *arguments]) as child:
+    with _started([sys.executable, "-m", "edge_zofc.export.measure", *arguments, str(os.getpid())]) as child:
         try:
             answer, errors = child.communicate(timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -114,7 +118,8 @@ def fit(points: Sequence[Point]) -> ActivationBytes:
 
 def main(arguments: Sequence[str]) -> None:
     """The child process: print ``{"bytes": ...}``, by how much the runs raised anonymous memory."""
-    graph, images, adapters, threads = arguments[0], *map(int, arguments[1:])
+    graph, images, adapters, threads, parent = arguments[0], *map(int, arguments[1:])
+    end_with(parent)
     session = open_session(Path(graph), threads)
     inputs = {value.name: value.shape for value in session.get_inputs()}
     feeds = {
@@ -129,6 +134,13 @@ def main(arguments: Sequence[str]) -> None:
         session.run(["features"], feeds)
         after = max(after, anonymous_bytes())
     sys.stdout.write(json.dumps({"bytes": after - before}) + "\n")
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel end this process when ``parent`` ends, even if it is killed: nobody would read the answer."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        raise SystemExit(1)
 
 
 def anonymous_bytes() -> int:

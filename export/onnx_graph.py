@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
-from edge_zofc import __version__
 from edge_zofc.export.onnx_writer import OnnxWriter
 from edge_zofc.export.precision import quantise_blocks, quantise_columns
 from edge_zofc.export.vit import AdapterViT, gelu_form, pieces_of_block
@@ -41,7 +40,8 @@ def write_graph(model: AdapterViT, precision: Precision, folder: Path) -> None:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, side, side])
     adapters = helper.make_tensor_value_info("adapters", TensorProto.FLOAT, ["K", model.layout.size])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["K", "B", graph.width])
-    graph.to.write(folder / GRAPH, WEIGHTS, [images, adapters], [features], f"edge-zofc {__version__}")
+    # Without a version: the graph's bytes are part of the bundle's identity.
+    graph.to.write(folder / GRAPH, WEIGHTS, [images, adapters], [features], "edge-zofc")
 
 
 class _Graph:

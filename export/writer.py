@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
+from edge_zofc.export.backbones import BackboneRequest, Colour, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
@@ -67,7 +67,8 @@ class ExportOptions:
     """What to export, where to. ``adapter_blocks`` is ``0-4``, ``0,3,5`` or a mix; None is the first five.
 
     ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
-    adapter and random weights; ``force`` replaces a bundle that is there.
+    adapter and random weights; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
+    0 to 1) replace those that timm names for the backbone.
     """
 
     out: Path
@@ -77,6 +78,8 @@ class ExportOptions:
     random_weights: bool = False
     img_size: int | None = None
     depth: int | None = None
+    mean: Colour | None = None
+    std: Colour | None = None
     adapter_blocks: str | None = None
     rank: int = 5
     scale: float = 0.1
@@ -111,6 +114,8 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         model = AdapterViT(loaded.model, layout)
         images = probe_pictures(loaded.image, PICTURES, options.pictures)
         tell(f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters")
+        for note in loaded.notes:
+            tell(note)
         with _partial_folder(options.out) as folder:
             measured = _write_and_measure(folder, model, images, options, tell)
             write_manifest(folder, _manifest(folder, loaded, layout, options.precision, measured))
@@ -170,6 +175,8 @@ def _backbone_request(options: ExportOptions) -> BackboneRequest:
         img_size=options.img_size,
         depth=options.depth,
         seed=options.seed,
+        mean=options.mean,
+        std=options.std,
     )
 
 
@@ -210,9 +217,10 @@ def _write_checked(
     write_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
     (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(model.layout, options.seed)}))
-    session = open_session(folder / GRAPH)
     reference = dequantised_weights(model, options.precision)
-    error = _write_probe(folder, session, reference, images, options)
+    # One thread, so that the probe is the same whatever the number of processors.
+    error = _write_probe(folder, open_session(folder / GRAPH, threads=1), reference, images, options)
+    session = open_session(folder / GRAPH)
     tell(f"onnxruntime against torch: relative error {error:.1e}")
     return measure_fidelity(session, reference, images[:FIDELITY_PICTURES], directions=options.directions)
 
@@ -256,7 +264,7 @@ def _manifest(
     folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
-        format_version=1,
+        format_version=2,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),

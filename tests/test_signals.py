@@ -22,7 +22,23 @@ def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_closed_terminal_is_an_exit_with_129_unless_nohup_said_to_ignore_it() -> None:
+    """FAULTS C9: the partial folder and the measuring process were left behind."""
+    with pytest.raises(SystemExit) as ended, exit_on_sigterm():
+        signal.raise_signal(signal.SIGHUP)
+    assert ended.value.code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with exit_on_sigterm(), signals_held():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit), (signal.SIGINT, KeyboardInterrupt)],
+)
 def test_a_held_signal_is_answered_at_the_end(number: signal.Signals, raised: type[BaseException]) -> None:
     done = []
     with pytest.raises(raised), exit_on_sigterm(), signals_held():

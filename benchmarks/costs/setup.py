@@ -112,7 +112,7 @@ def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision:
     save_file({"adapter": initial_adapter(layout, SEED)}, folder / bundle.ADAPTER)
     save_file({"images": np.zeros(1, np.float32)}, folder / bundle.PROBE)
     manifest = bundle.Manifest(
-        format_version=1,
+        format_version=2,
         written_by={"edge-zofc": "bench, for measurements alone"},
         backbone=loaded.info,
         image=loaded.image,

@@ -35,6 +35,20 @@ def _number(name: str, text: str, least: int | None = None, **settings: Any) -> 
     return _argument(name, **{"metavar": "N", "type": kind, "help": text, **settings})
 
 
+def _colour(name: str, text: str) -> Add:
+    return _argument(name, metavar="R,G,B", type=_three_numbers, help=f"{text} (default: timm's for NAME)")
+
+
+def _three_numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers R,G,B such as 0.485,0.456,0.406")
+    return values
+
+
 def _seed(text: str) -> Add:
     return _number("--seed", f"{text} (default: 1993)", default=1993)
 
@@ -105,6 +119,8 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
                 _argument("--random-weights", action="store_true", help="untrained weights, for measurements alone"),
             ),
             _argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: fp32)"),
+            _colour("--mean", "of the pixels, from 0 to 1, that pictures are normalised with"),
+            _colour("--std", "their standard deviation"),
             _number("--img-size", "input side in pixels (default: the network's)"),
             _number("--depth", "keep the first N blocks (default: all)"),
         ),

@@ -82,7 +82,9 @@ def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> Non
             return
         if option.startswith("--") and not any(name.startswith(option) for name in known):
             near = [name for name in known if name.endswith(option[1:])]
-            _refuse(parser, option, near or difflib.get_close_matches(option, known, n=1))
+            # Without the dashes, which would make every two names alike.
+            close = difflib.get_close_matches(option[2:], [name[2:] for name in known], n=1)
+            _refuse(parser, option, near or [f"--{name}" for name in close])
 
 
 def _refuse(parser: argparse.ArgumentParser, word: str, near: Sequence[str]) -> NoReturn:

@@ -140,7 +140,7 @@ def replay_run(
     header, _ = journal.read(journal_path)
     if header.bundle_identity != bundle.identity:
         raise InputError(
-            f"{journal_path} belongs to another bundle than {bundle_folder} (SHA-256 of its bundle.json: "
+            f"{journal_path} belongs to another bundle than {bundle_folder} (its identity: "
             f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
         )
     adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer)

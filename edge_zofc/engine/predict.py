@@ -91,7 +91,7 @@ def run_bundle(run: RunFolder, settings: Settings, folder: Path | None) -> Bundl
     bundle = read_bundle(where)
     if bundle.identity != settings.bundle_identity:
         raise InputError(
-            f"The run was learnt with another bundle than {where} (its bundle.json has SHA-256 "
+            f"The run was learnt with another bundle than {where} (its identity is "
             f"{settings.bundle_identity[:12]}..., this one {bundle.identity[:12]}...); "
             "name the right one with --bundle."
         )

@@ -1,6 +1,6 @@
 """The contract between workstation and device: what ``export`` writes and ``learn`` reads.
 
-A bundle is a folder of five files, format version 1:
+A bundle is a folder of five files, format version 2:
 
     bundle.json            the manifest below as UTF-8 JSON; an unknown key is an error
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
@@ -9,6 +9,11 @@ A bundle is a folder of five files, format version 1:
     adapter.safetensors    ``adapter`` float32 [P]: the initial values, multiples of 2^-22, magnitude below 4
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
+
+A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
+other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
+measured, the probe's features included, and who wrote it may differ between two exports of the same weights. In format
+version 1, whose manifests have the same keys, the identity is the SHA-256 of ``bundle.json``.
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -33,7 +38,7 @@ from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
 from edge_zofc.storage.reading import Strict, is_there, load_model, open_plain, read_bounded
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BUNDLE_FOLDER = "bundle"
 """Where commands look for a bundle when no other place is named."""
 MANIFEST = "bundle.json"
@@ -148,7 +153,7 @@ class FileEntry(Strict):
 class Manifest(Strict):
     """``bundle.json`` as a model; see the module's docstring for the format."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -181,7 +186,7 @@ Look = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle folder. ``identity`` is the SHA-256 of ``bundle.json``, which fixes all its files.
+    """A verified bundle folder. Two bundles of one ``identity`` (64 hex digits) compute the same features.
 
     ``looks``: how each file looked when its hash was found right.
     """
@@ -250,16 +255,30 @@ def read_bundle(folder: Path) -> Bundle:
     raw = read_bounded(path, MAX_MANIFEST_BYTES)
     manifest = _parse_manifest(raw, path)
     looks = {name: _verify_file(folder / name, entry) for name, entry in manifest.files.items()}
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest(), looks)
+    return Bundle(folder, manifest, identity_of(manifest, raw), looks)
 
 
 def has_identity(folder: Path, identity: str) -> bool:
     """Whether a bundle of this identity seems to be in the folder; its files are not looked at, nothing is raised."""
+    path = folder / MANIFEST
     try:
-        path = folder / MANIFEST
-        return is_there(path) and hashlib.sha256(read_bounded(path, MAX_MANIFEST_BYTES)).hexdigest() == identity
+        raw = read_bounded(path, MAX_MANIFEST_BYTES) if is_there(path) else b""
+        return identity_of(_parse_manifest(raw, path), raw) == identity
     except EdgeZofcError:
         return False
+
+
+def identity_of(manifest: Manifest, raw: bytes) -> str:
+    """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``.
+
+    For format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
+    """
+    if manifest.format_version == 1:
+        return hashlib.sha256(raw).hexdigest()
+    decisive = manifest.model_dump(mode="json", include={"image", "adapter", "feature_size", "precision"})
+    hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
+    text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -77,6 +78,41 @@ def test_a_checkpoint_of_another_model_names_the_keys_that_do_not_fit(tmp_path: 
     save_file({**state, "norm.weight": torch.zeros(5)}, path)
     with pytest.raises(InputError, match=r"norm\.weight has shape \[5\], not \[192\]"):
         load_backbone(request)
+
+
+def normalisation_of(name: str | None, **options: Any) -> tuple[Any, Any, str]:
+    request = BackboneRequest(name, random_weights=name is not None, img_size=32, depth=1, **options)
+    loaded = load_backbone(request)
+    return loaded.image.mean, loaded.image.std, loaded.notes[0]
+
+
+def test_mean_and_std_are_told_with_their_origin_and_can_be_given() -> None:
+    """FAULTS C7: the name without a tag stands for weights that were normalised unlike DINO's."""
+    half, imagenet = (0.5, 0.5, 0.5), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std, note = normalisation_of("vit_small_patch16_224")
+    assert (mean, std) == (half, half)
+    assert "mean 0.5,0.5,0.5 and std 0.5,0.5,0.5" in note
+    assert "timm's default tag for vit_small_patch16_224 (others are used by vit_small_patch16_224.dino" in note
+    mean, std, note = normalisation_of("vit_small_patch16_224.dino")
+    assert (mean, std) == imagenet
+    assert note.endswith("mean and std of timm's tag 'dino'")
+    mean, std, note = normalisation_of("vit_small_patch16_224", mean=imagenet[0], std=imagenet[1])
+    assert (mean, std) == imagenet
+    assert note.endswith("mean as given, std as given")
+    mean, std, note = normalisation_of(None, std=(0.25, 0.25, 0.5))
+    assert (mean, std) == (half, (0.25, 0.25, 0.5))
+    assert note.endswith("std as given, mean of the package's own ViT")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mean": (123.675, 116.28, 103.53)}, {"std": (0.2, 0.2, 0.0)}, {"std": (0.2, -0.2, 0.2)},
+     {"mean": (0.5, 0.5, float("nan"))}],
+)  # fmt: skip
+def test_a_mean_or_std_that_cannot_be_is_one_sentence(options: dict[str, Any]) -> None:
+    """FAULTS C7: numbers for pixels of 0 to 255 are common."""
+    with pytest.raises(InputError, match=r"--(mean|std) must be .* to 1 .*by 255"):
+        normalisation_of(None, **options)
 
 
 def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

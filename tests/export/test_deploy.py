@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from edge_zofc.algorithm.heads import Head
+from edge_zofc.algorithm.heads import Head, Statistics, solve
 from edge_zofc.errors import EdgeZofcError, InputError
 from edge_zofc.export import deploy as deploy_module
 from edge_zofc.export.deploy import deploy
@@ -69,6 +69,69 @@ def test_a_link_planted_at_the_temporary_name_is_not_followed(small_bundle: Bund
     deploy(cosine(rows), adapter, ["cat", "dog", "Käfer"], small_bundle, out)  # the link is gone
     assert out.stat().st_size > 1000
     assert victim.read_text() == "precious"
+
+
+def exact_probabilities(head: Head, features: np.ndarray) -> np.ndarray:
+    """Of a linear head, in float64 throughout."""
+    logits = features.astype(np.float64) @ head.rows.T.astype(np.float64) + head.biases
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def big_head(bundle: Bundle, size: float) -> tuple[Head, np.ndarray, np.ndarray]:
+    """A linear head whose logits are about ``size`` for every class, an adapter, and features of the probe [n, D]."""
+    rows, adapter = some_head(bundle)
+    images = bundle.probe().images
+    features = compute_features(open_session(bundle.graph_path), images, adapter[None])[0]
+    common = features.mean(axis=0)
+    common *= np.float32(size / (common @ common))
+    # No probability is near 0 or 1, where a difference of logits would not be seen.
+    head = cosine((rows / 10 + common).astype(np.float32))
+    head.biases = np.float32([0.5 - size / 4, -size / 4, -1e30])
+    return head, adapter, features
+
+
+@pytest.mark.parametrize("size", [10.0, -5892.0, 1e5])
+def test_a_solved_heads_logits_of_thousands_are_deployed(small_bundle: Bundle, tmp_path: Path, size: float) -> None:
+    """FAULTS C4: float32 keeps three digits after the point of -5892; a class without pictures is never named."""
+    head, adapter, features = big_head(small_bundle, size)
+    deploy(head, adapter, ["a", "b", "c"], small_bundle, tmp_path / "out.onnx")
+    session = ort.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["probabilities"], {"image": small_bundle.probe().images})
+    np.testing.assert_allclose(found, exact_probabilities(head, features), atol=1e-5)
+    assert np.all(found[:, 2] == 0)
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_heads_solved_from_few_and_from_equal_pictures_are_deployed(
+    small_bundle: Bundle, tmp_path: Path, copies: int
+) -> None:
+    """FAULTS C4: the logits are those that the solver gives, far from zero and from each other."""
+    random = np.random.default_rng(5)
+    means = 40 + random.standard_normal((12, small_bundle.manifest.feature_size))
+    features = (means[:, None] + 1e-3 * random.standard_normal((12, 4, means.shape[1]))).astype(np.float32)
+    sums = Statistics.empty(12, means.shape[1])
+    sums.add(np.repeat(features.reshape(48, -1), copies, axis=0), np.repeat(np.arange(12), 4 * copies))
+    head = Head(*solve(sums)[:1], np.ones(1, np.float32), solve(sums)[1])
+    assert np.abs(head.biases).max() > 1e3
+    deploy(head, small_bundle.initial_adapter(), [str(n) for n in range(12)], small_bundle, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").exists()
+
+
+def test_two_classes_that_change_places_are_refused_at_any_size(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS C4: the tolerance that fits large logits still finds a wrong head."""
+    head, adapter, _ = big_head(small_bundle, -5892.0)
+    right = deploy_module._append_head
+
+    def swapped(graph: onnx.GraphProto, head: Head) -> None:
+        right(graph, Head(head.rows[[1, 0, 2]], head.sigma, head.biases))
+
+    monkeypatch.setattr(deploy_module, "_append_head", swapped)
+    with pytest.raises(InputError, match=r"differs from the run by .* in a log-probability"):
+        deploy(head, adapter, ["a", "b", "c"], small_bundle, tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_deploying_loads_neither_torch_nor_timm() -> None:

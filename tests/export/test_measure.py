@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from edge_zofc.errors import DoesNotFitError
@@ -59,3 +60,31 @@ def test_a_process_that_a_signal_finds_half_started_is_ended_too(monkeypatch: py
     with pytest.raises(KeyboardInterrupt), measure._started([sys.executable, "-c", "input()"]):
         pass
     assert children[0].returncode == -signal.SIGKILL
+
+
+PARENT = "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
+CHILD = """
+import os, sys, time
+from edge_zofc.export.measure import end_with
+end_with(int(sys.argv[1]))
+print(os.getpid(), flush=True)
+time.sleep(120)
+"""
+
+
+def test_a_measuring_process_ends_when_its_parent_is_killed() -> None:
+    """FAULTS C9: the parent cannot end it then, and it may hold gigabytes for minutes."""
+    command = [sys.executable, "-c", PARENT, CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_measuring_process_whose_parent_has_ended_already_does_not_begin() -> None:
+    """FAULTS C9."""
+    code = "from edge_zofc.export.measure import end_with; end_with(0); print('went on')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")

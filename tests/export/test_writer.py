@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
+from edge_zofc.cli.main import main
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
 from edge_zofc.export.session import compute_features, open_session
@@ -66,6 +68,28 @@ def test_every_precision_writes_a_bundle_with_its_fidelity(tmp_path: Path, preci
     if precision in ("w8", "w4"):
         assert found.manifest.fidelity.one_sided > MIN_FIDELITY
     assert any(line.startswith("fidelity over 64 directions") for line in lines)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8"])
+def test_the_same_export_twice_is_the_same_bundle_whatever_the_threads_and_the_memory_measured(
+    tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS B3: with resized positions, too."""
+    options = ExportOptions(tmp_path / "a", precision=precision, depth=2, img_size=128)
+    numbers = iter(ActivationBytes(fixed=n, per_image=2, per_image_and_adapter=3) for n in (1, 2))
+    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph: next(numbers))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads, name in ((1, "a"), (3, "b")):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(writer, "__version__", name)
+            found.append(export_bundle(replace(options, out=tmp_path / name)))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].manifest != found[1].manifest
+    assert found[0].manifest.files == found[1].manifest.files
+    assert found[0].identity == found[1].identity
 
 
 @pytest.mark.parametrize("part", ["write_graph", "measure_fidelity", "measure_activation_bytes", "write_manifest"])
@@ -126,7 +150,11 @@ def test_a_sigterm_while_the_bundle_gets_its_name_waits_until_it_has_it(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_path: Path, small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
+    tmp_path: Path, small_bundle: Bundle, number: signal.Signals
+) -> None:
+    """FAULTS C9: SIGHUP is a closed terminal."""
     out = tmp_path / "b"
     shutil.copytree(small_bundle.folder, out)
     command = ["export", str(out), "--force", *TINY_COMMAND]
@@ -137,11 +165,23 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(tmp_pat
         time.sleep(0.01)
     measuring = process.children()
     assert measuring
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
     assert not any(child.is_running() for child in measuring)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert read_bundle(out).identity == small_bundle.identity
+
+
+def test_the_command_takes_mean_and_std_and_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """FAULTS C7."""
+    command = ["export", str(tmp_path / "b"), "--depth", "2", "--mean", "0.4,0.5,0.6", "--std", "0.2,0.2,0.25"]
+    assert main(command) == 0
+    image = read_bundle(tmp_path / "b").manifest.image
+    assert (image.mean, image.std) == ((0.4, 0.5, 0.6), (0.2, 0.2, 0.25))
+    assert "mean 0.4,0.5,0.6 and std 0.2,0.2,0.25" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "c"), "--mean", "0.4"])
+    assert "'0.4' is not three numbers R,G,B" in capsys.readouterr().err
 
 
 def test_a_graph_that_differs_from_torch_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

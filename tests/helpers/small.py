@@ -62,7 +62,7 @@ def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidel
         for name in bundle.FILES
     }
     manifest = bundle.Manifest(
-        format_version=1,
+        format_version=2,
         written_by={"edge-zofc": "test"},
         backbone=bundle.BackboneInfo(
             name="small", source="random", weights_sha256="0" * 64, depth=DEPTH, pooling="token"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -67,6 +68,54 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
 
 
+def test_the_identity_is_the_hash_of_a_literal_text() -> None:
+    """FAULTS B3: format 2. Neither measured numbers, the probe nor who wrote it are in the text."""
+    manifest = bundle.Manifest.model_validate({**LITERAL, "format_version": 2})
+    text = (
+        '{"adapter":{"blocks":[0],"pieces":[{"name":"down","offset":0,"shape":[1,3]},'
+        '{"name":"up","offset":3,"shape":[3,1]}],"rank":1,"scale":0.1},"feature_size":3,"files":{'
+        f'"adapter.safetensors":"{"b" * 64}","backbone.onnx":"{"b" * 64}","backbone.onnx.data":"{"b" * 64}"}},'
+        '"image":{"crop_fraction":1.0,"interpolation":"bicubic","mean":[0.5,0.5,0.5],"size":8,'
+        '"std":[0.5,0.5,0.5]},"precision":"fp32"}'
+    )
+    assert bundle.identity_of(manifest, b"anything") == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("edit", "same"),
+    [
+        ({"activation_bytes": {"fixed": 9, "per_image": 9, "per_image_and_adapter": 9}}, True),
+        ({"fidelity": {"eps": 0.002, "directions": 65, "one_sided": 0.95, "two_sided": 0.97}}, True),
+        ({"written_by": {"edge-zofc": "9"}}, True),
+        ({"precision": "w8"}, False),
+        ({"image": {**LITERAL["image"], "size": 32, "mean": [0.4, 0.5, 0.5]}}, False),  # type: ignore[dict-item]
+    ],
+)  # fmt: skip
+def test_what_was_measured_is_no_part_of_the_identity(
+    copy: Path, small_bundle: Bundle, edit: dict[str, Any], same: bool
+) -> None:
+    """FAULTS B3: an equal export is an equal bundle, though memory measured differently."""
+    change(copy, edit)
+    assert (read_bundle(copy).identity == small_bundle.identity) is same
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_other_contents_of_a_file_other_than_the_probe_are_another_bundle(
+    copy: Path, small_bundle: Bundle, name: str
+) -> None:
+    """FAULTS B3: the probe's features are measured; another processor rounds them differently."""
+    (copy / name).write_bytes((copy / name).read_bytes() + b"x")
+    rehash(copy, name)
+    assert (read_bundle(copy).identity == small_bundle.identity) is (name == bundle.PROBE)
+
+
+def test_a_bundle_of_format_1_keeps_its_identity_the_hash_of_its_manifest(copy: Path) -> None:
+    """FAULTS B3: journals and settings of older runs hold it."""
+    change(copy, {"format_version": 1})
+    raw = (copy / bundle.MANIFEST).read_bytes()
+    assert read_bundle(copy).identity == hashlib.sha256(raw).hexdigest()
+
+
 def test_activation_bytes_add_up() -> None:
     """1 + 5 * (2 + 4 * 3) = 71."""
     assert bundle.ActivationBytes(fixed=1, per_image=2, per_image_and_adapter=3).predict(5, 4) == 71
@@ -109,7 +158,7 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 2})
+    change(copy, {"format_version": 3})
     with pytest.raises(InputError, match="update edge-zofc"):
         read_bundle(copy)
 
