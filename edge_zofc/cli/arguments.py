@@ -57,6 +57,9 @@ def split(parser: argparse.ArgumentParser) -> None:
     _path(parser, "source", "IMAGE_FOLDER", "{train,test}/<class>/ or <class>/")
     _path(parser, "out", "OUT", "the stream's folder, which must not be there yet")
     parser.add_argument("--classes-per-task", metavar="N", required=True, help="a number, or a list such as 5,4,4,4")
+    parser.add_argument(
+        "--copy", action="store_true", help="hard links or copies, which can be moved alone (default: symbolic links)"
+    )
     _seed(parser, "of the class order")
 
 
