@@ -65,6 +65,11 @@ class ClassIds:
         exact = self._exact.get(shown(folder))
         return self._by_key.get(_key(folder)) if exact is None else exact
 
+    def name(self, folder: str) -> str:
+        """The name of the class whose folder is called ``folder``: the one that is known, or ``class_name``."""
+        number = self.find(folder)
+        return class_name(folder) if number is None else self.names[number]
+
     def add(self, name: str) -> int:
         """Give a class the next id. Raises ValueError if it has one."""
         if name in self._exact:

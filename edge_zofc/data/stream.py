@@ -32,7 +32,6 @@ from edge_zofc.data.folders import (
     Part,
     case_notes,
     class_folders,
-    class_name,
     is_broken,
     kind_of,
     layout_hint,
@@ -124,7 +123,7 @@ def read_stream(
         where = shown(folder.name) if folder != root else shown(root.resolve().name)
         if only is not None and where not in only:
             continue
-        found = _classes_of(folder, where, notes)
+        found = _classes_of(folder, where, ids, notes)
         if needs_train and where not in learnt and not any(train for train, _ in found.values()):
             raise InputError(
                 f"Task {where} has no picture in {shown(folder / 'train')}/<class>/; add some or take the folder away."
@@ -180,7 +179,7 @@ def fingerprint(stream: Stream, task: Task) -> str:
     digest, seen = hashlib.sha256(), set(task.found)
     for part in PARTS:
         for folder in class_folders(part_folder(task.folder, part)):
-            for name in _picture_names(folder) if class_name(folder.name) in seen else ():
+            for name in _picture_names(folder) if stream.ids.name(folder.name) in seen else ():
                 size = -1
                 with suppress(OSError):
                     size = (folder / name).stat().st_size
@@ -215,14 +214,14 @@ def _task_folders(root: Path, notes: list[str], needs_train: bool) -> list[Path]
     return numbered
 
 
-def _classes_of(folder: Path, where: str, notes: list[str]) -> dict[str, tuple[int, int]]:
+def _classes_of(folder: Path, where: str, ids: ClassIds, notes: list[str]) -> dict[str, tuple[int, int]]:
     """Name -> (train, test) pictures of the classes of a task that have any; what is left out is noted."""
     found: dict[str, list[int]] = {}
     left = LeftOuts(where, "counted as unreadable, for it is a broken link")
     for column, part in enumerate(PARTS):
         place = part_folder(folder, part)
         for class_folder in left.class_folders(place, f"{place.name}/"):
-            counts = found.setdefault(class_name(class_folder.name), [0, 0])
+            counts = found.setdefault(ids.name(class_folder.name), [0, 0])
             counts[column] += sum(map(len, left.pictures(class_folder, f"{place.name}/{class_folder.name}")))
     empty = LeftOut(f"{where}: not used, for the class folder holds no picture")
     untaught = LeftOut(f"{where}: class with test pictures only")

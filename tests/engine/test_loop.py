@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import unicodedata
 import signal
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +319,30 @@ def test_broken_links_count_as_unreadable_pictures(small_bundle: Bundle, tmp_pat
     with pytest.raises(InputError, match="10 of 20 pictures of task 000_task cannot be read"):
         go(small_bundle, stream, tmp_path / "run")
     assert "is a broken link: ../../../left-behind/" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_a_class_without_a_readable_picture_is_no_class(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS A4: it is named, takes no id, and may come back; the run goes on in another process."""
+    stream = write_small_stream(tmp_path / "stream", tasks=2, train=22)
+    good = tmp_path / "good"
+    shutil.copytree(stream / "000_task" / "train" / "class00", good)
+    bad = stream / "000_task" / "train" / "bad"
+    bad.mkdir()
+    for name in ("0.jpg", "1.jpg"):
+        (bad / name).write_bytes(b"")
+    run = tmp_path / "run"
+    go(small_bundle, stream, run, max_steps=3)
+    result = go(small_bundle, stream, run)
+    assert result["completed"]
+    assert result["class_names"] == ["class00", "class01", "class02", "class03"]
+    assert (result["skipped_images"], result["tasks"][0]["train_images"]) == (2, 44)
+    log = (run / "events.jsonl").read_text()
+    assert "no train picture of the class can be read: bad." in log
+    assert "changed" not in log
+    shutil.copytree(good, stream / "002_task" / "train" / "bad")
+    shutil.copytree(good, stream / "002_task" / "test" / "bad")
+    assert go(small_bundle, stream, run)["class_names"][4:] == ["bad"]
+    assert go(small_bundle, stream, tmp_path / "at-once")["class_names"][4:] == ["bad"]
 
 
 def test_the_train_pictures_of_a_learnt_task_may_be_deleted(small_bundle: Bundle, tmp_path: Path) -> None:
