@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,13 +158,25 @@ def _free_kib(path: Path) -> int:
     return space.f_bavail * space.f_frsize // 1024
 
 
+# They turn the reading direction of what follows in a line, so that a name can show as another one.
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
+
+
+def is_control(character: str) -> bool:
+    """Whether a character breaks lines, steers a terminal, turns the reading direction or is half of one.
+
+    Joiners, U+3000 and what emoji are made of are parts of names.
+    """
+    return character in _DIRECTION_MARKS or unicodedata.category(character) in _CONTROL
+
+
 def printable(text: str, limit: int = 300) -> str:
     """``text`` on one line without control characters, lone surrogates or direction marks, cut at ``limit``.
 
     Names of files and classes come from outside; a terminal and a page must both survive them.
     """
-    # The two joiners are part of ordinary words in Persian, Hindi and others.
-    clean = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text[: limit + 1])
+    clean = "".join("\ufffd" if is_control(c) else c for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

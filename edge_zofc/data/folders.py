@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from edge_zofc.errors import InputError, shown
+from edge_zofc.errors import InputError, is_control, shown
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, Part] = ("train", "test")
@@ -32,10 +32,6 @@ _PART_OF_A_SET = re.compile(r"(train|val|valid|validation|test|unlabeled)[0-9]*"
 
 Kind = Literal["folder", "picture", "broken link", "other"]
 
-# They turn the reading direction of what follows in a line, so that a name can show as another one.
-_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_BREAKING = frozenset(("Cc", "Cs", "Zl", "Zp"))
-
 
 def class_name(name: str) -> str:
     """The name of the class whose folder is called ``name``: NFC, with escaped control characters.
@@ -43,10 +39,11 @@ def class_name(name: str) -> str:
     Joiners, U+3000 and emoji stay as they are. What is not UTF-8, line ends, control characters and marks that turn
     the reading direction are escaped.
     """
-    return "".join(
-        shown(c) if unicodedata.category(c) in _BREAKING or c in _DIRECTION_MARKS else c
-        for c in unicodedata.normalize("NFC", name)
-    )
+    return _visible(unicodedata.normalize("NFC", name))
+
+
+def _visible(name: str) -> str:
+    return "".join(shown(c) if is_control(c) else c for c in name)
 
 
 class ClassIds:
@@ -109,7 +106,7 @@ class LeftOut:
         if suffix:
             self.suffixes[suffix] += 1
         if len(self.first) < 3:
-            self.first.append(shown(name))
+            self.first.append(_visible(name))
 
     def note(self) -> list[str]:
         """A sentence, or none where nothing was left out."""
