@@ -31,9 +31,6 @@ from edge_zofc.errors import ImageError, shown
 # Pillow before 11.3 has no such module.
 AvifImagePlugin: Any = import_module("PIL.AvifImagePlugin") if find_spec("PIL.AvifImagePlugin") else None
 
-MAX_TIFF_TAGS = 1000
-"""A camera's TIFF has about fifty."""
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_BITS, _TIFF_TILE = 258, (322, 323)
@@ -58,10 +55,7 @@ def open_image(data: bytes, path: Path) -> ImageFile.ImageFile:
     plugin = _plugin(data)
     if plugin is None:
         raise ImageError(f"{shown(path)} {_foreign(data)}")
-    image = plugin(io.BytesIO(data))
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _check_tiles(image, path)
-    return image
+    return plugin(io.BytesIO(data))
 
 
 def is_copied(image: Image.Image) -> bool:
@@ -84,13 +78,6 @@ def pixels_to_decode(image: Image.Image) -> int:
 def _tile_pixels(image: TiffImagePlugin.TiffImageFile) -> int:
     sides = [image.tag_v2.get(tag, 0) for tag in _TIFF_TILE]
     return math.prod(side if isinstance(side, int) else 0 for side in sides)
-
-
-def _check_tiles(image: TiffImagePlugin.TiffImageFile, path: Path) -> None:
-    if len(image.tag_v2) > MAX_TIFF_TAGS:
-        raise ImageError(
-            f"{shown(path)} is a TIFF of {len(image.tag_v2)} tags and the limit is {MAX_TIFF_TAGS}; save it again."
-        )
 
 
 def _plugin(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
