@@ -139,7 +139,8 @@ class LeftOuts:
             if kind in found:
                 found[kind].append(entry.name)
             elif kind == "folder":
-                self.deeper.add(f"{name}/{entry.name} ({_pictures_below(folder / entry.name)} pictures)")
+                count = _pictures_below(folder / entry.name)
+                self.deeper.add(f"{name}/{entry.name} ({count} picture{'s' if count != 1 else ''})")
             else:
                 self.foreign.add(f"{name}/{entry.name}", _suffix(entry.name))
         for link in sorted(found["broken link"]):
