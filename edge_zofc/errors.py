@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def shown(path: Path | str) -> str:
 
 def printable(text: str, limit: int = 300) -> str:
     """Prose for a message or a page, cut at ``limit``: what does not print, direction marks too, becomes U+FFFD."""
-    # The two joiners are part of ordinary words in Persian, Hindi and others.
-    clean = _clean(text[: limit + 1], lambda c: c if c in "\u200c\u200d" else "\ufffd")
+    clean = _clean(text[: limit + 1], lambda _: "\ufffd")
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
@@ -100,7 +100,20 @@ def quoted(value: object) -> str:
 
 
 def _clean(text: str, substitute: Callable[[str], str]) -> str:
-    return "".join(c if c.isprintable() else substitute(c) for c in text)
+    return "".join(substitute(c) if is_control(c) else c for c in text)
+
+
+# They turn the reading direction of what follows in a line, so that a name can show as another one.
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
+
+
+def is_control(character: str) -> bool:
+    """Whether a character breaks lines, steers a terminal, turns the reading direction or is half of one.
+
+    Joiners, U+3000 and what emoji are made of are parts of names.
+    """
+    return character in _DIRECTION_MARKS or unicodedata.category(character) in _CONTROL
 
 
 def _escaped(character: str) -> str:

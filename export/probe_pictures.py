@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_zofc.data.folders import SUFFIXES
 from edge_zofc.errors import ImageError, InputError
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import ImageSpec
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def probe_pictures(spec: ImageSpec, count: int, folder: Path | None = None) -> np.ndarray:
@@ -34,10 +33,7 @@ def probe_pictures(spec: ImageSpec, count: int, folder: Path | None = None) -> n
 
 def _read(folder: Path, spec: ImageSpec, count: int) -> np.ndarray:
     paths = sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(_SUFFIXES)
+        Path(parent) / name for parent, _, names in os.walk(folder) for name in names if name.lower().endswith(SUFFIXES)
     )
     found: list[np.ndarray] = []
     stride = max(1, len(paths) // count)

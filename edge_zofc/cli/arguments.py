@@ -139,6 +139,9 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _path("source", "IMAGE_FOLDER", "{train,test}/<class>/ or <class>/"),
         _path("out", "OUT", "the stream's folder, which must not be there yet"),
         _argument("--classes-per-task", metavar="N", required=True, help="a number, or a list such as 5,4,4,4"),
+        _argument(
+            "--copy", action="store_true", help="hard links or copies, which can be moved alone (default: links)"
+        ),
         _seed("of the class order"),
     ),
     "plan": (

@@ -58,7 +58,7 @@ def split(options: argparse.Namespace) -> int:
     from edge_zofc.data.split import split_image_folder
 
     per_task = arguments.classes_per_task(options.classes_per_task)
-    found = split_image_folder(options.source, options.out, per_task, options.seed)
+    found = split_image_folder(options.source, options.out, per_task, options.seed, options.copy)
     for note in found.notes:
         log.info("%s", note)
     counts = f"{found.tasks} tasks, {found.classes} classes, {found.train_images} pictures to learn from"

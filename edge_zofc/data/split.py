@@ -1,18 +1,35 @@
-"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order."""
+"""A folder of pictures by class -> a class-incremental stream of links, in the literature's shuffled class order.
+
+The stream's pictures are relative links, or copies. It is made beside ``out`` and renamed, so that it appears complete
+or not at all.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.data.stream import PARTS, SUFFIXES, LeftOut, is_picture, scan, subfolders
+from edge_zofc.data.folders import (
+    PARTS,
+    SUFFIXES,
+    LeftOut,
+    LeftOuts,
+    case_notes,
+    class_name,
+    layout_hint,
+    part_folder,
+    refuse_unsorted,
+    scan,
+)
 from edge_zofc.errors import InputError, shown
 from edge_zofc.storage.writing import replace_folder
 
@@ -33,14 +50,17 @@ class SplitSummary:
 
 
 def split_image_folder(
-    source: Path, out: Path, classes_per_task: int | Sequence[int], seed: int = 1993
+    source: Path, out: Path, classes_per_task: int | Sequence[int], seed: int = 1993, copy: bool = False
 ) -> SplitSummary:
     """Make a class-incremental stream of relative links from {train,test}/<class>/ (or from bare <class>/).
 
-    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of the PILOT
-    benchmarks, which numpy keeps frozen. The order stands in ``out/class_order.json``. With one number the last task
-    takes what remains; a list must cover all classes. ``out`` appears complete or not at all. Raises InputError, also
-    where ``out`` exists.
+    With ``copy`` it stands on its own: hard links where the file system can make them, copies elsewhere.
+
+    Classes, sorted by name, are shuffled by ``numpy.random.RandomState(seed).permutation``, the generator of
+    the PILOT benchmarks, which numpy keeps frozen; the order stands in ``out/class_order.json``. With one
+    number the last task takes what remains; a list must cover all classes. ``out`` appears complete or not at
+    all and must not exist before. Classes without a train picture are left out and noted.
+    Raises InputError.
     """
     if os.path.lexists(out):
         raise InputError(f"{shown(out)} exists already; name a new folder or take it away.")
@@ -52,47 +72,64 @@ def split_image_folder(
     sizes = _task_sizes(len(names), classes_per_task)
     order = [names[number] for number in np.random.RandomState(seed).permutation(len(names))]
     record = {
-        "classes": [shown(name) for name in order],
+        "classes": [class_name(name) for name in order],
         "classes_per_task": sizes,
         "seed": seed,
         "shuffle": "numpy.random.RandomState(seed).permutation over the classes sorted by name",
     }
     try:
-        _write_split(out, order, sizes, pictures, json.dumps(record, indent=2) + "\n")
+        _write_split(out, order, sizes, pictures, json.dumps(record, indent=2) + "\n", copy)
     except OSError as error:
+        links = "" if copy else ", on a file system with symbolic links (or give --copy)"
         raise InputError(
-            f"{shown(out)} cannot be written ({error.strerror}); choose a place that you may write to, on a "
-            "file system with symbolic links."
+            f"{shown(out)} cannot be written ({error.strerror}); choose a place that you may write to{links}."
         ) from error
     train, test = (sum(len(parts[k]) for parts in pictures.values()) for k in (0, 1))
     return SplitSummary(len(sizes), len(names), train, test, tuple(notes))
 
 
 def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[Path], list[Path]]]:
-    """Class folder name -> its train and its test pictures, as real paths but for the last name."""
+    """Class folder name, in NFC -> its train and its test pictures, as real paths but for the last name."""
     if not source.is_dir():
         raise InputError(f"There is no folder {shown(source)}; name one of {{train,test}}/<class>/*.jpg.")
     found: dict[str, tuple[list[Path], list[Path]]] = {}
-    has_parts = (source / "train").is_dir()
-    for base in [source / part for part in PARTS] if has_parts else [source]:
-        for folder in subfolders(base):
+    has_parts, left = (source / "train").is_dir(), LeftOuts()
+    for column, base in enumerate([part_folder(source, part) for part in PARTS] if has_parts else [source]):
+        start = f"{base.name}/" if has_parts else ""
+        for folder in left.class_folders(base, start):
+            names, _ = left.pictures(folder, f"{start}{folder.name}")
             real = Path(os.path.realpath(folder))
-            both = found.setdefault(folder.name, ([], []))
-            names = sorted(entry.name for entry in scan(folder) if is_picture(entry))
-            for number, name in enumerate(names, start=1):
-                is_test = base.name == "test" if has_parts else number % BARE_TEST_EVERY == 0
-                both[is_test].append(real / name)
-    untaught = (name for name in sorted(found) if not found[name][0])
-    notes += LeftOut("Not used, for the class has no train picture", untaught).note()
-    if has_parts and (source / "val").is_dir():
-        notes.append("Not used, for only train and test are: val.")
+            paths = [real / name for name in names]
+            both = found.setdefault(unicodedata.normalize("NFC", folder.name), ([], []))
+            if has_parts:
+                both[column].extend(paths)
+            else:
+                both[1].extend(paths[BARE_TEST_EVERY - 1 :: BARE_TEST_EVERY])
+                both[0].extend(path for i, path in enumerate(paths) if (i + 1) % BARE_TEST_EVERY)
+    untaught = LeftOut("Not used, for the class has no train picture")
+    for name in sorted(found):
+        if not found[name][0]:
+            untaught.add(name)
+    notes += untaught.note() + (_part_notes(source) if has_parts else []) + left.notes()
     taught = {name: both for name, both in found.items() if both[0]}
     if not taught:
+        hint = layout_hint(source / "train" if has_parts else source) or "".join(f" {note}" for note in left.notes())
         raise InputError(
             f"There is no picture ({', '.join(SUFFIXES)}) in {shown(source)}; it must hold train/<class>/ "
-            "and test/<class>/, or class folders."
+            f"and test/<class>/, or class folders.{hint}"
         )
+    refuse_unsorted(taught, source)
+    notes += case_notes(sorted(taught))
     return taught
+
+
+def _part_notes(source: Path) -> list[str]:
+    """What lies beside train and test, and what is taken for test."""
+    test, others = part_folder(source, "test").name, LeftOut("Not used, for only train and test are")
+    for name in sorted(entry.name for entry in scan(source)):
+        if name not in (*PARTS, test):
+            others.add(name)
+    return others.note() + ([f"{test} is used as test, for test holds no picture."] if test != "test" else [])
 
 
 def _task_sizes(classes: int, per_task: int | Sequence[int]) -> list[int]:
@@ -109,23 +146,59 @@ def _task_sizes(classes: int, per_task: int | Sequence[int]) -> list[int]:
 
 
 def _write_split(
-    out: Path, order: list[str], sizes: list[int], pictures: dict[str, tuple[list[Path], list[Path]]], record: str
+    out: Path,
+    order: list[str],
+    sizes: list[int],
+    pictures: dict[str, tuple[list[Path], list[Path]]],
+    record: str,
+    copy: bool,
 ) -> None:
     # Links are relative to where they will lie after the rename, with every link on the way resolved.
     final = Path(os.path.realpath(out.parent)) / out.name
     work = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", dir=out.parent))
-    made, digits = work / "stream", max(3, len(str(len(sizes))))
-    tasks = [f"{number:0{digits}d}_task" for number, size in enumerate(sizes, start=1) for _ in range(size)]
     try:
-        for task, name in zip(tasks, order, strict=True):
-            for part, paths in zip(PARTS, pictures[name], strict=True):
-                if paths:
-                    folder = Path(task, part, name)
-                    (made / folder).mkdir(parents=True)
-                    back = os.path.relpath(paths[0].parent, final / folder)
-                    for path in paths:
-                        (made / folder / path.name).symlink_to(Path(back, path.name))
-        (made / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
-        replace_folder(made, out)
+        start, digits = 0, max(3, len(str(len(sizes))))
+        for number, size in enumerate(sizes, start=1):
+            for name in order[start : start + size]:
+                for part, paths in zip(PARTS, pictures[name], strict=True):
+                    if paths:
+                        inner = Path(f"{number:0{digits}d}_task", part, name)
+                        _fill(work / "stream" / inner, None if copy else final / inner, paths)
+            start += size
+        (work / "stream" / CLASS_ORDER_FILE).write_text(record, encoding="utf-8")
+        replace_folder(work / "stream", out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _fill(folder: Path, final: Path | None, paths: list[Path]) -> None:
+    """Put links to ``paths`` into ``folder``, which will be moved to ``final``; copies without ``final``."""
+    folder.mkdir(parents=True)
+    back = {parent: os.path.relpath(parent, final) for parent in {path.parent for path in paths}} if final else {}
+    for path in paths:
+        place = _free_place(folder, path)
+        if final:
+            place.symlink_to(Path(back[path.parent], path.name))
+        else:
+            _copy(path, place)
+
+
+def _free_place(folder: Path, path: Path) -> Path:
+    """A path for ``path`` in ``folder``: two folders of one class (NFC and NFD) may have the same file name."""
+    place, number = folder / path.name, 2
+    while os.path.lexists(place):
+        place, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
+    return place
+
+
+_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+
+
+def _copy(path: Path, place: Path) -> None:
+    real = path.resolve()
+    try:
+        os.link(real, place)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        shutil.copyfile(real, place)

@@ -39,8 +39,9 @@ def learn(trainer: Trainer) -> None:
     saved, when a task's loss leaves its band.
     """
     try:
-        for task in trainer.pending_tasks():
-            _learn_task(trainer, task)
+        # Asked anew each time: a class without a readable picture changes the ids of the classes after it.
+        while pending := trainer.pending_tasks():
+            _learn_task(trainer, pending[0])
     except Stopped as stop:
         trainer.save()
         trainer.events.write("stopped", signal=trainer.signals.name or str(stop))
@@ -49,11 +50,14 @@ def learn(trainer: Trainer) -> None:
 
 def _learn_task(trainer: Trainer, task: Task) -> None:
     before = len(trainer.state.finished_tasks) - 1
-    samples = list_samples(trainer.stream, task, "train")
     trainer.bundle.verify_changed()
     try:
         if trainer.state.progress.phase == "idle":
-            retry_smaller(trainer, _begin, task, samples)
+            dropped: list[int] = []
+            retry_smaller(trainer, _drop_unreadable_classes, task, dropped)
+            task = trainer.pending_tasks()[0]
+            retry_smaller(trainer, _begin, task, list_samples(trainer.stream, task, "train"), sum(dropped))
+        samples = list_samples(trainer.stream, task, "train")
         if trainer.state.progress.phase == "training":
             _train(trainer, samples)
         _check_bundle(trainer, task, before)
@@ -83,15 +87,36 @@ def _check_bundle(trainer: Trainer, task: Task, before: int) -> None:
         ) from error
 
 
-def _begin(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
-    """Class means of the task's pictures, rows for its new classes, a new optimiser."""
+def _drop_unreadable_classes(trainer: Trainer, task: Task, dropped: list[int]) -> None:
+    """Take the classes of which no train picture can be read out of the task, and name them: they are no classes.
+
+    The number of their pictures is added to ``dropped``.
+    """
+    samples, number = list_samples(trainer.stream, task, "train"), len(trainer.state.progress.tasks)
+    pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
+    adapters = trainer.distinct_adapters()
+    trainer.store.ensure(trainer.backbone, [pictures], adapters, trainer.pictures.reader(task.name, len(samples)))
+    unreadable = trainer.store.kept(pictures, adapters[0]).unreadable
+    trainer.pictures.check_skipped(task.name, len(unreadable), len(samples))
+    lost = set(labels[unreadable].tolist()) - set(np.delete(labels, unreadable).tolist())
+    if lost:
+        names = ", ".join(trainer.stream.class_names[index] for index in sorted(lost))
+        trainer.note(f"task {task.name}: not learnt, for no train picture of the class can be read: {names}.")
+        dropped.append(int(np.isin(labels, sorted(lost)).sum()))
+        trainer.stream = trainer.stream.without(task.name, lost, len(trainer.state.progress.class_names))
+
+
+def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) -> None:
+    """Class means of the task's pictures, rows for its new classes, a new optimiser.
+
+    ``dropped`` pictures of classes that are none could not be read.
+    """
     state, names, number = trainer.state, trainer.stream.class_names, len(trainer.state.progress.tasks)
     classes = max(len(state.progress.class_names), max(task.class_ids) + 1)
     store, adapters = trainer.store, trainer.distinct_adapters()
     pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
     store.ensure(trainer.backbone, [pictures], adapters, trainer.pictures.reader(task.name, len(samples)))
     unreadable = store.kept(pictures, adapters[0]).unreadable
-    trainer.pictures.check_skipped(task.name, len(unreadable), len(samples))
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
     found, frozen = (
@@ -107,7 +132,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
             name=task.name,
             class_ids=list(task.class_ids),
             train_images=read_count,
-            skipped_images=len(unreadable),
+            skipped_images=len(unreadable) + dropped,
             fingerprint=fingerprint(trainer.stream, task),
             begun_under=adapter_key(state.adapter.theta),
             unreadable=unreadable,

@@ -136,7 +136,7 @@ def predict(
 
 def evaluate(trained: TrainedRun, backbone: Backbone, stream_folder: Path, tell: Callable[[str], None]) -> Evaluation:
     """Accuracy on each task of a stream; pictures of classes that the run has not seen are left out, and said so."""
-    stream = read_stream(stream_folder, trained.class_names)
+    stream = read_stream(stream_folder, trained.class_names, needs_train=False)
     classes = len(trained.class_names)
     correct, total = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     tasks, skipped = [], 0

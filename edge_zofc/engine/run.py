@@ -152,7 +152,8 @@ def _start(ground: Ground) -> Start:
     for text in () if found is None else found.notes:
         log.warning(text)
     progress = RunProgress() if found is None else progress_of(found.snapshot)
-    stream = read_stream(request.stream, progress.class_names, request.tasks)
+    learnt = {task.name: task.class_ids for task in progress.tasks}
+    stream = read_stream(request.stream, progress.class_names, request.tasks, learnt)
     _refuse_other_stream(progress, stream, run)
     classes = len(stream.class_names)
     if run.is_run():
@@ -168,8 +169,8 @@ def _refuse_other_stream(progress: RunProgress, stream: Stream, run: RunFolder) 
     by_name = {task.name: task for task in stream.tasks}
     for learnt in progress.tasks:
         task = by_name.get(learnt.name)
-        if task is not None and not set(task.class_ids) & set(learnt.class_ids):
-            theirs, ours = (", ".join(stream.class_names[i] for i in t.class_ids[:3]) for t in (task, learnt))
+        if task is not None and task.found and not set(task.class_ids) & set(learnt.class_ids):
+            theirs, ours = ", ".join(task.found[:3]), ", ".join(stream.class_names[i] for i in learnt.class_ids[:3])
             raise InputError(
                 f"The run in {run.path} has learnt another stream than {stream.root}: its task {learnt.name} has "
                 f"the classes {ours}, and there it has {theirs}; give --run a new folder."
@@ -246,7 +247,8 @@ def _begin(trainer: Trainer, start: Start) -> None:
             trainer.undo_task(len(trainer.state.finished_tasks) - 1)
             trainer.note(f"task {name} changed while it was being learnt: it is begun again.")
             request, known = start.ground.request, trainer.state.progress.class_names
-            trainer.stream = read_stream(request.stream, known, request.tasks)
+            learnt_ids = {task.name: task.class_ids for task in trainer.state.finished_tasks}
+            trainer.stream = read_stream(request.stream, known, request.tasks, learnt_ids)
     trainer.events.write(
         "run_started",
         **asdict(trainer.options),

@@ -77,7 +77,7 @@ class Watcher:
             # A half learnt task goes first, and one whose folder is gone is an error that learn tells.
             gone = unfinished - set(numbered_tasks(self.root))
             if (new or gone) and unfinished <= new | gone:
-                return frozenset(new | {name for name in finished if _is_task(request, name)}), found
+                return frozenset(new | {name for name in finished if _is_task(request, name, False)}), found
             self.clock.sleep(POLL_SECONDS)
         raise Stopped(signals.name)
 
@@ -123,9 +123,9 @@ def _learn(
         return error
 
 
-def _is_task(request: LearnRequest, name: str) -> bool:
+def _is_task(request: LearnRequest, name: str, needs_train: bool = True) -> bool:
     try:
-        read_stream(request.stream, only={name})
+        read_stream(request.stream, only={name}, needs_train=needs_train)
     except InputError as error:
         log.warning("%s", error)
         return False

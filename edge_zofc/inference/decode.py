@@ -1,8 +1,8 @@
 """Picture files that nobody checked -> upright RGB pictures.
 
-JPEG, PNG and WebP are recognised by their content, whatever the suffix says. EXIF orientation is applied, transparency
-is laid on white, 16-bit grey keeps its high byte, of an animation the first frame is taken, embedded colour profiles
-are ignored.
+JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are recognised by their content, whatever the suffix says. Every file ends as
+upright RGB: EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its high byte, of an
+animation the first frame is taken, embedded colour profiles are ignored.
 
 A JPEG much larger than the crop is decoded at 1/2, 1/4 or 1/8 of its size, as the format allows (DRAFT_MARGIN times the
 pixels that the network sees stay in each direction): a picture of 48 megapixels takes no more memory than a small one.
@@ -14,7 +14,6 @@ filters, which are switched off around Pillow, are per process.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
@@ -27,15 +26,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from edge_zofc.errors import ImageError, shown
+from edge_zofc.inference.formats import is_copied, open_image, pixels_to_decode
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 24_000_000
-"""Pixels that are decoded at most, twice those of a 12-megapixel camera; half of it where the decoder keeps copies
-(WebP, transparency). Measured on 24 megapixels: PNG +115 MiB, 16-bit +169, progressive JPEG +141; on 12 megapixels of
-WebP +190."""
+"""Pixels that are decoded at most, twice the picture of a 12-megapixel camera; half of it where the decoder
+keeps copies (WebP, AVIF, transparency, TIFF of more than 3 x 8 bits). Measured on 24 megapixels: PNG +115 MiB, 16-bit
++169, progressive JPEG +141, TIFF in one strip +221, GIF +126; on 12 megapixels of WebP +190, AVIF +108.
+"""
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has about ten. Each goes over all pixels: thousands would stall the reader."""
 DRAFT_MARGIN = 2
@@ -46,6 +47,7 @@ DRAFT_MARGIN = 2
 _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
     EOFError, LookupError, ArithmeticError, SystemError, zlib.error,
+    RuntimeError,  # AVIF
 )  # fmt: skip
 
 
@@ -58,6 +60,8 @@ def pillow_errors(path: Path) -> Iterator[None]:
             yield
         except _PILLOW_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, RuntimeError) and "out of memory" in reason.lower():
+                raise MemoryError(reason) from error
             raise ImageError(f"{shown(path)} is damaged or cut short ({reason}).") from error
 
 
@@ -77,17 +81,18 @@ class Opened(NamedTuple):
 def open_picture(path: Path) -> Opened:
     """Read a file's header. Raises ImageError, inside ``pillow_errors``."""
     data = _read(path)
-    image = _open_image(data, path)
+    image = open_image(data, path)
     if image.format != "JPEG" or _has_many_scans(data, path):
         _check_pixels(image, path)
+    if image.mode == "F":
+        raise ImageError(f"{shown(path)} holds floating-point numbers and no colours; save it as PNG or JPEG.")
     # Only now: a PNG is decoded to its end in search of EXIF data.
     return Opened(image, _orientation(image))
 
 
 def _check_pixels(image: Image.Image, path: Path) -> None:
-    copied = image.format == "WEBP" or image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    limit = MAX_PIXELS // 2 if copied else MAX_PIXELS
-    count = image.width * image.height
+    limit = MAX_PIXELS // 2 if is_copied(image) else MAX_PIXELS
+    count = pixels_to_decode(image)
     if count > limit:
         raise ImageError(
             f"{shown(path)} has {count / 1e6:.1f} megapixels to decode and the limit is {limit / 1e6:g}; "
@@ -98,6 +103,11 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
 def _read(path: Path) -> bytes:
     """The file's bytes. Nothing but a regular file is opened: a pipe would wait, a device might act."""
     try:
+        if path.is_symlink() and not path.exists():
+            raise ImageError(
+                f"{shown(path)} is a broken link: {shown(path.readlink())} is missing; copy a stream of links with "
+                "'cp -rL', or make it with 'edge-zofc split --copy'."
+            )
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{shown(path)} is not a regular file.")
@@ -111,20 +121,10 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{shown(path)} cannot be read ({reason}).") from error
 
 
-def _open_image(data: bytes, path: Path) -> ImageFile.ImageFile:
-    # Not Image.open: it refuses large JPEGs before they can be reduced, and loads plugins of other formats.
-    file = io.BytesIO(data)
-    if data.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(file)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(file)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    raise ImageError(f"{shown(path)} is not a JPEG, PNG or WebP picture (it begins with {data[:4].hex(' ')}).")
-
-
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; damaged EXIF data counts as 1, for the pixels may well be good."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns it upright as it decodes, and tells the upright size before
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_ERRORS:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from trees import grow, names_of
 
+from edge_zofc.data.folders import PARTS
 from edge_zofc.data.split import SplitSummary, split_image_folder
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.errors import InputError
@@ -45,6 +50,67 @@ def test_an_image_folder_becomes_a_stream_of_relative_links(tmp_path: Path) -> N
         (tmp_path / name).rename(tmp_path / "moved" / name)
     moved = read_stream(tmp_path / "moved" / "out")
     assert len(list_samples(moved, moved.tasks[0], "train")) == 6
+
+
+def test_a_split_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    """FAULTS A1: pictures in a sub-folder, of another suffix or behind a broken link are counted by reason."""
+    names = [f"a/{i}.jfif" for i in range(4)] + [f"a/deep/{i}.jpg" for i in range(5)] + ["a/1.heic", "b/1.jpg", "x.jpg"]
+    source = grow(tmp_path / "data", *names)
+    (source / "b" / "2.jpg").symlink_to("nowhere")
+    (source / "c").symlink_to("nowhere")
+    summary = split_image_folder(source, tmp_path / "out", 2)
+    assert (summary.classes, summary.train_images, summary.test_images) == (2, 4, 1)
+    text = " ".join(summary.notes)
+    for words in ("a/deep (5 pictures)", "(1 .heic): a/1.heic", "x.jpg", "broken link: c, b/2.jpg."):
+        assert words in text, text
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_copied_split_stands_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_link: bool) -> None:
+    """FAULTS A2: hard links where the file system has them, copies elsewhere."""
+    source = grow(tmp_path / "data", "train/a/1.jpg", "train/a/3.jpg", "test/a/2.jpg")
+    (source / "train" / "a" / "3.jpg").unlink()
+    (source / "train" / "a" / "3.jpg").symlink_to("1.jpg")
+
+    def refused(old: Path, new: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refused)
+    split_image_folder(source, tmp_path / "out", 1, copy=True)
+    shutil.rmtree(source)
+    stream = read_stream(tmp_path / "out")
+    samples = [sample for part in PARTS for sample in list_samples(stream, stream.tasks[0], part)]
+    assert names_of(samples) == ["1.jpg", "3.jpg", "2.jpg"]
+    assert all(s.path.read_bytes() == b"picture" and not s.path.is_symlink() for s in samples)
+
+
+def test_two_folders_of_one_class_are_joined_and_no_picture_is_lost(tmp_path: Path) -> None:
+    """FAULTS A3: NFC and NFD folders of one name, side by side, with pictures of the same name."""
+    nfc, nfd = (unicodedata.normalize(form, "Caf\u00e9") for form in ("NFC", "NFD"))
+    source = grow(tmp_path / "data", f"train/{nfc}/1.jpg", f"train/{nfd}/1.jpg", f"test/{nfd}/1.jpg")
+    summary = split_image_folder(source, tmp_path / "out", 1)
+    assert (summary.classes, summary.train_images, summary.test_images) == (1, 2, 1)
+    stream = read_stream(tmp_path / "out")
+    assert names_of(list_samples(stream, stream.tasks[0], "train")) == ["1-2.jpg", "1.jpg"]
+    assert all(s.path.read_bytes() == b"picture" for s in list_samples(stream, stream.tasks[0], "train"))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("JPEGImages/1.jpg", "Annotations/1.xml"), "not sorted by class"),
+        (("train2017/1.jpg", "val2017/1.jpg"), "not sorted by class"),
+        (("1.jpg", "2.jpg"), "pictures without classes"),
+        (("train/1.jpg",), "pictures without classes"),
+        (("Train/a/1.jpg", "Test/a/1.jpg"), "must be named train"),
+        (("a/1.heic",), "1 .heic"),
+    ],
+)
+def test_a_folder_that_cannot_be_split_gets_the_way_out(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    """FAULTS A9: detection layouts, and folders without classes."""
+    with pytest.raises(InputError, match=words):
+        split_image_folder(grow(tmp_path / "data", *names), tmp_path / "out", 1)
 
 
 def test_the_class_order_of_seed_1993_is_the_literatures() -> None:

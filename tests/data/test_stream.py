@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_everything_left_out_is_named(tmp_path: Path) -> None:
         "only train and test are: val.",
     ):
         assert words in text
-    assert len(stream.notes) == 5
+    assert len(stream.notes) == 7
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_everything_left_out_is_named(tmp_path: Path) -> None:
         (("test/a/1.jpg",), "no task in"),
         (("001_a/test/a/1.jpg",), "001_a has no picture"),
         (("001_a/train/a/", "002_b/train/a/1.jpg"), "001_a has no picture"),
-        (("001_a/train/a/1.gif",), "001_a has no picture"),
+        (("001_a/train/a/1.heic",), "001_a has no picture"),
         (("train/a/notes.txt",), "has no picture"),
     ],
 )
@@ -128,6 +129,20 @@ def test_a_missing_stream_says_what_a_stream_looks_like(tmp_path: Path) -> None:
         read_stream(tmp_path / "nowhere")
     with pytest.raises(InputError, match="There is no stream"):
         read_stream(grow(tmp_path, "file") / "file")
+
+
+def test_what_is_left_out_of_a_class_is_counted_by_suffix_and_sub_folder(tmp_path: Path) -> None:
+    """FAULTS A1: nothing that a person put into a folder disappears without a word."""
+    taken = [f"001_a/train/a/1.{s}" for s in ("jpg", "JFIF", "bmp", "gif", "tif", "tiff", "avif", "webp", "png")]
+    left = ["001_a/train/a/1.heic", "001_a/train/a/2.HEIC", "001_a/train/a/x.txt"]
+    deep = [f"001_a/train/a/deep/er/{i}.jpg" for i in range(7)]
+    grow(tmp_path, *taken, *left, *deep, "photo.jpg")
+    (tmp_path / "002_gone").symlink_to("nowhere")
+    stream = read_stream(tmp_path)
+    assert len(list_samples(stream, stream.tasks[0], "train")) == len(taken)
+    text = " ".join(stream.notes)
+    for words in ("(2 .heic, 1 .txt)", "HEIC pictures to JPEG", "train/a/deep (7 pictures)", "photo.jpg", "002_gone"):
+        assert words in text, words
 
 
 # --- batches
@@ -190,15 +205,21 @@ def test_a_fingerprint_changes_with_names_and_sizes_and_with_nothing_else(tmp_pa
 # --- folders nobody checked
 
 
-def test_pipes_devices_and_links_to_nowhere_are_no_pictures(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_no_pictures_and_links_to_nowhere_are_unreadable_ones(tmp_path: Path) -> None:
+    """FAULTS A2: a broken link is a picture that cannot be read, and it is named."""
     folder = grow(tmp_path, "001_a/train/a/good.jpg") / "001_a" / "train" / "a"
     os.mkfifo(folder / "pipe.jpg")
     for name, target in {"zero": "/dev/zero", "loop": "loop.jpg", "gone": "nowhere", "up": ".."}.items():
         (folder / f"{name}.jpg").symlink_to(target)
     (folder / "linked.jpg").symlink_to("good.jpg")
     stream = read_stream(tmp_path)
-    assert names_of(list_samples(stream, stream.tasks[0], "train")) == ["good.jpg", "linked.jpg"]
-    assert "and 2 more" in stream.notes[0]
+    names = names_of(list_samples(stream, stream.tasks[0], "train"))
+    assert names == ["gone.jpg", "good.jpg", "linked.jpg", "loop.jpg"]
+    broken, foreign, deeper = stream.notes
+    assert "broken link: train/a/gone.jpg, train/a/loop.jpg." in broken
+    assert "cp -rL" in broken and "--copy" in broken
+    assert "(2 .jpg): train/a/" in foreign and "pipe.jpg" in foreign and "zero.jpg" in foreign
+    assert "train/a/up.jpg" in deeper
 
 
 def test_a_link_cycle_of_folders_ends(tmp_path: Path) -> None:
@@ -221,6 +242,84 @@ def test_names_that_are_not_utf8_are_shown_with_backslashes_and_can_be_read(tmp_
     assert len(fingerprint(stream, stream.tasks[0])) == 64
     split_image_folder(stream.tasks[0].folder, tmp_path / "out", 1)
     assert read_stream(tmp_path / "out").class_names == stream.class_names
+
+
+def test_names_keep_their_characters_and_just_control_characters_are_escaped(tmp_path: Path) -> None:
+    """FAULTS A3: joiners, U+3000 and emoji are parts of names; a terminal must survive the others."""
+    real = ["\u3042\u3000\u3044", "\u0645\u06cc\u200c\u062e", "\U0001f469\u200d\U0001f680"]
+    hostile = {"a\x1bb": "a\\x1bb", "c\u202ed": "c\\u202ed", "e\u2028f": "e\\u2028f"}
+    grow(tmp_path, *(f"001_a/train/{name}/1.jpg" for name in (*real, *hostile)))
+    stream = read_stream(tmp_path)
+    assert set(stream.class_names) == {*real, *hostile.values()}
+    assert len(list_samples(stream, stream.tasks[0], "train")) == 6
+
+
+def test_classes_of_a_run_that_kept_other_spellings_keep_their_ids(tmp_path: Path) -> None:
+    """FAULTS A3: states of earlier versions hold NFD names, and joiners as escapes."""
+    nfc, nfd = (unicodedata.normalize(form, "Caf\u00e9") for form in ("NFC", "NFD"))
+    grow(tmp_path, f"001_a/train/{nfc}/1.jpg", "001_a/train/a\u200db/1.jpg", "001_a/train/new/1.jpg")
+    stream = read_stream(tmp_path, [nfd, "a\\u200db"])
+    assert stream.class_names == (nfd, "a\\u200db", "new")
+    assert stream.tasks[0].class_ids == (0, 1, 2)
+    # Two ids that were given to one class stay as they are.
+    grow(tmp_path, f"001_a/train/{nfd}/1.jpg")
+    stream = read_stream(tmp_path, [nfc, nfd])
+    assert [s.class_id for s in list_samples(stream, stream.tasks[0], "train")].count(1) == 1
+
+
+def test_names_that_differ_in_letter_case_only_are_told(tmp_path: Path) -> None:
+    """FAULTS A3."""
+    grow(tmp_path, "001_a/train/Apple/1.jpg", "001_a/train/pear/1.jpg", "002_b/train/apple/1.jpg")
+    assert read_stream(tmp_path).notes == (
+        "Different classes, although their names differ in letter case only: Apple and apple.",
+    )
+
+
+def test_a_test_only_stream_is_read_for_evaluation(tmp_path: Path) -> None:
+    """FAULTS A7: a bare tree and tasks, with just test pictures."""
+    for root in (grow(tmp_path / "bare", "test/a/1.jpg"), grow(tmp_path / "tasks", "001_x/test/a/1.jpg")):
+        stream = read_stream(root, ["a"], needs_train=False)
+        assert names_of(list_samples(stream, stream.tasks[0], "test")) == ["1.jpg"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_is_the_test_where_test_is_missing_or_empty(tmp_path: Path, name: str) -> None:
+    """FAULTS A9: jetson-inference writes train, val, test (empty) and labels.txt."""
+    grow(tmp_path, "train/a/1.jpg", f"{name}/a/2.jpg", "test/a/", "labels.txt")
+    stream = read_stream(tmp_path)
+    assert names_of(list_samples(stream, stream.tasks[0], "test")) == ["2.jpg"]
+    assert any(f"{name} is used as test" in note for note in stream.notes)
+    assert any("labels.txt" in note for note in stream.notes)
+    split_image_folder(tmp_path, tmp_path / "out", 1)
+    split = read_stream(tmp_path / "out")
+    assert names_of(list_samples(split, split.tasks[0], "test")) == ["2.jpg"]
+
+
+def test_the_folders_that_systems_make_are_no_classes(tmp_path: Path) -> None:
+    """FAULTS A9."""
+    grow(tmp_path, "001_a/train/a/1.jpg", "001_a/train/$RECYCLE.BIN/2.jpg", "001_a/train/__MACOSX/3.jpg")
+    stream = read_stream(tmp_path)
+    assert stream.class_names == ("a",)
+    assert "$RECYCLE.BIN" in stream.notes[0] and "__MACOSX" in stream.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("a/1.jpg", "b/1.jpg"), "split .* tasks'"),
+        (("1.jpg",), "pictures without classes"),
+        (("001_x/train/1.jpg",), "pictures without classes"),
+        (("001_x/apple/1.jpg",), "split .* tasks'"),
+        (("001_x/Train/apple/1.jpg",), "must be named train"),
+        (("inner/train/a/1.jpg",), "Perhaps .*inner is meant"),
+        (("train/images/1.jpg", "train/labels/1.txt"), "not sorted by class"),
+        (("001_voc/train/JPEGImages/1.jpg",), "not sorted by class"),
+    ],
+)
+def test_other_layouts_get_a_sentence_with_the_way_out(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    """FAULTS A9."""
+    with pytest.raises(InputError, match=words):
+        read_stream(grow(tmp_path, *names))
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(50_000, marks=pytest.mark.slow)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,72 @@ def test_unreadable_pictures_are_left_out_and_named_up_to_a_tenth(small_bundle: 
         (broken.parent / name).write_bytes(b"")
     with pytest.raises(InputError, match="3 of 20 pictures of task 000_task cannot be read"):
         go(small_bundle, stream, tmp_path / "other")
+
+
+def test_broken_links_count_as_unreadable_pictures(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS A2: a stream of links whose pictures stayed behind is refused, and not learnt with half of its classes."""
+    stream = write_small_stream(tmp_path / "stream", tasks=1, train=10)
+    for path in (stream / "000_task/train/class00").iterdir():
+        path.unlink()
+        path.symlink_to(f"../../../left-behind/{path.name}")
+    with pytest.raises(InputError, match="10 of 20 pictures of task 000_task cannot be read"):
+        go(small_bundle, stream, tmp_path / "run")
+    assert "is a broken link: ../../../left-behind/" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_a_class_without_a_readable_picture_is_no_class(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS A4: it is named, takes no id, and may come back; the run goes on in another process."""
+    stream = write_small_stream(tmp_path / "stream", tasks=2, train=22)
+    good = tmp_path / "good"
+    shutil.copytree(stream / "000_task" / "train" / "class00", good)
+    bad = stream / "000_task" / "train" / "bad"
+    bad.mkdir()
+    for name in ("0.jpg", "1.jpg"):
+        (bad / name).write_bytes(b"")
+    run = tmp_path / "run"
+    go(small_bundle, stream, run, max_steps=3)
+    result = go(small_bundle, stream, run)
+    assert result["completed"]
+    assert result["class_names"] == ["class00", "class01", "class02", "class03"]
+    assert (result["skipped_images"], result["tasks"][0]["train_images"]) == (2, 44)
+    log = (run / "events.jsonl").read_text()
+    assert "no train picture of the class can be read: bad." in log
+    assert "changed" not in log
+    shutil.copytree(good, stream / "002_task" / "train" / "bad")
+    shutil.copytree(good, stream / "002_task" / "test" / "bad")
+    assert go(small_bundle, stream, run)["class_names"][4:] == ["bad"]
+    assert go(small_bundle, stream, tmp_path / "at-once")["class_names"][4:] == ["bad"]
+
+
+def test_the_train_pictures_of_a_learnt_task_may_be_deleted(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS A8: privacy and disk space are the user's; the run goes on and learns what is new."""
+    stream = write_small_stream(tmp_path / "stream", tasks=2)
+    (stream / "001_task").rename(tmp_path / "later")
+    go(small_bundle, stream, tmp_path / "run")
+    shutil.rmtree(stream / "000_task" / "train")
+    (tmp_path / "later").rename(stream / "001_task")
+    result = go(small_bundle, stream, tmp_path / "run")
+    assert result["completed"]
+    assert [task["name"] for task in result["tasks"]] == ["000_task", "001_task"]
+    assert result["accuracy_matrix"][1][0] is not None
+    shutil.rmtree(stream / "000_task" / "test")
+    assert go(small_bundle, stream, tmp_path / "run")["completed"]
+
+
+def test_a_class_has_one_name_whatever_its_unicode_form(small_bundle: Bundle, tmp_path: Path) -> None:
+    """FAULTS A3: the same name in NFC and in NFD, in two tasks and in two parts of one, is one class."""
+    stream = write_small_stream(tmp_path / "stream", tasks=2)
+    for task, part, old, form in (
+        ("000_task", "train", "class00", "NFC"),
+        ("000_task", "test", "class00", "NFD"),
+        ("001_task", "train", "class02", "NFD"),
+        ("001_task", "test", "class02", "NFC"),
+    ):
+        folder = stream / task / part
+        (folder / old).rename(folder / unicodedata.normalize(form, "Caf\u00e9"))
+    result = go(small_bundle, stream, tmp_path / "run")
+    assert result["class_names"] == ["Caf\u00e9", "class01", "class03"]
+    assert [task["test_images"] for task in result["tasks"]] == [8, 8]
 
 
 def test_a_picture_that_vanishes_while_learning_leaves_its_batch(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -147,6 +147,21 @@ def test_a_folder_that_is_no_task_is_told_once_and_learnt_when_it_is_one(
     assert sum("has no picture" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_train_pictures_of_a_learnt_task_may_be_deleted_while_watching(
+    small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FAULTS A8: its test pictures are still measured, and nothing is complained of."""
+
+    def forget() -> None:
+        shutil.rmtree(parts[0] / "000_task" / "train")
+
+    hands = Hands(bring(parts, "000_task"), forget, bring(parts, "001_task"))
+    result = watch(small_bundle, parts[0], tmp_path / "run", hands)
+    assert [task["name"] for task in result["tasks"]] == ["000_task", "001_task"]
+    assert result["accuracy_matrix"][1][0] is not None
+    assert not any("has no picture" in record.getMessage() for record in caplog.records)
+
+
 def test_a_folder_of_damaged_pictures_does_not_keep_the_next_from_being_learnt(
     small_bundle: Bundle, parts: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import encoded, noise, spec
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from edge_zofc.errors import ImageError
-from edge_zofc.inference import decode
+from edge_zofc.inference import decode, formats
 from edge_zofc.inference.transforms import load_test, load_train
 
 # --- odd but good pictures
@@ -36,7 +36,10 @@ def upright(orientation: int) -> Callable[[Image.Image], Image.Image]:
     return lambda picture: picture if stored is None else picture.transpose(stored)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+AVIF = ["AVIF"] if features.check("avif") else []
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", *AVIF])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_rotated_camera_picture_comes_upright(tmp_path: Path, orientation: int, kind: str) -> None:
     picture, path = noise(64, 48), tmp_path / "a.jpg"
@@ -47,6 +50,84 @@ def test_a_rotated_camera_picture_comes_upright(tmp_path: Path, orientation: int
     for load in (load_test, lambda p, s: load_train(p, s, (1, 2))):
         difference = np.abs(load(path, spec()) - load(tmp_path / "upright.png", spec()))
         assert difference.mean() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", *AVIF])
+def test_each_format_that_people_bring_is_read_and_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """FAULTS A1: .bmp, .gif, .tif and .avif files are pictures; of an animation the first frame."""
+    picture, path = noise(64, 48), tmp_path / "a.jpg"
+    more = {} if kind == "BMP" else {"save_all": True, "append_images": [noise(64, 48, 9)]}
+    path.write_bytes(encoded(picture, kind, **more))
+    picture.save(tmp_path / "same.png")
+    assert np.abs(load_test(path, spec()) - load_test(tmp_path / "same.png", spec())).mean() < 0.1
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="megapixels"):
+        load_test(path, spec())
+
+
+def test_a_tiff_of_huge_tiles_or_of_16_bit_colours_has_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS A1: the memory limit holds for what the decoder holds, not just for the picture's size."""
+    path = tmp_path / "a.tif"
+    tags = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 8, 325: 8}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(struct.pack("<4sIH", b"II*\0", 8, len(tags)) + entries + bytes(4))
+    with pytest.raises(ImageError, match=r"900\.0 megapixels"):
+        load_test(path, spec())
+    monkeypatch.setattr(decode, "MAX_PIXELS", 400)
+    path.write_bytes(encoded(Image.new("RGB", (20, 20)), "TIFF"))
+    load_test(path, spec())
+    path.write_bytes(encoded(Image.new("CMYK", (20, 20)), "TIFF"))
+    with pytest.raises(ImageError, match="megapixels"):
+        load_test(path, spec())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "is a HEIC picture.*convert it to JPEG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1", "is a HEIC picture.*convert it to JPEG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0mp42", "is a film"),
+        (b"\r\n<!DOCTYPE html>", "a web page"),
+        (b"<svg/>", "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+def test_what_is_no_picture_is_told_with_the_way_out(tmp_path: Path, data: bytes, words: str) -> None:
+    """FAULTS A10: say what the file is and what to do."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=words):
+        load_test(path, spec())
+
+
+def test_an_avif_without_the_plugin_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS A10."""
+    monkeypatch.setattr(formats, "AvifImagePlugin", None)
+    path = tmp_path / "a.avif"
+    path.write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0avif")
+    with pytest.raises(ImageError, match=r"AVIF picture.*Pillow 11.3"):
+        load_test(path, spec())
+
+
+def test_a_png_with_a_large_colour_profile_is_read(tmp_path: Path) -> None:
+    """FAULTS A10: the profile is not used, so its size does not matter."""
+    path, profile = tmp_path / "a.png", np.random.RandomState(0).bytes(2 << 20)
+    noise(40, 30).save(tmp_path / "plain.png")
+    noise(40, 30).save(path, icc_profile=profile)
+    assert path.stat().st_size > 2 << 20
+    assert np.array_equal(load_test(path, spec()), load_test(tmp_path / "plain.png", spec()))
+
+
+def test_a_broken_link_is_named_as_such(tmp_path: Path) -> None:
+    """FAULTS A2."""
+    (tmp_path / "a.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(ImageError, match=r"broken link: nowhere\.jpg is missing.*--copy"):
+        load_test(tmp_path / "a.jpg", spec())
 
 
 def test_damaged_exif_costs_the_orientation_and_not_the_picture(tmp_path: Path) -> None:
@@ -203,7 +284,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     names = ["pipe.jpg", "zero.jpg", "loop.jpg", "folder.jpg", "missing.jpg", "a" * 300, "nul\0byte.jpg"]
     for name in names:
-        with pytest.raises(ImageError, match=r"regular file|cannot be read"):
+        with pytest.raises(ImageError, match=r"regular file|cannot be read|broken link"):
             load_test(tmp_path / name, spec())
 
 
@@ -212,9 +293,9 @@ def test_empty_foreign_and_oversized_files_say_what_they_are(tmp_path: Path, mon
     path.write_bytes(b"")
     with pytest.raises(ImageError, match="has 0 bytes"):
         load_test(path, spec())
-    for foreign in (b"GIF89a", b"<svg/>", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", encoded(noise(9, 9), "BMP")):
+    for foreign in (b"GIF98b", b"svg", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", encoded(noise(9, 9), "ICO")):
         path.write_bytes(foreign)
-        with pytest.raises(ImageError, match="not a JPEG, PNG or WebP"):
+        with pytest.raises(ImageError, match="not a JPEG, PNG, WebP"):
             load_test(path, spec())
     monkeypatch.setattr(decode, "MAX_FILE_BYTES", 100)
     path.write_bytes(encoded(noise(64, 64), "PNG"))
@@ -253,6 +334,12 @@ def small_files() -> dict[str, bytes]:
         "apng": encoded(picture, "PNG", save_all=True, append_images=[noise(10, 7, 1)]),
         "webp": encoded(picture, "WEBP", exif=exif),
         "lossless": encoded(picture.convert("RGBA"), "WEBP", lossless=True),
+        "bmp": encoded(picture, "BMP"),
+        "gif": encoded(picture.quantize(16), "GIF"),
+        "tiff": encoded(picture, "TIFF"),
+        "tiff-lzw": encoded(picture, "TIFF", compression="tiff_lzw"),
+        "tiff-jpeg": encoded(picture, "TIFF", compression="jpeg"),
+        **{kind.lower(): encoded(picture, kind, exif=exif) for kind in AVIF},
     }
 
 
@@ -271,4 +358,5 @@ def test_a_file_cut_at_or_changed_in_any_byte_is_a_picture_or_an_image_error(tmp
             assert "\n" not in str(error)
         else:
             assert np.isfinite(loaded).all()
-    assert refused > len(data) // 2
+    # A BMP or a plain TIFF is mostly pixels, each of which may be changed.
+    assert refused > len(data) // (4 if kind in ("bmp", "tiff") else 2)

@@ -94,6 +94,9 @@ def test_a_resumed_run_counts_the_later_record_of_a_step(tmp_path):
 def test_printable_leaves_words_and_takes_control_characters():
     assert printable("naïve 猫 می‌خواهم") == "naïve 猫 می‌خواهم"
     assert printable("a\nb\x1b\u202e\ud800") == "a\ufffdb\ufffd\ufffd\ufffd"
+    assert (
+        printable("\u3042\u3000\u3044 \U0001f469\u200d\U0001f680") == "\u3042\u3000\u3044 \U0001f469\u200d\U0001f680"
+    )  # FAULTS A3
     assert printable("x" * 400) == "x" * 299 + "…"
 
 
