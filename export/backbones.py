@@ -19,7 +19,7 @@ from torch import nn
 from edge_zofc.errors import InputError
 from edge_zofc.export.checkpoints import Checkpoint, fill, parse_checkpoint, read_checkpoint
 from edge_zofc.export.vit import SUPPORTED, check_supported
-from edge_zofc.storage.bundle import BackboneInfo, ImageSpec
+from edge_zofc.storage.manifest import BackboneInfo, ImageSpec
 
 PACKAGE_NAME = "vit_tiny_patch16_96"
 _PACKAGE_ARCHITECTURE = "vit_tiny_patch16_224"

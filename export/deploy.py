@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_zofc.algorithm.heads import Head, unit
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.storage.bundle import WEIGHTS, Bundle
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.manifest import WEIGHTS
 from edge_zofc.storage.writing import write_atomic
 
 TOLERANCE = 1e-5

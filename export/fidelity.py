@@ -20,7 +20,7 @@ from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.directions import direction
 from edge_zofc.export.session import compute_features
 from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
-from edge_zofc.storage.bundle import Fidelity
+from edge_zofc.storage.manifest import Fidelity
 
 EPS = lattice_eps(1e-3)
 """1e-3, the paper's eps, on the lattice."""

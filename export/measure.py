@@ -26,7 +26,7 @@ import numpy as np
 from edge_zofc.errors import DoesNotFitError
 from edge_zofc.export.session import open_session
 from edge_zofc.signals import signals_held
-from edge_zofc.storage.bundle import ActivationBytes
+from edge_zofc.storage.manifest import ActivationBytes
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
 """(images, adapters) of the runs."""

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 from edge_zofc.export.onnx_writer import OnnxWriter
 from edge_zofc.export.precision import quantise_blocks, quantise_columns
 from edge_zofc.export.vit import AdapterViT, gelu_form, pieces_of_block
-from edge_zofc.storage.bundle import GRAPH, WEIGHTS, Precision
+from edge_zofc.storage.manifest import GRAPH, WEIGHTS, Precision
 
 _CONTRIB = "com.microsoft"
 _FP32_ARITHMETIC = 1  # MatMulNBits' accuracy_level: weights are expanded, activations are not rounded

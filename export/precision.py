@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from edge_zofc.export.vit import AdapterViT
-from edge_zofc.storage.bundle import Precision
+from edge_zofc.storage.manifest import Precision
 
 BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 BLOCK_SIZE = {"w8": 64, "w4": 32}

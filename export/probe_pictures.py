@@ -14,7 +14,7 @@ import numpy as np
 from edge_zofc.data.folders import SUFFIXES
 from edge_zofc.errors import ImageError, InputError
 from edge_zofc.inference.transforms import load_test
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 
 
 def probe_pictures(spec: ImageSpec, count: int, folder: Path | None = None) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
-from edge_zofc.storage.bundle import AdapterLayout, AdapterPiece
+from edge_zofc.storage.manifest import AdapterLayout, AdapterPiece
 
 SUPPORTED = (
     "timm VisionTransformer models (ViT, DeiT, AugReg, DINO, DINOv2) with plain pre-norm blocks, LayerNorm, "

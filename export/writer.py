@@ -34,7 +34,8 @@ from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
 from edge_zofc.signals import exit_on_sigterm, signals_held
-from edge_zofc.storage.bundle import (
+from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
+from edge_zofc.storage.manifest import (
     ADAPTER,
     FILES,
     GRAPH,
@@ -43,13 +44,10 @@ from edge_zofc.storage.bundle import (
     PROBE,
     ActivationBytes,
     AdapterLayout,
-    Bundle,
     Fidelity,
     FileEntry,
     Manifest,
     Precision,
-    read_bundle,
-    sha256_of,
     write_manifest,
 )
 from edge_zofc.storage.writing import replace_folder

@@ -19,7 +19,8 @@ from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.errors import InputError
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
-from edge_zofc.storage.bundle import ImageSpec, read_bundle
+from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.manifest import ImageSpec
 
 TorchBackbone = tuple[Any, ImageSpec]
 """A timm VisionTransformer and its image transform."""

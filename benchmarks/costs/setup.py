@@ -104,14 +104,14 @@ def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision:
 
     from edge_zofc.export.onnx_graph import write_graph
     from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
-    from edge_zofc.storage import bundle
+    from edge_zofc.storage import bundle, manifest
 
     layout = adapter_layout(loaded.width, blocks, 5, 0.1)
     folder.mkdir(parents=True)
     write_graph(AdapterViT(loaded.model, layout), precision, folder)
-    save_file({"adapter": initial_adapter(layout, SEED)}, folder / bundle.ADAPTER)
-    save_file({"images": np.zeros(1, np.float32)}, folder / bundle.PROBE)
-    manifest = bundle.Manifest(
+    save_file({"adapter": initial_adapter(layout, SEED)}, folder / manifest.ADAPTER)
+    save_file({"images": np.zeros(1, np.float32)}, folder / manifest.PROBE)
+    written = manifest.Manifest(
         format_version=2,
         written_by={"edge-zofc": "bench, for measurements alone"},
         backbone=loaded.info,
@@ -119,14 +119,14 @@ def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision:
         adapter=layout,
         feature_size=loaded.width,
         precision=precision,
-        fidelity=bundle.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=0, two_sided=0),
-        activation_bytes=bundle.ActivationBytes(fixed=0, per_image=0, per_image_and_adapter=0),
+        fidelity=manifest.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=0, two_sided=0),
+        activation_bytes=manifest.ActivationBytes(fixed=0, per_image=0, per_image_and_adapter=0),
         files={
-            name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
-            for name in bundle.FILES
+            name: manifest.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
+            for name in manifest.FILES
         },
     )
-    bundle.write_manifest(folder, manifest)
+    manifest.write_manifest(folder, written)
 
 
 def caption(setup: Setup) -> str:

@@ -24,7 +24,7 @@ from edge_zofc.benchmarks.methods.vit_parts import NOTHING, Parts
 from edge_zofc.benchmarks.streams.validation import set_aside
 from edge_zofc.data.stream import Sample, Stream, list_samples
 from edge_zofc.inference.transforms import load_test, load_train
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 
 EVALUATION_BATCH = 64
 

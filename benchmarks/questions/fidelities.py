@@ -14,7 +14,8 @@ from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.session import open_session
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.export.writer import FIDELITY_PICTURES
-from edge_zofc.storage.bundle import GRAPH, PROBE, read_bundle
+from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.manifest import GRAPH, PROBE
 
 
 def measure_fidelities(folder: Path, epsilons: Sequence[str]) -> list[dict[str, float]]:

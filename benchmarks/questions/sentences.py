@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_zofc.storage.bundle import MIN_FIDELITY
+from edge_zofc.storage.manifest import MIN_FIDELITY
 
 Row = dict[str, Any]
 

@@ -19,7 +19,7 @@ from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.bundle import WEIGHTS, Manifest, Precision
+from edge_zofc.storage.manifest import WEIGHTS, Manifest, Precision
 from edge_zofc.storage.settings import Placement
 
 MIB = 1 << 20

@@ -13,22 +13,18 @@ has moved.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from edge_zofc.algorithm.directions import batches, uniform_rows
-from edge_zofc.algorithm.heads import Statistics, cosine_rate, solve
-from edge_zofc.algorithm.spsa import BASE, clip, coefficients, queries
+from edge_zofc.algorithm.heads import Statistics, solve
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import FeatureStore, adapter_key
 from edge_zofc.engine.out_of_memory import retry_smaller
-from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.state import TaskProgress
+from edge_zofc.engine.step import take_step
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.errors import DamagedFileError, DivergedError, ImageError, Stopped
-from edge_zofc.inference.features import Pictures, query_features, readable_features
+from edge_zofc.errors import DamagedFileError, DivergedError, Stopped
 from edge_zofc.storage.journal import Kind
 
 
@@ -111,7 +107,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
 
     ``dropped`` pictures of classes that are none could not be read.
     """
-    state, names, number = trainer.state, trainer.stream.class_names, len(trainer.state.progress.tasks)
+    state, number = trainer.state, len(trainer.state.progress.tasks)
     classes = max(len(state.progress.class_names), max(task.class_ids) + 1)
     store, adapters = trainer.store, trainer.distinct_adapters()
     pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
@@ -126,18 +122,22 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     _add_classes(trainer, task, found)
     state.class_sums += frozen.sums
     state.class_counts += frozen.counts
-    read_count = len(samples) - len(unreadable)
-    state.progress.tasks.append(
-        TaskProgress(
-            name=task.name,
-            class_ids=list(task.class_ids),
-            train_images=read_count,
-            skipped_images=len(unreadable) + dropped,
-            fingerprint=fingerprint(trainer.stream, task),
-            begun_under=adapter_key(state.adapter.theta),
-            unreadable=unreadable,
-        )
+    progress = TaskProgress(
+        name=task.name,
+        class_ids=list(task.class_ids),
+        train_images=len(samples) - len(unreadable),
+        skipped_images=len(unreadable) + dropped,
+        fingerprint=fingerprint(trainer.stream, task),
+        begun_under=adapter_key(state.adapter.theta),
+        unreadable=unreadable,
     )
+    _open_task(trainer, progress)
+
+
+def _open_task(trainer: Trainer, task: TaskProgress) -> None:
+    """The first batch of a task whose head rows are there; recorded, told and saved."""
+    state, names = trainer.state, trainer.stream.class_names
+    state.progress.tasks.append(task)
     state.progress.epoch = state.progress.batch = 0
     # A task with one class has a constant local loss: nothing to descend.
     state.progress.phase = "trained" if len(task.class_ids) == 1 else "training"
@@ -147,10 +147,10 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     trainer.record(Kind.TASK_START)
     trainer.events.write(
         "task_started",
-        task=number,
+        task=len(state.progress.tasks) - 1,
         name=task.name,
         classes=[names[index] for index in task.class_ids],
-        train_images=read_count,
+        train_images=task.train_images,
     )
     trainer.save()
 
@@ -196,83 +196,13 @@ def _train(trainer: Trainer, samples: list[Sample]) -> None:
                 raise Stopped(f"max-steps {trainer.max_steps} reached")
             picked = trainer.pictures.picked(samples, order[progress.batch])
             if picked:
-                retry_smaller(trainer, _step, picked)
+                retry_smaller(trainer, take_step, picked)
             progress.batch += 1
             trainer.save_when_due()
         progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.check_band(at_end=True)
     progress.phase = "trained"
     trainer.save()
-
-
-def _step(trainer: Trainer, picked: Picked) -> None:
-    """One batch: features, head step, losses under the new head, adapter step."""
-    options, state, progress = trainer.options, trainer.state, trainer.state.progress
-    optimiser, head, adapter = state.optimiser, state.head, state.adapter
-    started, step = time.monotonic(), progress.step
-    trains_head = optimiser is not None and progress.epoch < options.head_epochs
-    looks_twice = options.optimizer == "conserve"
-    base = (BASE,) if trains_head or looks_twice or options.query_form == "one-sided" else ()
-    wanted = base + queries(options.query_form, options.queries)
-
-    found = trainer.pictures.batch(
-        picked, lambda pictures: query_features(trainer.backbone, adapter, step, wanted, pictures)
-    )
-    if found is None:
-        return
-    features, kept = found  # [K, B, D]
-    _check_finite(features, step)
-    # The cosine head's loss is over the task's classes, as in the paper; the solved head's over all seen.
-    class_ids = np.arange(len(head.rows)) if optimiser is None else optimiser.class_ids
-    labels = np.searchsorted(class_ids, [sample.class_id for _, sample in kept])
-    if optimiser is not None and trains_head:
-        optimiser.step(features[0], labels, cosine_rate(options.head_lr, progress.epoch, options.head_epochs))
-    losses = head.losses(features, labels, class_ids)
-    _check_finite(losses, step)
-    loss = float(losses[0] if base else losses.mean())
-    raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, adapter.eps)
-    applied, norm = clip(adapter, step, raw, options.clip_norm or None)
-    if looks_twice:
-        applied = _of_best_side(trainer, kept, features[0], labels, applied)
-    adapter.apply(step, applied, options.adapter_lr)
-    progress.step += 1
-    progress.forward_passes += len(wanted) * len(kept)
-    trainer.count_forwards((len(wanted) + (2 if looks_twice else 0)) * len(kept))
-    trainer.count_step(loss, norm, time.monotonic() - started)
-    # Last, as what fails before it is done again; a crash in between goes back to a checkpoint all the same.
-    trainer.record_step(step, applied, options.adapter_lr)
-    trainer.check_band()
-
-
-def _of_best_side(
-    trainer: Trainer, picked: Picked, base: np.ndarray, labels: np.ndarray, applied: np.ndarray
-) -> np.ndarray:
-    """ZO-SGD-Conserve: ``applied`` float32 [Q] times 0 to stay, 1 for theta - lr g or -1 for theta + lr g.
-
-    Two more forward passes a picture at the very bits that the step would leave (ZO-bench, arXiv 2402.11592; ZeroFlow,
-    arXiv 2501.01045). The judge is the head's loss on the batch: ``base`` float32 [B, D] are the features at theta of
-    the ``picked`` pictures, ``labels`` int64 [B] their positions in the loss. To stay wins a tie. A side whose loss is
-    not finite is not taken. Pictures are decoded a second time, so that memory does not depend on the batch.
-    """
-    state, rate = trainer.state, trainer.options.adapter_lr
-    class_ids = np.arange(len(state.head.rows)) if state.optimiser is None else state.optimiser.class_ids
-    sides = [state.adapter.candidate(state.progress.step, sign * applied, rate) for sign in (1, -1)]
-
-    def lost(index: int, error: ImageError) -> None:
-        trainer.pictures.leave_out(*picked[index], error)
-
-    pictures = Pictures(len(picked), trainer.pictures.loader(picked), trainer.signals.check)
-    found = list(readable_features(trainer.backbone, sides, pictures, lost))
-    if not found:
-        return np.zeros_like(applied)
-    indices = np.concatenate([part for part, _ in found])
-    features = np.concatenate([base[None, indices], np.concatenate([part for _, part in found], axis=1)])
-    with np.errstate(invalid="ignore", over="ignore"):
-        losses = state.head.losses(features, labels[indices], class_ids)
-    state.progress.forward_passes += 2 * len(indices)
-    best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
-    # Not a product: zero times a negative number would journal a sign.
-    return (np.zeros_like(applied), applied, -applied)[best]
 
 
 def _finish(trainer: Trainer, task: Task) -> None:
@@ -320,8 +250,3 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample], store: Featu
     statistics = state.statistics.plus(found)
     state.head.rows, state.head.biases = solve(statistics)
     return statistics
-
-
-def _check_finite(values: np.ndarray, step: int) -> None:
-    if not np.isfinite(values).all():
-        raise DivergedError(f"The loss of step {step} is not finite.")

@@ -20,7 +20,7 @@ from edge_zofc.errors import ImageError, InputError, TaskRefusedError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.features import CheckStop, LoadPicture, Pictures, Unreadable, readable_features
 from edge_zofc.inference.transforms import load_test, load_train
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 from edge_zofc.storage.run_folder import EVENTS, EventLog, RunFolder
 
 log = logging.getLogger("edge_zofc")

@@ -21,7 +21,8 @@ from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError
 from edge_zofc.inference.backbone import Backbone
-from edge_zofc.storage.bundle import BUNDLE_FOLDER, MANIFEST, Bundle, has_identity, read_bundle
+from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, has_identity, read_bundle
+from edge_zofc.storage.manifest import MANIFEST
 from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings

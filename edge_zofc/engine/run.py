@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from edge_zofc import __version__
 from edge_zofc.algorithm.heads import set_torch_threads
-from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_accuracy, summarise
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import AUTO, DeviceProfile, load_profile
-from edge_zofc.device.system import PeakSampler, mib
+from edge_zofc.device.system import PeakSampler
 from edge_zofc.engine.loop import learn
 from edge_zofc.engine.predict import run_bundle
+from edge_zofc.engine.result import result_of
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
-from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress, progress_of
+from edge_zofc.engine.state import RunProgress, RunState, progress_of
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
@@ -34,7 +32,7 @@ from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle
 from edge_zofc.storage.checkpoint import Loaded
-from edge_zofc.storage.result import RunResult, Scores, TaskResult, beats
+from edge_zofc.storage.result import RunResult
 from edge_zofc.storage.run_folder import STATE, RunFolder
 from edge_zofc.storage.settings import SETTINGS, Settings
 from edge_zofc.storage.writing import make_folder
@@ -126,7 +124,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
             trainer.save()
         except Stopped:
             pass
-        result = result_of(trainer, start)
+        result = result_of(trainer, start.plan, start.ground.profile)
         ground.run.write_result(result)
         return result
 
@@ -139,7 +137,7 @@ def _result_writer(start: Start) -> Callable[[Trainer], None]:
         nonlocal free_again
         began = time.monotonic()
         if began >= free_again:
-            start.ground.run.write_result(result_of(trainer, start))
+            start.ground.run.write_result(result_of(trainer, start.plan, start.ground.profile))
             free_again = time.monotonic() + RESULT_SHARE * (time.monotonic() - began)
 
     return write
@@ -258,64 +256,3 @@ def _begin(trainer: Trainer, start: Start) -> None:
         budget_bytes=start.plan.budget_bytes,
     )
     log.info("%d task(s) to learn; %s", len(trainer.pending_tasks()), start.plan.reason)
-
-
-def result_of(trainer: Trainer, start: Start) -> RunResult:
-    """What ``result.json`` holds: accuracies as fractions, learner and class means through the same function."""
-    progress, options, manifest = trainer.state.progress, trainer.options, trainer.bundle.manifest
-    learner, baseline = _scores(progress.learner, progress), _scores(progress.floor, progress)
-    named = {name: getattr(options, name) for name in ("queries", "query_form", "optimizer", "preset", "seed")}
-    return RunResult(
-        **learner.model_dump(),
-        **_costs(progress),
-        **trainer.backbone.placement.model_dump(include={"micro_batch", "parallel_queries"}),
-        **named,
-        edge_zofc=__version__,
-        completed=not trainer.pending_tasks(),
-        class_names=list(progress.class_names),
-        tasks=[_task_result(task) for task in trainer.state.finished_tasks],
-        forgetting_definition=FORGETTING_DEFINITION,
-        class_mean_floor=baseline,
-        beats_class_mean_floor=beats(learner, baseline),
-        predicted_peak_mib=mib(start.plan.peak_bytes),
-        memory_budget_mib=mib(start.plan.budget_bytes),
-        head_backend=progress.head_backend,
-        backbone=manifest.backbone.name,
-        image_size=manifest.image.size,
-        feature_size=manifest.feature_size,
-        bundle_identity=trainer.bundle.identity,
-        stream=trainer.stream.root.name,
-        precision=manifest.precision,
-        device_profile=start.ground.profile.name,
-        options=asdict(options),
-        stopped=trainer.signals.name,
-    )
-
-
-def _costs(progress: RunProgress) -> dict[str, Any]:
-    training_seconds = sum(task.seconds for task in progress.tasks)
-    return {
-        "steps": progress.step,
-        "forward_passes": progress.forward_passes,
-        "evaluation_forward_passes": progress.evaluation_forward_passes,
-        "floor_forward_passes": progress.floor_forward_passes,
-        "seconds": round(progress.seconds, 3),
-        "seconds_per_step": round(training_seconds / progress.step, 6) if progress.step else None,
-        "peak_rss_mib": mib(progress.peak_rss_bytes),
-        "peak_anonymous_mib": mib(progress.peak_anonymous_bytes),
-        "peak_file_mib": mib(progress.peak_file_bytes),
-        "skipped_images": sum(task.skipped_images for task in progress.tasks),
-    }
-
-
-def _scores(counts: Counts, progress: RunProgress) -> Scores:
-    by_class = mean_per_class_accuracy(counts.correct_by_class, progress.total_by_class)
-    summary = asdict(summarise(counts.correct, progress.total))
-    summary["accuracy_matrix"] = [list(row) for row in summary["accuracy_matrix"]]
-    summary["stage_accuracy"] = list(summary["stage_accuracy"])
-    return Scores(**summary, mean_per_class_accuracy=by_class)
-
-
-def _task_result(task: TaskProgress) -> TaskResult:
-    known = task.model_dump(include=set(TaskResult.model_fields))
-    return TaskResult(**{**known, "seconds": round(task.seconds, 3)})

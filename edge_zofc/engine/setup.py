@@ -22,7 +22,8 @@ from edge_zofc.device.system import board
 from edge_zofc.engine.state import tasks_of
 from edge_zofc.engine.trainer import Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
-from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.manifest import MIN_FIDELITY
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings, bundle_place
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edge_zofc.algorithm.directions import uniform
 from edge_zofc.inference.decode import decode, open_picture, pillow_errors
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 
 MAX_STRIP = 8
 """Of a longer strip only the middle, this many times as long as wide, is enlarged to be cropped."""

@@ -19,7 +19,8 @@ from edge_zofc.device.profiles import CPU, format_bytes, matching_profile
 from edge_zofc.device.system import Board, board
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.report import text
-from edge_zofc.storage.bundle import MIN_FIDELITY, Bundle, Precision, Probe
+from edge_zofc.storage.bundle import Bundle, Probe
+from edge_zofc.storage.manifest import MIN_FIDELITY, Precision
 from edge_zofc.storage.settings import Placement
 
 LITTLE_MEMORY_BYTES = 200 << 20

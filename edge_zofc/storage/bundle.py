@@ -10,11 +10,6 @@ A bundle is a folder of five files, format version 2:
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
 
-A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
-other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
-measured, the probe's features included, and who wrote it may differ between two exports of the same weights. In format
-version 1, whose manifests have the same keys, the identity is the SHA-256 of ``bundle.json``.
-
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
 """
@@ -22,153 +17,25 @@ onnxruntime. On a 343 MB bundle that costs about a second.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
-from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
-from edge_zofc.storage.reading import Strict, is_there, load_model, open_plain, read_bounded
+from edge_zofc.storage.manifest import ADAPTER, GRAPH, MANIFEST, PROBE, FileEntry, Manifest, identity_of, parse_manifest
+from edge_zofc.storage.reading import is_there, open_plain, read_bounded
 
-FORMAT_VERSION = 2
 BUNDLE_FOLDER = "bundle"
 """Where commands look for a bundle when no other place is named."""
-MANIFEST = "bundle.json"
-GRAPH = "backbone.onnx"
-WEIGHTS = "backbone.onnx.data"
-ADAPTER = "adapter.safetensors"
-PROBE = "probe.safetensors"
-FILES = (GRAPH, WEIGHTS, ADAPTER, PROBE)
-
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_TENSOR_FILE_BYTES = 1 << 28
 """Of adapter and probe, which are read whole: 16 probe pictures of 2048 pixels take 200 MB."""
-MIN_FIDELITY = 0.9
-
-Precision = Literal["fp32", "w8", "w4", "fp16", "int8"]
-Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
-Count = Annotated[int, Field(ge=1, le=2**40)]
-Bytes = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Correlation = Annotated[float, Field(ge=-1, le=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class BackboneInfo(Strict):
-    """Which network is frozen in the graph, and where its weights came from."""
-
-    name: str
-    source: Literal["package", "timm", "checkpoint", "random"]
-    weights_sha256: Sha256
-    depth: Count
-    pooling: Literal["token", "avg"]
-
-
-class ImageSpec(Strict):
-    """How a picture becomes an input: short side to ``round-down(size / crop_fraction)``, centre crop of ``size``,
-    divide by 255, subtract ``mean``, divide by ``std`` (RGB order).
-    """
-
-    size: Annotated[int, Field(ge=8, le=2048)]
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
-    interpolation: Interpolation
-    crop_fraction: Annotated[float, Field(gt=0.1, le=1.0)]
-
-
-class AdapterPiece(Strict):
-    """One named tensor inside the flat adapter vector."""
-
-    name: str
-    shape: tuple[Count, ...]
-    offset: Annotated[int, Field(ge=0)]
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
-
-
-class AdapterLayout(Strict):
-    """Where the adapter sits (block numbers from 0) and the pieces of its flat vector [P], row-major, back to back."""
-
-    blocks: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
-    rank: Count
-    scale: float
-    pieces: Annotated[tuple[AdapterPiece, ...], Field(min_length=1)]
-
-    @property
-    def size(self) -> int:
-        """P, the number of adapter parameters."""
-        return self.pieces[-1].offset + self.pieces[-1].size
-
-    @model_validator(mode="after")
-    def _pieces_touch(self) -> AdapterLayout:
-        end = 0
-        for piece in self.pieces:
-            if piece.offset != end:
-                raise ValueError(f"adapter piece {piece.name} starts at {piece.offset}, not {end}")
-            end += piece.size
-        return self
-
-
-class Fidelity(Strict):
-    """Correlation of the graph's projected gradients with the true directional derivatives (torch
-    autograd through the same, dequantised weights), over ``directions`` random directions.
-    """
-
-    eps: Positive
-    directions: Count
-    one_sided: Correlation
-    two_sided: Correlation
-
-
-class ActivationBytes(Strict):
-    """Measured anonymous memory of a run: fixed + images * (per_image + adapters * per_image_and_adapter)."""
-
-    fixed: Bytes
-    per_image: Bytes
-    per_image_and_adapter: Bytes
-
-    def predict(self, images: int, adapters: int) -> int:
-        """Bytes for ``images`` pictures and ``adapters`` adapters in one run of the graph."""
-        return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
-
-
-class FileEntry(Strict):
-    """Size in bytes and SHA-256 of one file of the bundle."""
-
-    bytes: Bytes
-    sha256: Sha256
-
-
-class Manifest(Strict):
-    """``bundle.json`` as a model; see the module's docstring for the format."""
-
-    format_version: Literal[1, 2]
-    written_by: dict[str, str]
-    backbone: BackboneInfo
-    image: ImageSpec
-    adapter: AdapterLayout
-    feature_size: Count
-    precision: Precision
-    fidelity: Fidelity
-    activation_bytes: ActivationBytes
-    files: dict[str, FileEntry]
-
-    @model_validator(mode="after")
-    def _known_files(self) -> Manifest:
-        if set(self.files) != set(FILES):
-            raise ValueError(f"files must be exactly {', '.join(FILES)}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -253,7 +120,7 @@ def read_bundle(folder: Path) -> Bundle:
             f"There is no bundle in {folder} ({MANIFEST} is missing); write one with 'edge-zofc export {folder}'."
         )
     raw = read_bounded(path, MAX_MANIFEST_BYTES)
-    manifest = _parse_manifest(raw, path)
+    manifest = parse_manifest(raw, path)
     looks = {name: _verify_file(folder / name, entry) for name, entry in manifest.files.items()}
     return Bundle(folder, manifest, identity_of(manifest, raw), looks)
 
@@ -263,41 +130,9 @@ def has_identity(folder: Path, identity: str) -> bool:
     path = folder / MANIFEST
     try:
         raw = read_bounded(path, MAX_MANIFEST_BYTES) if is_there(path) else b""
-        return identity_of(_parse_manifest(raw, path), raw) == identity
+        return identity_of(parse_manifest(raw, path), raw) == identity
     except EdgeZofcError:
         return False
-
-
-def identity_of(manifest: Manifest, raw: bytes) -> str:
-    """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``.
-
-    For format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
-    """
-    if manifest.format_version == 1:
-        return hashlib.sha256(raw).hexdigest()
-    decisive = manifest.model_dump(mode="json", include={"image", "adapter", "feature_size", "precision"})
-    hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
-    text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``bundle.json``, the last file of an export (a folder without it is not a bundle)."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-
-
-def _parse_manifest(raw: bytes, path: Path) -> Manifest:
-    try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is not JSON ({error}); copy the bundle again.") from error
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format version {version}, this edge-zofc reads {FORMAT_VERSION}; update edge-zofc."
-        )
-    return load_model(Manifest, data, f"{path} is not a bundle's manifest:")
 
 
 def _look_at(path: Path) -> Look | None:

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.numpy import save
 from victims import rewrite_manifest, seal_journal, seal_snapshot, seal_state
 
-from edge_zofc.storage import bundle
+from edge_zofc.storage import bundle, manifest
 
 Spoil = Callable[[Path], None]
 
@@ -187,14 +187,14 @@ def _forge_graph(world: Path, nodes: list[onnx.NodeProto], initialisers: list[on
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "forged", [images, adapters], [features], initialisers or [])
     raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    (world / "bundle" / bundle.GRAPH).write_bytes(raw)
-    rewrite_manifest(world / "bundle", bundle.GRAPH, raw)
+    (world / "bundle" / manifest.GRAPH).write_bytes(raw)
+    rewrite_manifest(world / "bundle", manifest.GRAPH, raw)
 
 
 @named("new", 5)
 def a_graph_of_garbage(world: Path) -> None:
-    (world / "bundle" / bundle.GRAPH).write_bytes(b"\x08\x08garbage")
-    rewrite_manifest(world / "bundle", bundle.GRAPH, b"\x08\x08garbage")
+    (world / "bundle" / manifest.GRAPH).write_bytes(b"\x08\x08garbage")
+    rewrite_manifest(world / "bundle", manifest.GRAPH, b"\x08\x08garbage")
 
 
 @named("new", 5)
@@ -229,29 +229,29 @@ def _forge_tensors(world: Path, name: str, raw: bytes) -> None:
 @named("new", 5)
 def an_adapter_that_is_not_a_number(world: Path) -> None:
     count = bundle.read_bundle(world / "bundle").manifest.adapter.size
-    _forge_tensors(world, bundle.ADAPTER, save({"adapter": np.full(count, np.nan, np.float32)}))
+    _forge_tensors(world, manifest.ADAPTER, save({"adapter": np.full(count, np.nan, np.float32)}))
 
 
 @named("new", 5)
 def an_adapter_of_the_wrong_type(world: Path) -> None:
     count = bundle.read_bundle(world / "bundle").manifest.adapter.size
-    _forge_tensors(world, bundle.ADAPTER, save({"adapter": np.zeros(count, np.float64)}))
+    _forge_tensors(world, manifest.ADAPTER, save({"adapter": np.zeros(count, np.float64)}))
 
 
 @named("new", 5)
 def an_adapter_that_says_it_is_huge(world: Path) -> None:
     header = b'{"adapter":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,4]}}'
-    _forge_tensors(world, bundle.ADAPTER, len(header).to_bytes(8, "little") + header + bytes(4))
+    _forge_tensors(world, manifest.ADAPTER, len(header).to_bytes(8, "little") + header + bytes(4))
 
 
 def _change_manifest(world: Path, **changes: object) -> None:
-    path = world / "bundle" / bundle.MANIFEST
+    path = world / "bundle" / manifest.MANIFEST
     path.write_bytes(as_json({**json.loads(path.read_text()), **changes}))
 
 
 @named("new", 3, 5)
 def a_manifest_with_an_adapter_of_a_tebibyte(world: Path) -> None:
-    layout = json.loads((world / "bundle" / bundle.MANIFEST).read_text())["adapter"]
+    layout = json.loads((world / "bundle" / manifest.MANIFEST).read_text())["adapter"]
     layout["pieces"] = [{"name": "down", "shape": [1 << 38], "offset": 0}]
     _change_manifest(world, adapter=layout)
 
@@ -263,7 +263,7 @@ def a_manifest_with_features_of_a_tebibyte(world: Path) -> None:
 
 @named("new", 5)
 def a_manifest_that_names_files_outside(world: Path) -> None:
-    files = json.loads((world / "bundle" / bundle.MANIFEST).read_text())["files"]
+    files = json.loads((world / "bundle" / manifest.MANIFEST).read_text())["files"]
     files["../outside/secret.txt"] = files.pop("probe.safetensors")
     _change_manifest(world, files=files)
 
@@ -275,7 +275,7 @@ def a_manifest_of_a_later_version(world: Path) -> None:
 
 @named("new", 5)
 def a_manifest_nested_a_hundred_thousand_deep(world: Path) -> None:
-    (world / "bundle" / bundle.MANIFEST).write_bytes(b"[" * 100_000)
+    (world / "bundle" / manifest.MANIFEST).write_bytes(b"[" * 100_000)
 
 
 @named("learn replay", 5)

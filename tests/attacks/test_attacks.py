@@ -21,7 +21,8 @@ from victims import PROFILE, Victim, all_victims
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import DamagedFileError
-from edge_zofc.storage.bundle import FILES, Bundle, read_bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",

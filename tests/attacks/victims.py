@@ -24,9 +24,10 @@ from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.inference.transforms import load_test, load_train
 from edge_zofc.report.curves import read_log
 from edge_zofc.report.summary import summary
-from edge_zofc.storage import bundle, checkpoint, journal
-from edge_zofc.storage.bundle import ImageSpec, read_bundle
+from edge_zofc.storage import bundle, checkpoint, journal, manifest
+from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
+from edge_zofc.storage.manifest import ImageSpec
 from edge_zofc.storage.result import check_result, read_result
 from edge_zofc.storage.settings import Placement, Settings, read_settings, write_settings
 
@@ -61,20 +62,20 @@ class Victim:
 def tiny_bundle(folder: Path) -> bundle.Bundle:
     """A bundle that every reader takes and no onnxruntime: its graph is three bytes."""
     folder.mkdir(parents=True)
-    (folder / bundle.GRAPH).write_bytes(b"abc")
-    (folder / bundle.WEIGHTS).write_bytes(bytes(40))
+    (folder / manifest.GRAPH).write_bytes(b"abc")
+    (folder / manifest.WEIGHTS).write_bytes(bytes(40))
     theta = (np.arange(P, dtype=np.float32) - 5) * np.float32(2.0**-10)
-    (folder / bundle.ADAPTER).write_bytes(save({"adapter": theta}))
+    (folder / manifest.ADAPTER).write_bytes(save({"adapter": theta}))
     probe = {
         "images": np.ones((1, 3, SIDE, SIDE), np.float32),
         "adapters": theta[None],
         "features": np.ones((1, 1, D), np.float32),
     }
-    (folder / bundle.PROBE).write_bytes(save(probe))
+    (folder / manifest.PROBE).write_bytes(save(probe))
     layout = {"blocks": [0], "rank": 1, "scale": 0.1, "pieces": [{"name": "down", "shape": [3, 4], "offset": 0}]}
-    bundle.write_manifest(
+    manifest.write_manifest(
         folder,
-        bundle.Manifest.model_validate({
+        manifest.Manifest.model_validate({
             "format_version": 1,
             "written_by": {"edge-zofc": "0.1.0"},
             "backbone": {"name": "tiny", "source": "random", "weights_sha256": "a" * 64, "depth": 1, "pooling": "avg"},
@@ -84,7 +85,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
             "precision": "fp32",
             "fidelity": {"eps": 0.001, "directions": 64, "one_sided": 0.99, "two_sided": 1.0},
             "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
-            "files": {name: entry((folder / name).read_bytes()) for name in bundle.FILES},
+            "files": {name: entry((folder / name).read_bytes()) for name in manifest.FILES},
         }),
     )  # fmt: skip
     return read_bundle(folder)
@@ -97,7 +98,7 @@ def entry(raw: bytes) -> dict[str, Any]:
 
 def rewrite_manifest(folder: Path, name: str, raw: bytes) -> None:
     """Make the manifest agree with a file that was changed."""
-    path = folder / bundle.MANIFEST
+    path = folder / manifest.MANIFEST
     data = json.loads(path.read_text())
     data["files"][name] = entry(raw)
     path.write_text(json.dumps(data))
@@ -111,8 +112,8 @@ def bundle_victims(folder: Path) -> Iterator[Victim]:
         found = read_bundle(tiny.folder)
         return found.initial_adapter(), found.probe()
 
-    yield Victim("manifest", tiny.folder / bundle.MANIFEST, lambda: read_bundle(tiny.folder), {0, 2, 5})
-    for name in bundle.FILES:
+    yield Victim("manifest", tiny.folder / manifest.MANIFEST, lambda: read_bundle(tiny.folder), {0, 2, 5})
+    for name in manifest.FILES:
 
         def seal(raw: bytes, name: str = name) -> bytes:
             rewrite_manifest(tiny.folder, name, raw)

@@ -8,7 +8,7 @@ from edge_zofc.algorithm.options import Options
 from edge_zofc.device import memory_plan
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.bundle import FILES, Manifest
+from edge_zofc.storage.manifest import FILES, Manifest
 
 MIB = 1 << 20
 

@@ -15,7 +15,8 @@ from edge_zofc.engine.history import read_history
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage import bundle as bundle_file
-from edge_zofc.storage.bundle import WEIGHTS, Bundle, read_bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.manifest import WEIGHTS
 
 
 @pytest.fixture

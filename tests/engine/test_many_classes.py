@@ -15,7 +15,8 @@ from runs import go
 
 from edge_zofc.cli.main import main
 from edge_zofc.engine.setup import SPARE_CLASSES, UNKNOWN_CLASSES
-from edge_zofc.storage.bundle import ActivationBytes, Bundle, write_manifest
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.manifest import ActivationBytes, write_manifest
 
 MIB = 1 << 20
 

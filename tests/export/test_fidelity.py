@@ -16,7 +16,7 @@ from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import open_session
 from edge_zofc.export.vit import AdapterViT, adapter_layout
-from edge_zofc.storage.bundle import GRAPH, Precision
+from edge_zofc.storage.manifest import GRAPH, Precision
 
 
 def noise(images: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.export.writer import relative_error
-from edge_zofc.storage.bundle import GRAPH, WEIGHTS, Precision
+from edge_zofc.storage.manifest import GRAPH, WEIGHTS, Precision
 
 ARCHITECTURES = [
     ("vit_tiny_patch16_224", {}),

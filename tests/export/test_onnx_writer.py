@@ -8,7 +8,7 @@ import onnx
 from tiny_vit import tiny_model
 
 from edge_zofc.export.onnx_graph import write_graph
-from edge_zofc.storage.bundle import GRAPH, WEIGHTS
+from edge_zofc.storage.manifest import GRAPH, WEIGHTS
 
 
 def test_weights_lie_outside_the_graph_on_page_boundaries(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edge_zofc.errors import InputError
 from edge_zofc.export.probe_pictures import probe_pictures
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 
 SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0)
 

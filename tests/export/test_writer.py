@@ -20,7 +20,8 @@ from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.writer import ExportOptions, export_bundle, parse_blocks, relative_error
-from edge_zofc.storage.bundle import FILES, MANIFEST, MIN_FIDELITY, ActivationBytes, Bundle, Precision, read_bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.manifest import FILES, MANIFEST, MIN_FIDELITY, ActivationBytes, Precision
 from edge_zofc.storage.writing import replace_folder
 
 TINY = {"backbone": "vit_tiny_patch16_224", "random_weights": True, "img_size": 32, "depth": 2, "adapter_blocks": "1"}

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
-from edge_zofc.storage import bundle
+from edge_zofc.storage import bundle, manifest
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
 
 HERE = Path(__file__).parent
@@ -43,17 +43,17 @@ def write_bundle(folder: Path) -> bundle.Bundle:
         "features": np.zeros((1, 1, 2), np.float32),
     }
     contents = {
-        bundle.GRAPH: b"abc",
-        bundle.WEIGHTS: b"def",
-        bundle.ADAPTER: save({"adapter": theta}),
-        bundle.PROBE: save(probe),
+        manifest.GRAPH: b"abc",
+        manifest.WEIGHTS: b"def",
+        manifest.ADAPTER: save({"adapter": theta}),
+        manifest.PROBE: save(probe),
     }
     files = {}
     for name, raw in contents.items():
         (folder / name).write_bytes(raw)
         files[name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
     pieces = [{"name": "down", "shape": [10, 60], "offset": 0}, {"name": "up", "shape": [40, 10], "offset": 600}]
-    manifest = {
+    written = {
         "format_version": 1,
         "written_by": {"edge-zofc": "tests/golden/make.py"},
         "backbone": {"name": "none", "source": "random", "weights_sha256": "0" * 64, "depth": 1, "pooling": "avg"},
@@ -65,7 +65,7 @@ def write_bundle(folder: Path) -> bundle.Bundle:
         "activation_bytes": {"fixed": 1, "per_image": 1, "per_image_and_adapter": 1},
         "files": files,
     }  # fmt: skip
-    bundle.write_manifest(folder, bundle.Manifest.model_validate(manifest))
+    manifest.write_manifest(folder, manifest.Manifest.model_validate(written))
     return bundle.read_bundle(folder)
 
 

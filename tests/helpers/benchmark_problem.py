@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_zofc.benchmarks.methods.problem import Problem, read_tasks
 from edge_zofc.data.stream import read_stream
-from edge_zofc.storage.bundle import ImageSpec
+from edge_zofc.storage.manifest import ImageSpec
 
 SPEC = ImageSpec(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
 COLOURS = {"blue": (40, 60, 200), "green": (60, 180, 70), "red": (210, 50, 40), "yellow": (230, 220, 60)}

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
-from edge_zofc.storage import bundle
+from edge_zofc.storage import bundle, manifest
 
 SIDE, WIDTH, DEPTH = 32, 32, 2
 
@@ -53,29 +53,31 @@ def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidel
     with torch.inference_mode():
         features = model(torch.from_numpy(images), torch.from_numpy(moved)).numpy()
     torch.set_num_threads(threads)
-    (folder / bundle.ADAPTER).write_bytes(save({"adapter": start}))
+    (folder / manifest.ADAPTER).write_bytes(save({"adapter": start}))
     # safetensors stores the bytes of a strided array in the wrong order without a word.
     probe = {"images": images, "adapters": moved, "features": features}
-    (folder / bundle.PROBE).write_bytes(save({name: np.ascontiguousarray(values) for name, values in probe.items()}))
+    (folder / manifest.PROBE).write_bytes(save({name: np.ascontiguousarray(values) for name, values in probe.items()}))
     files = {
-        name: bundle.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
-        for name in bundle.FILES
+        name: manifest.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
+        for name in manifest.FILES
     }
-    manifest = bundle.Manifest(
+    written = manifest.Manifest(
         format_version=2,
         written_by={"edge-zofc": "test"},
-        backbone=bundle.BackboneInfo(
+        backbone=manifest.BackboneInfo(
             name="small", source="random", weights_sha256="0" * 64, depth=DEPTH, pooling="token"
         ),
-        image=bundle.ImageSpec(size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_fraction=1.0),
+        image=manifest.ImageSpec(
+            size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_fraction=1.0
+        ),
         adapter=model.layout,
         feature_size=WIDTH,
         precision=precision,
-        fidelity=bundle.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity),
-        activation_bytes=bundle.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18),
+        fidelity=manifest.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity),
+        activation_bytes=manifest.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18),
         files=files,
     )
-    bundle.write_manifest(folder, manifest)
+    manifest.write_manifest(folder, written)
     return bundle.read_bundle(folder)
 
 

@@ -16,7 +16,8 @@ from edge_zofc.device.system import Board
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.report import doctor
 from edge_zofc.report.doctor import Finding, inspect
-from edge_zofc.storage.bundle import PROBE, Bundle, Precision, Probe
+from edge_zofc.storage.bundle import Bundle, Probe
+from edge_zofc.storage.manifest import PROBE, Precision
 from edge_zofc.storage.settings import Placement
 
 MIB = 1 << 20

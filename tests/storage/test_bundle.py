@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from small import write_small_bundle
 
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
-from edge_zofc.storage import bundle
+from edge_zofc.storage import bundle, manifest
 from edge_zofc.storage.bundle import Bundle, read_bundle
 
 LITERAL = {
@@ -37,7 +37,7 @@ LITERAL = {
     "precision": "fp32",
     "fidelity": {"eps": 0.001, "directions": 64, "one_sided": 0.99, "two_sided": 1.0},
     "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
-    "files": {name: {"bytes": 0, "sha256": "b" * 64} for name in bundle.FILES},
+    "files": {name: {"bytes": 0, "sha256": "b" * 64} for name in manifest.FILES},
 }  # fmt: skip
 
 
@@ -49,20 +49,20 @@ def copy(small_bundle: Bundle, tmp_path: Path) -> Path:
 
 def change(folder: Path, edit: dict[str, Any]) -> None:
     """Replace top-level entries of the manifest."""
-    path = folder / bundle.MANIFEST
+    path = folder / manifest.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
 
 
 def rehash(folder: Path, name: str) -> None:
     """Make the manifest agree with a file that was changed, as somebody with bad intent would."""
-    path = folder / bundle.MANIFEST
+    path = folder / manifest.MANIFEST
     data = json.loads(path.read_text())
     data["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": bundle.sha256_of(folder / name)}
     path.write_text(json.dumps(data))
 
 
 def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
-    bundle.write_manifest(tmp_path, bundle.Manifest.model_validate(LITERAL))
+    manifest.write_manifest(tmp_path, manifest.Manifest.model_validate(LITERAL))
     raw = (tmp_path / "bundle.json").read_bytes()
     assert json.loads(raw) == LITERAL
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
@@ -70,7 +70,7 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
 
 def test_the_identity_is_the_hash_of_a_literal_text() -> None:
     """FAULTS B3: format 2. Neither measured numbers, the probe nor who wrote it are in the text."""
-    manifest = bundle.Manifest.model_validate({**LITERAL, "format_version": 2})
+    written = manifest.Manifest.model_validate({**LITERAL, "format_version": 2})
     text = (
         '{"adapter":{"blocks":[0],"pieces":[{"name":"down","offset":0,"shape":[1,3]},'
         '{"name":"up","offset":3,"shape":[3,1]}],"rank":1,"scale":0.1},"feature_size":3,"files":{'
@@ -78,7 +78,7 @@ def test_the_identity_is_the_hash_of_a_literal_text() -> None:
         '"image":{"crop_fraction":1.0,"interpolation":"bicubic","mean":[0.5,0.5,0.5],"size":8,'
         '"std":[0.5,0.5,0.5]},"precision":"fp32"}'
     )
-    assert bundle.identity_of(manifest, b"anything") == hashlib.sha256(text.encode()).hexdigest()
+    assert manifest.identity_of(written, b"anything") == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -99,26 +99,26 @@ def test_what_was_measured_is_no_part_of_the_identity(
     assert (read_bundle(copy).identity == small_bundle.identity) is same
 
 
-@pytest.mark.parametrize("name", bundle.FILES)
+@pytest.mark.parametrize("name", manifest.FILES)
 def test_other_contents_of_a_file_other_than_the_probe_are_another_bundle(
     copy: Path, small_bundle: Bundle, name: str
 ) -> None:
     """FAULTS B3: the probe's features are measured; another processor rounds them differently."""
     (copy / name).write_bytes((copy / name).read_bytes() + b"x")
     rehash(copy, name)
-    assert (read_bundle(copy).identity == small_bundle.identity) is (name == bundle.PROBE)
+    assert (read_bundle(copy).identity == small_bundle.identity) is (name == manifest.PROBE)
 
 
 def test_a_bundle_of_format_1_keeps_its_identity_the_hash_of_its_manifest(copy: Path) -> None:
     """FAULTS B3: journals and settings of older runs hold it."""
     change(copy, {"format_version": 1})
-    raw = (copy / bundle.MANIFEST).read_bytes()
+    raw = (copy / manifest.MANIFEST).read_bytes()
     assert read_bundle(copy).identity == hashlib.sha256(raw).hexdigest()
 
 
 def test_activation_bytes_add_up() -> None:
     """1 + 5 * (2 + 4 * 3) = 71."""
-    assert bundle.ActivationBytes(fixed=1, per_image=2, per_image_and_adapter=3).predict(5, 4) == 71
+    assert manifest.ActivationBytes(fixed=1, per_image=2, per_image_and_adapter=3).predict(5, 4) == 71
 
 
 def test_a_whole_bundle_is_read_back(small_bundle: Bundle) -> None:
@@ -165,19 +165,19 @@ def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format_version": NaN}', b"[" * 100_000])
 def test_json_that_is_none_is_refused(copy: Path, raw: bytes) -> None:
-    (copy / bundle.MANIFEST).write_bytes(raw)
+    (copy / manifest.MANIFEST).write_bytes(raw)
     with pytest.raises(DamagedFileError):
         read_bundle(copy)
 
 
 def test_a_manifest_without_end_is_not_read(copy: Path) -> None:
-    with (copy / bundle.MANIFEST).open("r+b") as file:
+    with (copy / manifest.MANIFEST).open("r+b") as file:
         file.truncate(bundle.MAX_MANIFEST_BYTES + 1)
     with pytest.raises(DamagedFileError, match="at most 1048576"):
         read_bundle(copy)
 
 
-@pytest.mark.parametrize("name", bundle.FILES)
+@pytest.mark.parametrize("name", manifest.FILES)
 def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_opened(copy: Path, name: str) -> None:
     path = copy / name
     raw = bytearray(path.read_bytes())
@@ -204,8 +204,8 @@ def test_a_flipped_bit_a_missing_file_and_a_link_are_found_before_anything_is_op
 def test_an_adapter_off_the_lattice_is_refused(copy: Path, small_bundle: Bundle, value: np.float32) -> None:
     adapter = small_bundle.initial_adapter()
     adapter[3] = value
-    save_file({"adapter": adapter}, copy / bundle.ADAPTER)
-    rehash(copy, bundle.ADAPTER)
+    save_file({"adapter": adapter}, copy / manifest.ADAPTER)
+    rehash(copy, manifest.ADAPTER)
     with pytest.raises(DamagedFileError, match="multiples of 2"):
         read_bundle(copy).initial_adapter()
 
@@ -220,8 +220,8 @@ def test_an_adapter_off_the_lattice_is_refused(copy: Path, small_bundle: Bundle,
     ],
 )
 def test_an_adapter_of_another_shape_type_or_name_is_refused(copy: Path, tensors: dict[str, np.ndarray]) -> None:
-    save_file(tensors, copy / bundle.ADAPTER)
-    rehash(copy, bundle.ADAPTER)
+    save_file(tensors, copy / manifest.ADAPTER)
+    rehash(copy, manifest.ADAPTER)
     with pytest.raises(DamagedFileError):
         read_bundle(copy).initial_adapter()
 
@@ -231,11 +231,11 @@ def test_an_adapter_of_another_shape_type_or_name_is_refused(copy: Path, tensors
 def test_safetensors_changed_anywhere_are_read_or_refused_in_one_sentence(
     copy: Path, small_bundle: Bundle, place: float, byte: int, cut: bool
 ) -> None:
-    raw = bytearray((small_bundle.folder / bundle.ADAPTER).read_bytes())
+    raw = bytearray((small_bundle.folder / manifest.ADAPTER).read_bytes())
     index = int(place * len(raw))
     raw[index] = byte
-    (copy / bundle.ADAPTER).write_bytes(raw[:index] if cut else raw)
-    rehash(copy, bundle.ADAPTER)
+    (copy / manifest.ADAPTER).write_bytes(raw[:index] if cut else raw)
+    rehash(copy, manifest.ADAPTER)
     try:
         found = read_bundle(copy).initial_adapter()
     except EdgeZofcError as error:
@@ -248,8 +248,8 @@ def test_a_graph_that_onnxruntime_cannot_open_is_code_5(copy: Path) -> None:
     from edge_zofc.inference.backbone import Backbone
     from edge_zofc.storage.settings import Placement
 
-    (copy / bundle.GRAPH).write_bytes(b"\x08\x08garbage")
-    rehash(copy, bundle.GRAPH)
+    (copy / manifest.GRAPH).write_bytes(b"\x08\x08garbage")
+    rehash(copy, manifest.GRAPH)
     with pytest.raises(DamagedFileError, match="cannot open"):
         Backbone(read_bundle(copy), Placement.simple(1))
 
