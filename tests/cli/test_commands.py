@@ -97,7 +97,7 @@ def test_shortened_options_and_what_stands_after_two_dashes_are_no_unknown_names
     [
         ("export", "install it with pip install 'edge-zofc[export]'."),
         ("demo", "install it with pip install 'edge-zofc[demo]'."),
-        ("bench memory", "install it with pip install 'edge-zofc[demo]'."),
+        ("bench memory", "pip install 'edge-zofc[demo]'."),
         ("bench accuracy --stream x --out y", "install it with pip install 'edge-zofc[demo]'."),
         ("bench memory --help", ""),
         ("bench accuracy --help", ""),
