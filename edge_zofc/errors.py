@@ -20,7 +20,7 @@ import errno
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_SENTENCE = 2000
@@ -84,12 +84,12 @@ class Stopped(Exception):  # noqa: N818 - not an error: nothing is wrong, and th
 
 def shown(path: Path | str) -> str:
     """A name for a message, of any length: what does not print is escaped, so that two names stay different."""
-    return _clean(os.fspath(path), _escaped)
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
 
 
 def printable(text: str, limit: int = 300) -> str:
     """Prose for a message or a page, cut at ``limit``: what does not print, direction marks too, becomes U+FFFD."""
-    clean = _clean(text[: limit + 1], lambda _: "\ufffd")
+    clean = "".join("\ufffd" if is_control(c) else c for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
@@ -97,10 +97,6 @@ def quoted(value: object) -> str:
     """A value for a message: its ``repr``, which escapes what does not print, cut at 120."""
     is_huge = isinstance(value, int) and abs(value) >= 1 << 64  # Python refuses to print 5,000 digits
     return "a huge number" if is_huge else printable(repr(value), 120)
-
-
-def _clean(text: str, substitute: Callable[[str], str]) -> str:
-    return "".join(substitute(c) if is_control(c) else c for c in text)
 
 
 # They turn the reading direction of what follows in a line, so that a name can show as another one.

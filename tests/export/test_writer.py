@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,9 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
     out = tmp_path / "b"
     shutil.copytree(small_bundle.folder, out)
     command = ["export", str(out), "--force", *TINY_COMMAND]
-    process = psutil.Popen([sys.executable, "-m", "edge_zofc", *command], stderr=subprocess.DEVNULL)
+    # Tests that were started with nohup ignore SIGHUP, and so would the child.
+    hear = partial(signal.signal, number, signal.SIG_DFL)
+    process = psutil.Popen([sys.executable, "-m", "edge_zofc", *command], stderr=subprocess.DEVNULL, preexec_fn=hear)
     while process.poll() is None and not any(tmp_path.glob(".b.*.partial")):
         time.sleep(0.01)
     while process.poll() is None and not process.children():
