@@ -221,7 +221,11 @@ def budget(options: argparse.Namespace) -> int | None:
     """``--memory-budget`` in bytes, or None. Raises InputError."""
     from edge_zofc.device.profiles import parse_bytes
 
-    return None if options.memory_budget is None else parse_bytes(options.memory_budget)
+    text = options.memory_budget
+    found = None if text is None else parse_bytes(text)
+    if found is not None and found < 1 << 20 and text.strip().isdecimal():
+        raise InputError(f"--memory-budget {text} is {found} bytes; write the unit, such as {text.strip()}MiB.")
+    return found
 
 
 def classes_per_task(text: str) -> int | list[int]:

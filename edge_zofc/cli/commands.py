@@ -18,6 +18,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from edge_zofc.cli import arguments
+from edge_zofc.cli.terminal import say
 from edge_zofc.errors import EdgeZofcError, InputError, shown
 
 if TYPE_CHECKING:
@@ -293,8 +294,6 @@ def _need(*packages: str) -> None:
 
 
 def _print(options: argparse.Namespace, data: dict[str, Any], text: str = "") -> int:
-    if options.json:
-        print(json.dumps(data, default=str))  # noqa: T201 - this is the program's output
-    elif text:
-        print(text)  # noqa: T201
+    if options.json or text:
+        say(json.dumps(data, default=str) if options.json else text)
     return 0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from edge_zofc import __version__
 from edge_zofc.cli import arguments, commands
+from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
 _EXTRAS = {"export": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
@@ -25,6 +27,7 @@ _EXTRAS = {"export": "export", "deploy": "export", "demo": "demo", "bench": "dem
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    open_streams()
     options = _parse(sys.argv[1:] if argv is None else argv)
     # Logs and progress go to stderr, so that stdout holds the answer alone.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(options, f"This command needs the package {error.name}; {how}", InputError.exit_code)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; there is nobody left to tell.
-        sys.stderr.close()
+        silence(sys.stdout, sys.stderr)
         return 0
     except OSError as error:
         # Readers and writers explain their own; this is a path that could not even be looked at.
@@ -75,7 +78,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """End with exit code 2 and the nearest names where an option is unknown, also where others are missing."""
-    known = ["--help", *re.findall(r"--[a-z-]+", parser.format_usage())]
+    known = sorted({"--help", *re.findall(r"--[a-z-]+", parser.format_help())})
     for word in words:
         option = word.partition("=")[0]
         if option == "--":  # ends the options
@@ -93,7 +96,8 @@ def _refuse(parser: argparse.ArgumentParser, word: str, near: Sequence[str]) -> 
 
 
 def _failed(options: argparse.Namespace, sentence: str, code: int) -> int:
-    if options.json:
-        print(json.dumps({"error": sentence, "exit_code": code}))  # noqa: T201 - this is the program's output
-    print(f"edge-zofc: {sentence}", file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(OSError, EdgeZofcError):  # the exit code is left where nothing can be printed
+        if options.json:
+            say(json.dumps({"error": sentence, "exit_code": code}))
+        print(f"edge-zofc: {sentence}", file=sys.stderr)  # noqa: T201
     return code

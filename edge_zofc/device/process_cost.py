@@ -109,7 +109,9 @@ def measure_base(
     estimate = BaseCost(process=PROCESS_ESTIMATE, torch=torch_estimate() if with_torch else None, measured=False)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
     name = f"base-cost-{_key(modules, with_torch)}.json"
-    files = [folder / name for folder in (cache_folder or Path(cache, "edge-zofc"), _own_temporary_folder()) if folder]
+    # Without a home "~" stays as it is, and would become a folder here.
+    kept_in = cache_folder or (None if cache.startswith("~") else Path(cache, "edge-zofc"))
+    files = [folder / name for folder in (kept_in, _own_temporary_folder()) if folder]
     for kept in files:
         with contextlib.suppress(EdgeZofcError):  # a cache that cannot be read is measured anew
             return load_model(BaseCost, read_bounded(kept, 4096), "")

@@ -89,6 +89,7 @@ def test_shortened_options_and_what_stands_after_two_dashes_are_no_unknown_names
 ) -> None:
     assert run("learn", "--str", "x", "--bund=nowhere") == 2
     assert run("predict", "nowhere", "--", "--lr") == 2
+    assert run("replay", "nowhere", "journal.bin", "--out", "adapter") == 2
     assert "unknown" not in capsys.readouterr().err
 
 
@@ -288,3 +289,9 @@ def test_a_signal_saves_and_ends_with_its_number(
     assert child.returncode == 128 + number
     assert "--resume" in shown
     assert "Traceback" not in shown
+
+
+def test_a_budget_without_a_unit_is_not_taken_for_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    """FAULTS C9."""
+    assert run("learn", "--stream", "nowhere", "--memory-budget", "512") == 2
+    assert capsys.readouterr().err == "edge-zofc: --memory-budget 512 is 512 bytes; write the unit, such as 512MiB.\n"
