@@ -22,11 +22,12 @@ from edge_zofc.benchmarks.costs.machine import machine_state
 from edge_zofc.benchmarks.costs.setup import MIB
 from edge_zofc.benchmarks.costs.soak import RESULT, SAMPLE_STEPS
 from edge_zofc.benchmarks.tables import write_json
+from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import usage
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.engine.work import stream_sizes
+from edge_zofc.engine.work import task_sizes
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle, read_bundle
@@ -115,7 +116,9 @@ class Watch:
 
 def soak(bundle: Bundle, stream: Path, run: Path, steps: int, batch_size: int, queries: int) -> dict[str, Any]:
     """Learn at least ``steps`` steps and return what was seen. Times are of the processor. Raises as ``learn_run``."""
-    a_round = sum(-(-task.train_images // batch_size) for task in stream_sizes(stream) if task.classes > 1)
+    found = read_stream(stream)
+    sizes = task_sizes(found, found.tasks)
+    a_round = sum(-(-task.train_images // batch_size) for task in sizes if task.classes > 1)
     epochs = -(-steps // a_round)
     changes = {"epochs": epochs, "batch_size": batch_size, "queries": queries}
     watch = Watch(bundle, np.zeros((epochs * a_round // SAMPLE_STEPS, 4)))

@@ -73,6 +73,7 @@ def _add(parser: Any, members: tuple[Add, ...]) -> None:
 
 
 _BUNDLE = _path("--bundle", "FOLDER", "bundle folder (default: bundle/)", default=Path("bundle"))
+RUN = Path("run")
 _RUN = _path("run", "RUN", "run folder")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = _number("--threads", "CPU threads (default: 1)", 1, default=1)
@@ -153,7 +154,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     "learn": (
         _path("--stream", "FOLDER", "NNN_name/{train,test}/<class>/", required=True),
         _path("--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)"),
-        _path("--run", "FOLDER", "run folder (default: run/)", default=Path("run")),
+        _path("--run", "FOLDER", "run folder (default: run/)", default=RUN),
         _argument("--resume", action="store_true", help="go on with a run; an error if there is none"),
         _argument("--watch", action="store_true", help="learn task folders as they come, until a signal ends it"),
         _number("--max-steps", "stop, with the state saved, when the run has N steps"),
@@ -173,8 +174,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _THREADS,
     ),
     "predict": (
-        _RUN,
-        _path("images", "IMAGE", "picture files", nargs="+"),
+        _path("names", "PICTURE", "pictures or folders of them; before them a run (default: run/)", nargs="+"),
         _number("--top", "classes to name (default: 1)", 1, default=1),
         _MOVED_BUNDLE,
         _THREADS,

@@ -15,15 +15,11 @@ import shutil
 import signal
 from contextlib import closing
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_zofc.cli import arguments
 from edge_zofc.cli.terminal import say
 from edge_zofc.errors import EdgeZofcError, InputError, shown
-
-if TYPE_CHECKING:
-    from edge_zofc.device.memory_plan import MemoryPlan
-    from edge_zofc.engine.disk_plan import DiskPlan
 
 log = logging.getLogger("edge_zofc")
 
@@ -69,26 +65,28 @@ def split(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory and the disk of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
+    from edge_zofc.cli.plan_text import plan_text
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
-    from edge_zofc.engine.work import stream_sizes
+    from edge_zofc.engine.work import predict_time, task_sizes
     from edge_zofc.storage.bundle import read_bundle
 
     bundle = read_bundle(options.bundle)
+    stream = read_stream(options.stream) if options.stream else None
     chosen = make_options(options.preset or "edge", arguments.changes(options))
-    tasks = stream_sizes(options.stream) if options.stream else ()
+    tasks = task_sizes(stream, stream.tasks) if stream else ()
     disk = predict_disk(bundle, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
-    classes = len(read_stream(options.stream).class_names) if options.stream else None
-    found = make_plan(bundle, chosen, device, classes, fixed)
+    found = make_plan(bundle, chosen, device, len(stream.class_names) if stream else None, fixed)
+    time = predict_time(bundle, chosen, found.placement, stream) if stream else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
-    data |= {"disk": asdict(disk), "disk_bytes": disk.bytes}
-    return _print(options, data, _plan_text(found, disk, len(tasks)))
+    data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
+    return _print(options, data, plan_text(found, disk, time, len(tasks), _terminal_width()))
 
 
 def learn(options: argparse.Namespace) -> int:
@@ -148,14 +146,17 @@ def predict(options: argparse.Namespace) -> int:
     """Name pictures with what a run has learnt."""
     from edge_zofc.engine import predict as using
 
-    trained = using.open_run(options.run, options.bundle)
+    run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
+    for text in notes:
+        log.warning(text)
+    trained = using.open_run(run, options.bundle)
     # What the run's plan found room for is what this process may take, too.
-    size = min(len(options.images), trained.settings.execution.micro_batch)
+    size = min(len(pictures), trained.settings.execution.micro_batch)
     backbone = using.open_backbone(trained, options.threads, size)
-    found = using.predict(trained, backbone, options.images, options.top)
+    found = using.predict(trained, backbone, pictures, options.top)
     answers: list[dict[str, Any]] = []
     lines = []
-    for path, guesses in zip(options.images, found, strict=True):
+    for path, guesses in zip(pictures, found, strict=True):
         if isinstance(guesses, EdgeZofcError):
             answers.append({"image": str(path), "error": str(guesses)})
             lines.append(f"{shown(path)}: {guesses}")
@@ -263,27 +264,8 @@ def bench(options: argparse.Namespace) -> int:
     return code
 
 
-def _plan_text(found: MemoryPlan, disk: DiskPlan, tasks: int) -> str:
-    from edge_zofc.report.text import table
-
-    memory = [("anonymous", "file-backed", "MiB")]
-    memory += [(_mib(i.anonymous_bytes), _mib(i.file_bytes), f"{i.name}: {i.note}") for i in found.items]
-    together = f"predicted peak: {_mib(found.peak_bytes)} MiB together"
-    memory.append((_mib(found.anonymous_bytes), _mib(found.file_bytes), together))
-    memory.append((_mib(found.budget_bytes), "", "budget"))
-    what = f"{tasks} tasks, {disk.steps} steps" if tasks else "before any task; give --stream for its tasks"
-    files = [("KiB", "disk"), *((f"{i.bytes / 1024:.1f}", f"{i.name}: {i.note}".rstrip(": ")) for i in disk.items)]
-    files.append((f"{disk.bytes / 1024:.1f}", f"together: {what}"))
-    width = _terminal_width()
-    return "\n\n".join((table(memory, "rrl", width), table([(found.reason,)], "l", width), table(files, "rl", width)))
-
-
 def _terminal_width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.1f}"
 
 
 def _need(*packages: str) -> None:

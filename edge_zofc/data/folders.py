@@ -188,6 +188,24 @@ def class_folders(folder: Path) -> list[Path]:
     return [found for found in subfolders(folder) if found.name.lower() not in SYSTEM_FOLDERS]
 
 
+def all_pictures(folder: Path, left: LeftOuts, above: tuple[str, ...] = ()) -> list[Path]:
+    """The pictures in a folder and in those below it, by name, broken links too; other files are counted in ``left``.
+
+    ``above``: the folders around it, which a link may lead back to. Raises InputError.
+    """
+    found, around = list[Path](), (*above, os.path.realpath(folder))
+    for entry in sorted(scan(folder), key=lambda entry: entry.name):
+        if named_picture(entry):
+            found.append(folder / entry.name)
+        elif kind_of(entry) != "folder":
+            left.foreign.add(entry.name, _suffix(entry.name))
+        elif entry.name.lower() in SYSTEM_FOLDERS:
+            left.system.add(entry.name)
+        elif os.path.realpath(entry.path) not in around:
+            found += all_pictures(folder / entry.name, left, around)
+    return found
+
+
 def part_folder(folder: Path, part: Part) -> Path:
     """Where the pictures of a part lie below ``folder``: train, test, or a validation folder if test has no picture."""
     if part == "train" or has_pictures(folder / "test"):

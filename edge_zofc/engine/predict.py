@@ -14,12 +14,13 @@ import numpy as np
 
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
+from edge_zofc.data.folders import LeftOuts, all_pictures
 from edge_zofc.data.stream import Sample, list_samples, read_stream
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.engine.evaluation import count_right, labels_of
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.state import RunState
-from edge_zofc.errors import ImageError, InputError
+from edge_zofc.errors import ImageError, InputError, shown
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, has_identity, read_bundle
 from edge_zofc.storage.manifest import MANIFEST
@@ -97,6 +98,27 @@ def run_bundle(run: RunFolder, settings: Settings, folder: Path | None) -> Bundl
             "name the right one with --bundle."
         )
     return bundle
+
+
+def run_and_pictures(words: Sequence[Path], default_run: Path) -> tuple[Path, list[Path], list[str]]:
+    """What ``predict [RUN] PICTURE|FOLDER...`` names: a run, the default one if none is named, and pictures.
+
+    A folder stands for the pictures in it and below it; what is left out of it is in the notes, the third part.
+    Raises InputError where there is neither a run nor a picture.
+    """
+    run, named = (words[0], words[1:]) if RunFolder(words[0]).is_run() else (default_run, words)
+    if not RunFolder(run).is_run():
+        raise InputError(f"There is no run in {shown(words[0])} or {run}; name one: edge-zofc predict RUN PICTURE.")
+    pictures, left = list[Path](), LeftOuts()
+    for path in named:
+        pictures += all_pictures(path, left) if path.is_dir() else [path]
+    if not pictures:
+        raise InputError(
+            f"There is no picture in {', '.join(map(shown, named))}; name pictures or a folder of them."
+            if named
+            else f"No picture is named; write edge-zofc predict {shown(run)} PICTURE."
+        )
+    return run, pictures, left.notes()
 
 
 def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:

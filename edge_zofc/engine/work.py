@@ -9,13 +9,14 @@ from pathlib import Path
 
 from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
-from edge_zofc.data.stream import PARTS, Stream, Task, list_samples, read_stream
+from edge_zofc.data.stream import PARTS, Stream, Task, list_samples
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
 
+TIMED_PICTURES = 64
 TIMED_FORWARDS = 10
 """Runs of the graph that a prediction of time is made from."""
 
@@ -34,12 +35,6 @@ def task_sizes(stream: Stream, tasks: Sequence[Task]) -> tuple[TaskSize, ...]:
     return tuple(
         TaskSize(len(task.class_ids), *(len(list_samples(stream, task, part)) for part in PARTS)) for task in tasks
     )
-
-
-def stream_sizes(folder: Path) -> tuple[TaskSize, ...]:
-    """The sizes of a stream's tasks. Raises InputError as ``read_stream``."""
-    stream = read_stream(folder)
-    return task_sizes(stream, stream.tasks)
 
 
 def step_forwards(options: Options) -> int:
@@ -87,6 +82,24 @@ def forwards_left(trainer: Trainer, by_name: Mapping[str, TaskSize]) -> int:
     done = progress.epoch * sizes[0].train_images + progress.batch * options.batch_size
     share = 1.0 if progress.phase == "trained" else done / max(options.epochs * sizes[0].train_images, 1)
     return left - sizes[0].train_images - int(share * sizes[0].train_images * step_forwards(options))
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """How long learning a stream takes: image-forwards, at most, and seconds here (None: no picture can be read)."""
+
+    image_forwards: int
+    seconds_a_forward: float | None
+    seconds: float | None
+
+
+def predict_time(bundle: Bundle, options: Options, placement: Placement, stream: Stream) -> TimePlan:
+    """The time of a new run over the stream, from a few forwards on its pictures. Raises InputError."""
+    forwards = sum(run_forwards(options, task_sizes(stream, stream.tasks)))
+    samples = [sample for task in stream.tasks for sample in list_samples(stream, task, "train")]
+    spread = samples[:: max(1, len(samples) // TIMED_PICTURES)]
+    each = seconds_a_forward(bundle, placement, [sample.path for sample in spread])
+    return TimePlan(forwards, each, None if each is None else forwards * each)
 
 
 def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path]) -> float | None:

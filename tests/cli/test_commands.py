@@ -200,6 +200,21 @@ def test_plan_prints_its_items_and_code_3_when_nothing_fits(
     assert "above the budget of 20" in capsys.readouterr().err
 
 
+def test_plan_times_the_forwards_that_the_stream_takes(
+    small_bundle: Bundle, small_stream: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FAULTS C5: the run that was learnt took no more image-forwards than were planned."""
+    words = ["plan", "--bundle", small_bundle.folder, "--stream", small_stream, *FAST]
+    time = answer(capsys, *words)["time"]
+    assert isinstance(time, dict)
+    result = json.loads((learned / "result.json").read_text())
+    took = sum(result[f"{name}forward_passes"] for name in ("", "evaluation_", "floor_"))
+    assert took <= time["image_forwards"] <= 1.5 * took
+    assert time["seconds"] == time["image_forwards"] * time["seconds_a_forward"] > 0
+    assert run(*words) == 0
+    assert f"{time['image_forwards']}  image-forwards at most" in capsys.readouterr().out
+
+
 def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         place = tmp_path / "pictures" / f"class{number}"
@@ -227,7 +242,7 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
     [
         (["learn", "--stream", "nowhere"], 2, "There is no bundle in bundle"),
         (["report", "nowhere"], 2, "nowhere"),
-        (["predict", "nowhere", "a.jpg"], 2, "There is no run in nowhere"),
+        (["predict", "nowhere", "a.jpg"], 2, "There is no run in nowhere or run"),
         (["eval", "nowhere", "--stream", "x"], 2, "There is no run in nowhere"),
         (["history", "nowhere"], 2, "There is no run in nowhere"),
         (["rollback", "nowhere", "--to-task", "0"], 2, "There is no run in nowhere"),
@@ -295,3 +310,27 @@ def test_a_budget_without_a_unit_is_not_taken_for_bytes(capsys: pytest.CaptureFi
     """FAULTS C9."""
     assert run("learn", "--stream", "nowhere", "--memory-budget", "512") == 2
     assert capsys.readouterr().err == "edge-zofc: --memory-budget 512 is 512 bytes; write the unit, such as 512MiB.\n"
+
+
+def test_predict_takes_folders_and_the_default_run(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS C9: what is no picture is counted, and a link back to the folder is not followed for ever."""
+    deep = tmp_path / "photos" / "deep"
+    deep.mkdir(parents=True)
+    picture(0, 0).save(deep / "a.png")
+    picture(1, 0).save(tmp_path / "photos" / "b.png")
+    (deep / "notes.txt").write_text("")
+    (deep / "back").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    Path("run").symlink_to(learned)
+    named = answer(capsys, "predict", learned, "photos")["predictions"]
+    assert [Path(entry["image"]).name for entry in named] == ["b.png", "a.png"]  # type: ignore[attr-defined]
+    assert answer(capsys, "predict", "photos")["predictions"] == named
+    assert run("predict", "photos") == 0
+    assert "notes.txt" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert run("predict", "empty") == 2
+    assert "There is no picture in empty" in capsys.readouterr().err
+    assert run("predict", "run") == 2
+    assert "No picture is named" in capsys.readouterr().err

@@ -20,9 +20,10 @@ from runs import end_state, go, quiet
 from small import write_small_stream
 
 from edge_zofc.algorithm.options import make_options
+from edge_zofc.data.stream import read_stream
 from edge_zofc.engine.disk_plan import predict_disk
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.engine.work import TaskSize, stream_sizes
+from edge_zofc.engine.work import TaskSize, task_sizes
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -250,7 +251,9 @@ def test_the_prediction_is_a_little_above_what_a_run_takes(
 ) -> None:
     changes = {**SHORT, "head": head, "optimizer": optimizer}
     go(small_bundle, stream, tmp_path / "run", changes=changes)
-    found = predict_disk(small_bundle, make_options("edge", changes), stream_sizes(stream))
+    found_stream = read_stream(stream)
+    sizes = task_sizes(found_stream, found_stream.tasks)
+    found = predict_disk(small_bundle, make_options("edge", changes), sizes)
     predicted = {item.name: item.bytes for item in found.items}
     run = tmp_path / "run"
 
