@@ -1,6 +1,6 @@
 """Ends a run at its n-th touch of the disk or the graph, as ``kill -9`` would: nothing is cleaned up behind it.
 
-What may surprise: after the kill every further call is refused too, so that no ``finally`` tidies what a dead
+After the kill every further call is refused too, so that no ``finally`` tidies what a dead
 process could not have. Only handles are really closed, since this process lives on.
 """
 

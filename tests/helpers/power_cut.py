@@ -8,7 +8,7 @@ the log on a model disk that keeps only what was fsynced, plus any part of what 
     names    since the last fsync of a folder: any number of its creations, renames and removals, in order; and
              what lies in a folder is lost with the folder's own name
 
-A folder stands in a ``Disk`` as its name and a slash. What may surprise: a ``kill -9`` is one of these outcomes
+A folder stands in a ``Disk`` as its name and a slash. A ``kill -9`` is one of these outcomes
 (everything that was written is there).
 """
 

@@ -289,7 +289,7 @@ def test_conserve_looks_at_two_more_points_and_stays_where_both_are_worse(
 ) -> None:
     wanted = {**changes("conserve", "lda"), "adapter_lr": 5.0}
     found = go(small_bundle, small_stream, tmp_path / "run", changes=wanted)
-    # As sgd (tests/test_learn.py), and two more passes of each picture a step.
+    # As sgd (tests/engine/test_loop.py), and two more passes of each picture a step.
     assert found["forward_passes"] == 2 * 3 * 16 + 12 * (3 + 2) * 8
     kept = journalled(tmp_path / "run")
     assert any(not any(step) for step in kept), "so long a step makes most batches worse"
