@@ -270,7 +270,7 @@ def a_manifest_that_names_files_outside(world: Path) -> None:
 
 @named("new", 2)
 def a_manifest_of_a_later_version(world: Path) -> None:
-    _change_manifest(world, format_version=2)
+    _change_manifest(world, format_version=manifest.FORMAT_VERSION + 1)
 
 
 @named("new", 5)
