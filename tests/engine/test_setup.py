@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,27 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     monkeypatch.setattr(Backbone, "__init__", look)
     go(small_bundle, small_stream, run, max_steps=2)
     assert opened == [3]
+
+
+@pytest.mark.parametrize("number", ["000", "001"])
+def test_a_run_that_learnt_another_stream_is_refused(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, number: str
+) -> None:
+    """FAULTS B1: task names alike, classes not; nothing in the run changes. A stream with more classes is the same."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    go(small_bundle, small_stream, run)
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    shutil.copytree(small_stream, other)
+    changed = sorted(other.glob(f"{number}_*"))[0]
+    for part in ("train", "test"):
+        for folder in sorted((changed / part).iterdir()):
+            folder.rename(folder.with_name(f"mine-{folder.name}"))
+    with pytest.raises(InputError, match="has learnt another stream .* give --run a new folder"):
+        go(small_bundle, other, run)
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
+    for folder in sorted((changed / "train").iterdir()):
+        shutil.copytree(folder, folder.with_name(folder.name.removeprefix("mine-")))
+    go(small_bundle, other, run)
 
 
 MIB = 1 << 20

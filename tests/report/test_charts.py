@@ -30,6 +30,7 @@ def labels(svg: str) -> list[str]:
 
 
 def test_a_loss_of_many_sizes_has_plain_numbers_on_its_axis(tmp_path):
+    """FAULTS C6."""
     make_run(tmp_path, 2)
     losses = [30.0, 3.0, *[0.03] * 30]
     write_events(tmp_path, *({"event": "step", "step": k, "task": 0, "loss": loss} for k, loss in enumerate(losses)))
@@ -61,6 +62,7 @@ def test_every_colour_of_a_chart_is_one_of_the_pages(tmp_path):
 
 
 def test_without_matplotlib_the_page_says_how_to_get_charts_and_has_all_the_rest(tmp_path, monkeypatch):
+    """FAULTS C2."""
     make_run(tmp_path, 3)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     page = write_report(tmp_path).read_text(encoding="utf-8")

@@ -76,6 +76,7 @@ def test_the_environment_has_no_package_of_an_extra(bare):
 
 
 def test_the_environment_fits_a_board(bare):
+    """FAULTS C1."""
     # Like `du -sb`, links not followed; pip and its tools are there before the wheel.
     parts = [p for p in bare.site_packages().iterdir() if not p.name.startswith(TOOLS)]
     files = [file for part in parts for file in (part, *part.rglob("*")) if file.is_file()]
