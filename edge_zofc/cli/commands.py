@@ -206,14 +206,14 @@ def history(options: argparse.Namespace) -> int:
     from edge_zofc.report.text import percent, table
 
     found = read_history(options.run, options.bundle)
-    rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "accuracy", "name")]
+    rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "its own", "all seen", "name")]
     for task in found["tasks"]:
         numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
         name = task["name"] if task["finished"] else f"{task['name']} (unfinished)"
-        rows.append((*numbers, percent(task["stage_accuracy"]), name))
+        rows.append((*numbers, percent(task["own_accuracy"]), percent(task["stage_accuracy"]), name))
     largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
-    lines = [table(rows, "rrrrrl", _terminal_width())]
+    lines = [table(rows, "rrrrrrl", _terminal_width())]
     lines.append(f"{found['steps']} steps; {format_bytes(sum(found['bytes'].values()))} on disk ({parts})")
     if found["rollbacks_to"]:
         lines.append("rolled back to task " + ", then ".join(map(str, found["rollbacks_to"])))

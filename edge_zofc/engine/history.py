@@ -55,7 +55,8 @@ def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, A
 
 def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
     """One row a task; ``ends`` are the tasks that have a checkpoint of their end."""
-    stages = summarise(state.progress.learner.correct, state.progress.total).stage_accuracy
+    found = summarise(state.progress.learner.correct, state.progress.total)
+    stages, matrix = found.stage_accuracy, found.accuracy_matrix
     finished = len(state.finished_tasks)
     return [
         {
@@ -65,6 +66,7 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
             "train_images": task.train_images,
             "steps": task.steps,
             "seconds": round(task.seconds, 1),
+            "own_accuracy": matrix[index][index] if index < len(matrix) else None,
             "stage_accuracy": stages[index] if index < len(stages) else None,
             "finished": index < finished,
             "can_roll_back": index in ends and index < finished,

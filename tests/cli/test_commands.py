@@ -136,6 +136,10 @@ def test_learning_and_what_follows_it(
     assert evaluation["accuracy"] == result["last_accuracy"]
     history = answer(capsys, "history", learned)
     assert [task["stage_accuracy"] for task in history["tasks"]] == result["stage_accuracy"]  # type: ignore[attr-defined]
+    own = [row[-1] for row in result["accuracy_matrix"]]
+    assert [task["own_accuracy"] for task in history["tasks"]] == own  # type: ignore[attr-defined]
+    assert run("history", learned) == 0
+    assert "its own  all seen  name" in capsys.readouterr().out
     report = answer(capsys, "report", learned, "--out", tmp_path / "page.html")
     assert Path(str(report["report"])).stat().st_size > 10_000
     replayed = answer(capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors")

@@ -71,7 +71,7 @@ def test_a_run_that_learnt_another_stream_is_refused(
     for part in ("train", "test"):
         for folder in sorted((changed / part).iterdir()):
             folder.rename(folder.with_name(f"mine-{folder.name}"))
-    with pytest.raises(InputError, match="has learnt another stream .* give --run a new folder"):
+    with pytest.raises(InputError, match=r"has learnt another stream .* give --run a new folder"):
         go(small_bundle, other, run)
     assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
     for folder in sorted((changed / "train").iterdir()):
