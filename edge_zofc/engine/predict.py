@@ -109,15 +109,14 @@ def run_and_pictures(words: Sequence[Path], default_run: Path) -> tuple[Path, li
     run, named = (words[0], words[1:]) if RunFolder(words[0]).is_run() else (default_run, words)
     if not RunFolder(run).is_run():
         raise InputError(f"There is no run in {shown(words[0])} or {run}; name one: edge-zofc predict RUN PICTURE.")
+    if not named:
+        raise InputError(f"No picture is named; write edge-zofc predict {shown(run)} PICTURE.")
     pictures, left = list[Path](), LeftOuts()
     for path in named:
-        pictures += all_pictures(path, left) if path.is_dir() else [path]
-    if not pictures:
-        raise InputError(
-            f"There is no picture in {', '.join(map(shown, named))}; name pictures or a folder of them."
-            if named
-            else f"No picture is named; write edge-zofc predict {shown(run)} PICTURE."
-        )
+        found = all_pictures(path, left) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{shown(path)} is a folder without a picture; name pictures or a folder of them.")
+        pictures += found
     return run, pictures, left.notes()
 
 

@@ -335,6 +335,6 @@ def test_predict_takes_folders_and_the_default_run(
     assert "notes.txt" in capsys.readouterr().err
     Path("empty").mkdir()
     assert run("predict", "empty") == 2
-    assert "There is no picture in empty" in capsys.readouterr().err
+    assert "empty is a folder without a picture" in capsys.readouterr().err
     assert run("predict", "run") == 2
     assert "No picture is named" in capsys.readouterr().err
