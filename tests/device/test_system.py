@@ -1,5 +1,6 @@
 """The kernel's files are understood, and the measurement sees what was taken."""
 
+import mmap
 import sys
 import time
 from pathlib import Path
@@ -112,11 +113,18 @@ def test_unreadable_kernel_files_never_raise(
 # ---- what this process uses
 
 
+def fresh(size: int) -> np.ndarray:
+    """``size`` bytes that no allocator had before: malloc may hand out pages that it kept."""
+    array = np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    array[:] = 1
+    return array
+
+
 @linux
 def test_an_array_of_64_mib_is_seen_and_its_peak_is_kept() -> None:
     with PeakSampler() as sampler:
         before = sampler.now()
-        array = np.ones(64 * MIB, np.uint8)
+        array = fresh(64 * MIB)
         during = sampler.now()
         del array
         after = sampler.peak()
@@ -133,7 +141,7 @@ def test_the_thread_sees_what_nobody_asked_about() -> None:
     with PeakSampler(interval_seconds=0.005) as sampler:
         start = sampler.now()
         enough = (start.anonymous_bytes or 0) + 40 * MIB
-        array = np.ones(48 * MIB, np.uint8)
+        array = fresh(48 * MIB)
         waiting_until = time.monotonic() + 20  # a busy machine may let the thread wait
         while (sampler._peak.anonymous_bytes or 0) < enough and time.monotonic() < waiting_until:
             time.sleep(0.15)
