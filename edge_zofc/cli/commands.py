@@ -63,7 +63,7 @@ def split(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Predict the peak memory and the disk of learning, before it runs."""
+    """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
     from edge_zofc.cli.plan_text import plan_text
     from edge_zofc.data.stream import read_stream
@@ -82,7 +82,7 @@ def plan(options: argparse.Namespace) -> int:
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
     found = make_plan(bundle, chosen, device, len(stream.class_names) if stream else None, fixed)
-    time = predict_time(bundle, chosen, found.placement, stream) if stream else None
+    time = predict_time(bundle, chosen, found.placement, stream, tasks) if stream else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}

@@ -13,13 +13,15 @@ has moved.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edge_zofc.algorithm.directions import batches, uniform_rows
 from edge_zofc.algorithm.heads import Statistics, solve
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
-from edge_zofc.engine.feature_store import FeatureStore, adapter_key
+from edge_zofc.engine.feature_store import PictureSet, adapter_key
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.state import TaskProgress
 from edge_zofc.engine.step import take_step
@@ -88,10 +90,8 @@ def _drop_unreadable_classes(trainer: Trainer, task: Task, dropped: list[int]) -
 
     The number of their pictures is added to ``dropped``.
     """
-    samples, number = list_samples(trainer.stream, task, "train"), len(trainer.state.progress.tasks)
-    pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
-    adapters = trainer.distinct_adapters()
-    trainer.store.ensure(trainer.backbone, [pictures], adapters, trainer.pictures.reader(task.name, len(samples)))
+    samples, adapters = list_samples(trainer.stream, task, "train"), trainer.distinct_adapters()
+    pictures, labels = _with_features(trainer, task, samples, adapters), labels_of(samples)
     unreadable = trainer.store.kept(pictures, adapters[0]).unreadable
     trainer.pictures.check_skipped(task.name, len(unreadable), len(samples))
     lost = set(labels[unreadable].tolist()) - set(np.delete(labels, unreadable).tolist())
@@ -102,16 +102,24 @@ def _drop_unreadable_classes(trainer: Trainer, task: Task, dropped: list[int]) -
         trainer.stream = trainer.stream.without(task.name, lost, len(trainer.state.progress.class_names))
 
 
+def _with_features(trainer: Trainer, task: Task, samples: list[Sample], adapters: Sequence[np.ndarray]) -> PictureSet:
+    """A task's train pictures, their features under each adapter in the store; what is unreadable is told once."""
+    is_new = trainer.state.progress.phase == "idle"
+    number = len(trainer.state.progress.tasks) - (not is_new)
+    pictures = picture_set(f"{number:03d}-train", samples)
+    reader = trainer.pictures.reader(task.name, len(samples), quiet=not is_new)
+    trainer.store.ensure(trainer.backbone, [pictures], adapters, reader)
+    return pictures
+
+
 def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) -> None:
     """Class means of the task's pictures, rows for its new classes, a new optimiser.
 
     ``dropped`` pictures of classes that are none could not be read.
     """
-    state, number = trainer.state, len(trainer.state.progress.tasks)
+    state, store, adapters = trainer.state, trainer.store, trainer.distinct_adapters()
     classes = max(len(state.progress.class_names), max(task.class_ids) + 1)
-    store, adapters = trainer.store, trainer.distinct_adapters()
-    pictures, labels = picture_set(f"{number:03d}-train", samples), labels_of(samples)
-    store.ensure(trainer.backbone, [pictures], adapters, trainer.pictures.reader(task.name, len(samples)))
+    pictures, labels = _with_features(trainer, task, samples, adapters), labels_of(samples)
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
@@ -210,9 +218,8 @@ def _finish(trainer: Trainer, task: Task) -> None:
     state, progress = trainer.state, trainer.state.progress
     samples = list_samples(trainer.stream, task, "train")
     trainer.pictures.check_still_there(len(samples))
-    store = trainer.store
-    statistics = _refreshed(trainer, task, samples, store)
-    by_task = evaluate_learned(trainer, store)
+    statistics = _refreshed(trainer, task, samples)
+    by_task = evaluate_learned(trainer, trainer.store)
     measured = [tally for tally in by_task if tally is not None]
     for counts, name in ((progress.learner, "correct"), (progress.floor, "floor_correct")):
         counts.correct.append([None if t is None else int(getattr(t, name).sum()) for t in by_task])
@@ -235,15 +242,14 @@ def _by_class(counts: list[np.ndarray]) -> list[int]:
     return found
 
 
-def _refreshed(trainer: Trainer, task: Task, samples: list[Sample], store: FeatureStore) -> Statistics | None:
+def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistics | None:
     """The closed-form head's statistics with this task's pictures under the adapter as it is now; solves it anew."""
     state, theta = trainer.state, trainer.state.adapter.theta
     if state.statistics is None:
         return None
-    pictures = picture_set(f"{len(state.progress.tasks) - 1:03d}-train", samples)
-    store.ensure(trainer.backbone, [pictures], [theta], trainer.pictures.reader(task.name, len(samples), quiet=True))
+    pictures = _with_features(trainer, task, samples, [theta])
     known, labels = len(state.progress.class_names), labels_of(samples)
-    found = class_statistics(store, pictures, theta, labels, known, moment=True)
+    found = class_statistics(trainer.store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))
     if state.current_task.begun_under != adapter_key(theta):
         state.progress.forward_passes += len(samples)

@@ -93,9 +93,14 @@ class TimePlan:
     seconds: float | None
 
 
-def predict_time(bundle: Bundle, options: Options, placement: Placement, stream: Stream) -> TimePlan:
-    """The time of a new run over the stream, from a few forwards on its pictures. Raises InputError."""
-    forwards = sum(run_forwards(options, task_sizes(stream, stream.tasks)))
+def predict_time(
+    bundle: Bundle, options: Options, placement: Placement, stream: Stream, sizes: Sequence[TaskSize]
+) -> TimePlan:
+    """The time of a new run over the stream, whose tasks have ``sizes``, from a few forwards on its pictures.
+
+    Raises InputError.
+    """
+    forwards = sum(run_forwards(options, sizes))
     samples = [sample for task in stream.tasks for sample in list_samples(stream, task, "train")]
     spread = samples[:: max(1, len(samples) // TIMED_PICTURES)]
     each = seconds_a_forward(bundle, placement, [sample.path for sample in spread])
