@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.directions import direction
+from edge_zofc.export.adapters import initial_adapter, on_lattice
 from edge_zofc.export.session import compute_features
-from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage.manifest import Fidelity
 
 EPS = lattice_eps(1e-3)

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
 from edge_zofc.export.backbones import BackboneRequest, Colour, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
 from edge_zofc.export.measure import measure_activation_bytes
@@ -32,7 +33,7 @@ from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
 from edge_zofc.storage.manifest import (

@@ -23,7 +23,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
 from edge_zofc.benchmarks.costs.variants import Variant
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 

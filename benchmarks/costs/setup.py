@@ -102,8 +102,9 @@ def write_bundles(setup: Setup, wanted: set[tuple[str, str]]) -> int:
 def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision: Any) -> None:
     from safetensors.numpy import save_file
 
+    from edge_zofc.export.adapters import adapter_layout, initial_adapter
     from edge_zofc.export.onnx_graph import write_graph
-    from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+    from edge_zofc.export.vit import AdapterViT
     from edge_zofc.storage import bundle, manifest
 
     layout = adapter_layout(loaded.width, blocks, 5, 0.1)

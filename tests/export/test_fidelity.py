@@ -9,13 +9,14 @@ import pytest
 import torch
 from tiny_vit import tiny_model
 
+from edge_zofc.export.adapters import adapter_layout
 from edge_zofc.export.backbones import load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, correlation, measure_fidelity
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import open_session
-from edge_zofc.export.vit import AdapterViT, adapter_layout
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage.manifest import GRAPH, Precision
 
 

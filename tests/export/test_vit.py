@@ -9,7 +9,8 @@ from tiny_vit import tiny_vit
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 
 ARCHITECTURES = [
     ("vit_tiny_patch16_224", {}),
@@ -99,7 +100,7 @@ def test_blocks_before_the_first_adapter_see_each_picture_once() -> None:
     layout = adapter_layout(48, (1, 2), 2, 0.1)
     seen: list[int] = []
     for block in model.blocks:
-        block.mlp.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+        block.mlp.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[:-2].numel()))
     with torch.no_grad():
         AdapterViT(model, layout)(torch.zeros(2, 3, 32, 32), random_adapters(layout.size, 3))
     assert seen == [2, 2, 6]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import timm
 import torch
 
-from edge_zofc.export.vit import AdapterViT, adapter_layout
+from edge_zofc.export.adapters import adapter_layout
+from edge_zofc.export.vit import AdapterViT
 
 WIDTH = 48
 _SIZES = {"img_size": 32, "embed_dim": WIDTH, "depth": 3, "num_heads": 3, "num_classes": 0}
