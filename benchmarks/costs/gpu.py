@@ -62,7 +62,7 @@ def run_torch(results: Results, options: argparse.Namespace, folder: Path, ends:
     """Every arm in torch, as long as there is time."""
     batches = (1, 2) if options.tiny else gpu_torch.BATCHES
     setup = gpu_torch.folder_setup(folder, options.tiny, min(board().cpu_count, 8))
-    for arm in gpu_torch.arms():
+    for arm in (each for each in gpu_torch.arms() if options.only in each.name):
         began, left = time.monotonic(), ends - time.monotonic()
         if left < 1:
             results.add("torch", {"arm": arm.name, "batch": None, "failed": "no time left"})
@@ -81,6 +81,8 @@ def run_onnx(results: Results, options: argparse.Namespace, folder: Path, ends: 
     """Every check in onnxruntime, as long as there is time."""
     place = gpu_onnx.Place(folder, PROVIDERS[options.device], options.tiny)
     for name, check in gpu_onnx.checks().items():
+        if options.only not in name:
+            continue
         began = time.monotonic()
         row: dict[str, Any] = {"check": name}
         if ends - began < 1:
@@ -103,8 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where the results go")
     parser.add_argument("--part", choices=("torch", "onnx"), help="one of the two (default: both)")
     parser.add_argument("--device", choices=tuple(PROVIDERS), default="cuda", help="(default: cuda)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="arms and checks whose name holds it (default: all)")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the command itself")
-    parser.add_argument("--seconds", metavar="N", type=float, default=150, help="of a part (default: 150)")
+    parser.add_argument("--seconds", metavar="N", type=float, default=170, help="of a part (default: 170)")
 
 
 def main(arguments: list[str]) -> int:
