@@ -63,16 +63,16 @@ class Place:
                 shutil.rmtree(task)
         return found
 
-    def profile(self, limit_mib: int | None = 4096, provider: str | None = None, **options: str) -> Path:
-        """A device profile: this provider with an arena of ``limit_mib``, then the CPU."""
+    def profile(self, limit_mib: int = 4096, provider: str | None = None, tf32: str = "") -> Path:
+        """A device profile: this provider with an arena of ``limit_mib``, then the CPU; ``tf32`` "0", "1" or unset."""
         provider = provider or self.provider
-        found = self.folder / f"{provider}-{limit_mib}-{'-'.join(options.values())}.toml"
+        options = {"arena_extend_strategy": "kSameAsRequested", **({"use_tf32": tf32} if tf32 else {})}
+        found = self.folder / f"{provider}-{limit_mib}-{tf32}.toml"
         lines = ['name = "gpu"', "ram_mib = 16384", "system_reserve_mib = 0", "learning_budget_mib = 8192"]
         lines += ["threads = 8", "verified_on_hardware = false"]
         if provider != CPU:
-            told = {"arena_extend_strategy": "kSameAsRequested", **options}
             lines += ["[[providers]]", f'name = "{provider}"', f"gpu_mem_limit_mib = {limit_mib}"]
-            lines += ["options = { " + ", ".join(f'{key} = "{value}"' for key, value in told.items()) + " }"]
+            lines += ["options = { " + ", ".join(f'{key} = "{value}"' for key, value in options.items()) + " }"]
         found.write_text("\n".join([*lines, "[[providers]]", f'name = "{CPU}"', ""]))
         return found
 
@@ -121,9 +121,9 @@ def features(place: Place, bundle: str = "ti") -> dict[str, Any]:
     return good(run(command("edge_zofc.benchmarks.costs.gpu_features", *words), 120)).answer
 
 
-def repeats(place: Place, **options: str) -> dict[str, Any]:
+def repeats(place: Place, tf32: str = "") -> dict[str, Any]:
     """Whether the same seed gives the same bits twice, and whether the journal replays to them on the CPU."""
-    profile = place.profile(**options)
+    profile = place.profile(tf32=tf32)
     first, second = (good(place.learn(name, profile)) for name in ("first", "second"))
     good(place.learn("on-the-cpu", place.profile(provider=CPU)))
     same = {key: value == place.bits("second").get(key) for key, value in place.bits("first").items()}
@@ -242,7 +242,7 @@ def checks() -> dict[str, Callable[[Place], dict[str, Any]]]:
         "doctor": doctor,
         "features, package's ViT": features,
         "same seed twice, replay": repeats,
-        "same seed twice, TF32 off": lambda place: repeats(place, use_tf32="0"),
+        "same seed twice, TF32 off": lambda place: repeats(place, tf32="0"),
         "kill -9 and resume": killed,
         "arena too small": too_small,
         "export ViT-B": lambda place: {"bundle": place.bundle("base").name},

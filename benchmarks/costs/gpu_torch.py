@@ -108,7 +108,7 @@ def measure(arm: Arm, setup: OneModel, device: str, timed: int = TIMED) -> dict[
     built = torch.cuda.memory_allocated() if is_cuda else 0
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
-    seconds, loss = [], 0.0
+    loss, seconds = 0.0, list[float]()
     with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=arm.bf16):
         for count in range(WARM + timed):
             if count > WARM and sum(seconds) > ENOUGH_SECONDS:

@@ -106,10 +106,10 @@ def test_only_what_is_asked_for_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_profile_it_writes_is_one_of_ours(tmp_path: Path) -> None:
     place = gpu_onnx.Place(tmp_path, "CUDAExecutionProvider")
-    cuda, cpu = load_profile(str(place.profile(64, use_tf32="0"))).session_providers()
+    cuda, cpu = load_profile(str(place.profile(64, tf32="0"))).session_providers()
     assert cuda[1] == {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0", "gpu_mem_limit": str(64 << 20)}
     assert load_profile(str(place.profile(provider="CPUExecutionProvider"))).session_providers() == (cpu,)
-    assert place.profile(64) != place.profile(64, use_tf32="0") != place.profile(65, use_tf32="0")
+    assert place.profile(64) != place.profile(64, tf32="0") != place.profile(65, tf32="0")
 
 
 def test_a_provider_that_computes_the_same_agrees_and_rounding_shows() -> None:
