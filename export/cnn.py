@@ -10,7 +10,7 @@ and kept in the graph. It gives the adapters' numbers the same meaning in every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,14 @@ _STAGES = ("blocks", "stages", "layer1", "layer2", "layer3", "layer4", "s1", "s2
 _CHAINS = ("Sequential", "RegStage", "ConvNeXtStage")
 _LEAST_SPREAD = 0.01  # of the block's mean: a channel that is silent on the probe's pictures is not divided by 0
 _SPREAD_BITS = 8  # rounded, so that the same export is the same bundle whatever the order of a sum
+_NO_ADAPTERS = torch.empty(0)  # between runs: a tensor made while torch traces must not outlive its trace
 
 
 @dataclass
 class _Run:
     """What the wrapped blocks need to know of the present run: the adapters [K, P] and B, the number of pictures."""
 
-    adapters: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    adapters: torch.Tensor = _NO_ADAPTERS
     pictures: int = 0
 
 
@@ -57,7 +58,8 @@ class _AdaptedBlock(nn.Module):
         self.register_buffer("spread", spread[:, None, None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.block(x).unflatten(0, (-1, self.run.pictures))  # [1 or K, B, C, H, W]
+        x = self.block(x)
+        x = x.reshape(-1, self.run.pictures, *x.shape[1:])  # [1 or K, B, C, H, W]
         adapted = self._film if self.layout.kind == "film" else self._bottleneck
         return adapted(x, cut(self.run.adapters, self.pieces)).flatten(0, 1)
 
@@ -69,7 +71,7 @@ class _AdaptedBlock(nn.Module):
         down, down_bias, up, up_bias = (piece[:, None] for piece in pieces)
         hidden = down @ (x / self.spread).flatten(3) + down_bias[..., None]  # [K, B, r, H * W]
         out = up @ functional.gelu(hidden) + up_bias[..., None]
-        return x + self.layout.scale * self.spread * out.unflatten(3, x.shape[3:])
+        return x + self.layout.scale * self.spread * out.reshape(-1, *x.shape[1:])
 
 
 class AdapterCnn(nn.Module):
@@ -96,8 +98,8 @@ class AdapterCnn(nn.Module):
         try:
             features: torch.Tensor = self.network(images)
         finally:
-            self._present.adapters = torch.empty(0)  # a traced tensor must not outlive its trace
-        return features.unflatten(0, (adapters.shape[0], images.shape[0]))
+            self._present.adapters = _NO_ADAPTERS
+        return features.reshape(adapters.shape[0], images.shape[0], self.feature_size)
 
 
 def check_supported(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""How pictures become inputs of a network: timm's record of its weights, unless mean and standard deviation are given."""
+"""How pictures become inputs of a network: timm's record of its weights, unless mean and deviation are given."""
 
 from __future__ import annotations
 

@@ -25,12 +25,9 @@ import torch
 from torch import nn
 
 from edge_zofc.errors import InputError
-from edge_zofc.export.cnn import AdapterCnn
-from edge_zofc.export.vit import AdapterViT
+from edge_zofc.export.adapted import Adapted
 from edge_zofc.storage.manifest import Precision
 
-Adapted = AdapterViT | AdapterCnn
-"""A backbone with its adapters, in torch."""
 BLOCK_SIZE = {"w8": 64, "w4": 32}
 BITS = {"w8": 8, "w4": 4}
 EXPORT_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "w8": 1e-4, "w4": 1e-4, "fp16": 2e-2, "int8": 0.5}

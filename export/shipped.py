@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from edge_zofc.errors import InputError
-from edge_zofc.export.cnn import blocks_of
 from edge_zofc.export.checkpoints import fill, parse_checkpoint
+from edge_zofc.export.cnn import blocks_of
 from edge_zofc.storage.manifest import ImageSpec
 
 DEFAULT = "package-lite0"

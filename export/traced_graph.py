@@ -6,9 +6,12 @@ nothing else: what it notes beside them names places on this machine.
 
 from __future__ import annotations
 
+import copy
 import io
+import logging
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +70,30 @@ def _cast(writer: OnnxWriter) -> None:
     writer.node("Cast", ["features_half"], "features", to=TensorProto.FLOAT)
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing of what the exporter warns, logs and prints about itself."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
 def _traced(model: AdapterCnn) -> onnx.GraphProto:
     images, adapters = _TRACED
+    # A copy: what torch traced keeps traces, which can neither be copied nor run.
     example = (torch.zeros(images, 3, model.image_side, model.image_side), torch.zeros(adapters, model.layout.size))
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # of the exporter about itself
+        with _silence():
             program: Any = torch.onnx.export(
-                model, example, dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+                copy.deepcopy(model), example, dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
                 input_names=list(INPUTS), output_names=["features"],
                 dynamic_shapes=({0: "B"}, {0: "K"}),
             )  # fmt: skip

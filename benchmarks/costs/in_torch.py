@@ -158,8 +158,7 @@ class TorchStep:
             n = block.norm2(x)
             x = x + block.ls2(block.mlp(n))
             if has_adapter:
-                rows = n.reshape(1, -1, n.shape[-1])
-                x = x + self.model._adapter(index, rows, self.flat[None]).reshape(x.shape)
+                x = x + self.model._bottleneck(index, n[None], self.flat[None])[0]
             return x
 
         return run

@@ -55,9 +55,10 @@ class Setup:
     def load(self) -> Any:
         """The backbone in torch as the exporter loads it (``LoadedBackbone``)."""
         from edge_zofc.export.backbones import BackboneRequest, load_backbone
+        from edge_zofc.export.shipped import OWN_VIT
 
         asked = BackboneRequest(
-            self.backbone, random_weights=self.random_weights, img_size=self.img_size, depth=self.depth
+            self.backbone or OWN_VIT, random_weights=self.random_weights, img_size=self.img_size, depth=self.depth
         )
         return load_backbone(asked)
 

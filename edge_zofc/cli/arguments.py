@@ -15,6 +15,7 @@ from typing import Any
 from edge_zofc.algorithm.options import PRESETS, declared
 from edge_zofc.errors import InputError
 
+ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
 BENCHMARKS = ("memory", "speed", "accuracy", "questions", "soak", "streams")
 
@@ -113,7 +114,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _path("out", "OUT", "bundle folder (default: bundle/)", nargs="?", default=Path("bundle")),
         _group(
             "the network",
-            _argument("--backbone", metavar="NAME", help="timm name of a VisionTransformer (default: the package's)"),
+            _argument("--backbone", metavar="NAME", help="see 'edge-zofc backbones' (default: EfficientNet-Lite0)"),
             _one_of(
                 _argument("--pretrained", action="store_true", help="weights from timm's hub"),
                 _path("--checkpoint", "FILE", "weights from a safetensors file with timm's names"),
@@ -123,14 +124,21 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             _colour("--mean", "of the pixels, from 0 to 1, that pictures are normalised with"),
             _colour("--std", "their standard deviation"),
             _number("--img-size", "input side in pixels (default: the network's)"),
-            _number("--depth", "keep the first N blocks (default: all)"),
+            _number("--depth", "keep the first N blocks of a ViT (default: all)"),
         ),
         _group(
             "the adapter",
             _argument(
-                "--adapter-blocks", metavar="A-B", help="blocks that get one: 0-4 or 0,3,5 (default: the first five)"
+                "--adapter-kind",
+                choices=ADAPTER_KINDS,
+                help="film scales and shifts channels, bottleneck is the paper's (default: film for a CNN)",
             ),
-            _number("--rank", "rank of the adapter (default: 5)", default=5),
+            _argument(
+                "--adapter-blocks",
+                metavar="A-B",
+                help="blocks that get one: 0-4 or 0,3,5 (default: all; a ViT's bottlenecks the first five)",
+            ),
+            _number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
             _seed("of random weights and of the adapter's start"),
         ),
         _path("--pictures", "FOLDER", "pictures to measure fidelity on (default: the package's own)"),
