@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from edge_zofc.signals import exit_on_sigterm, signals_held
+from edge_zofc.signals import bus_errors_told, exit_on_sigterm, signals_held, stop_signals
 
 
 def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
@@ -58,3 +58,16 @@ def test_another_thread_does_its_work_without_handlers() -> None:
     thread.start()
     thread.join()
     assert done == [signal.SIG_DFL]
+
+
+def test_a_bus_error_is_only_caught_where_a_thread_listens_and_the_graph_runs() -> None:
+    """FAULTS B6: caught elsewhere, the process would hang."""
+    with bus_errors_told():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+    with stop_signals():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+        with bus_errors_told():
+            assert signal.getsignal(signal.SIGBUS) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+    with bus_errors_told():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
