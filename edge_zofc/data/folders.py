@@ -42,6 +42,16 @@ def class_name(name: str) -> str:
     return _visible(unicodedata.normalize("NFC", name))
 
 
+def identity(name: str) -> str:
+    """What two names must have in common to be one: NFC, printable. File systems may change the form in a copy."""
+    return shown(unicodedata.normalize("NFC", name))
+
+
+def order(name: str) -> tuple[str, str]:
+    """What names are sorted by, so that the order does not depend on their Unicode form."""
+    return unicodedata.normalize("NFC", name), name
+
+
 def _visible(name: str) -> str:
     return "".join(shown(c) if is_control(c) else c for c in name)
 
@@ -60,7 +70,7 @@ class ClassIds:
         """The id of the class whose folder is called ``folder``, or None."""
         # Names were once kept without NFC and with more characters escaped: such a name is found first.
         exact = self._exact.get(shown(folder))
-        return self._by_key.get(_key(folder)) if exact is None else exact
+        return self._by_key.get(identity(folder)) if exact is None else exact
 
     def name(self, folder: str) -> str:
         """The name of the class whose folder is called ``folder``: the one that is known, or ``class_name``."""
@@ -72,13 +82,9 @@ class ClassIds:
         if name in self._exact:
             raise ValueError(f"the class {name!r} is there twice")
         number = self._exact[name] = len(self.names)
-        self._by_key.setdefault(_key(name), number)
+        self._by_key.setdefault(identity(name), number)
         self.names.append(name)
         return number
-
-
-def _key(name: str) -> str:
-    return shown(unicodedata.normalize("NFC", name))
 
 
 def case_notes(names: Iterable[str]) -> list[str]:
@@ -145,7 +151,7 @@ class LeftOuts:
                 self.foreign.add(f"{name}/{entry.name}", _suffix(entry.name))
         for link in sorted(found["broken link"]):
             self.broken.add(f"{name}/{link}")
-        return sorted(found["picture"]), sorted(found["broken link"])
+        return sorted(found["picture"], key=order), sorted(found["broken link"], key=order)
 
     def class_folders(self, folder: Path, name: str) -> list[Path]:
         """The class folders in a folder, by name; anything else is counted here."""
@@ -180,7 +186,8 @@ def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, links to folders too, by name. Raises InputError."""
-    return sorted(folder / entry.name for entry in scan(folder) if _leads_to(entry, "folder"))
+    names = [entry.name for entry in scan(folder) if _leads_to(entry, "folder")]
+    return [folder / name for name in sorted(names, key=order)]
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -194,7 +201,7 @@ def all_pictures(folder: Path, left: LeftOuts, above: tuple[str, ...] = ()) -> l
     ``above``: the folders around it, which a link may lead back to. Raises InputError.
     """
     found, around = list[Path](), (*above, os.path.realpath(folder))
-    for entry in sorted(scan(folder), key=lambda entry: entry.name):
+    for entry in sorted(scan(folder), key=lambda entry: order(entry.name)):
         if named_picture(entry):
             found.append(folder / entry.name)
         elif kind_of(entry) != "folder":
