@@ -122,7 +122,7 @@ def read_stream(
     """
     ids, learnt = ClassIds(known_classes), learnt or {}
     notes: list[str] = []
-    tasks = []
+    tasks: list[Task] = []
     for index, folder in enumerate(_task_folders(root, notes, needs_train)):
         where = identity(folder.name if folder != root else root.resolve().name)
         if only is not None and where not in only:
