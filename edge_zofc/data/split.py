@@ -196,6 +196,8 @@ _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENO
 
 def _copy(path: Path, place: Path) -> None:
     real = path.resolve()
+    if not os.access(real, os.R_OK):
+        raise InputError(f"{shown(real)} cannot be read (permission denied); give this user the permission.")
     try:
         os.link(real, place)
     except OSError as error:
