@@ -39,7 +39,7 @@ def partial_folder(out: Path, tell: Callable[[str], None]) -> Iterator[Path]:
             _lock(folder, locked)
             yield folder
         except OSError as error:
-            kind = DoesNotFitError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+            kind = DoesNotFitError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else InputError
             raise kind(
                 f"The bundle cannot be written at {out} ({error.strerror or error}); free space or choose another OUT."
             ) from error

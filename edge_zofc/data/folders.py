@@ -7,7 +7,6 @@ never opened. Names that begin with a dot are hidden and not looked at.
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,10 +24,7 @@ SYSTEM_FOLDERS = frozenset(
     ("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "@eadir", "#recycle")
 )
 """Folders that operating systems and disk stations make by themselves, in small letters."""
-UNSORTED = frozenset(("images", "image", "imgs", "img", "jpegimages", "segmentationclass", "segmentationobject"))
-"""Folders of data sets that are sorted by kind of file and not by class, in small letters."""
 
-_PART_OF_A_SET = re.compile(r"(train|val|valid|validation|test|unlabeled)[0-9]*")
 
 Kind = Literal["folder", "picture", "broken link", "other"]
 
@@ -180,6 +176,8 @@ def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield from (entry for entry in entries if not entry.name.startswith("."))
     except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise InputError(f"{shown(folder)} is a file where a folder belongs; rename it or take it away.") from error
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be listed ({error.strerror}).") from error
 
@@ -264,29 +262,3 @@ def _pictures_below(folder: Path) -> int:
 def _suffix(name: str) -> str:
     suffix = Path(name).suffix.lower()
     return shown(suffix) if 1 < len(suffix) <= 8 else "without a known suffix"
-
-
-def refuse_unsorted(names: Iterable[str], where: Path) -> None:
-    """Raise InputError if the class folders are those of a data set that is not sorted by class."""
-    found = sorted(names)
-    if found and all(name.lower() in UNSORTED or _PART_OF_A_SET.fullmatch(name.lower()) for name in found):
-        raise InputError(
-            f"{shown(where)} has only class folders named {', '.join(found)}, so its pictures are not sorted by class "
-            "(is it a detection data set?); put the pictures of each class into a folder with the class's name."
-        )
-
-
-def layout_hint(folder: Path) -> str:
-    """What a folder that is no stream holds instead, and the way out; or nothing."""
-    folders = class_folders(folder)
-    for found in folders:
-        if found.name.lower() in ("train", "training") and found.name != "train":
-            return f" Its folder {shown(found.name)} must be named train."
-    if any(named_picture(entry) for place in (folder, folder / "train") for entry in scan(place)):
-        return " It holds pictures without classes: put those of each class into a folder with the class's name."
-    classes = [found for found in folders if found.name not in (*PARTS, *VALIDATION)]
-    if any(named_picture(entry) for found in classes for entry in scan(found)):
-        return f" It holds class folders: make a stream of them with 'edge-zofc split {shown(folder)} tasks'."
-    if len(folders) == 1 and any(has_pictures(inner) for inner in (folders[0], *subfolders(folders[0]))):
-        return f" Perhaps {shown(folders[0])} is meant."
-    return ""

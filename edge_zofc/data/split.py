@@ -18,18 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.data.folders import (
-    PARTS,
-    SUFFIXES,
-    LeftOut,
-    LeftOuts,
-    case_notes,
-    class_name,
-    layout_hint,
-    part_folder,
-    refuse_unsorted,
-    scan,
-)
+from edge_zofc.data.folders import PARTS, SUFFIXES, LeftOut, LeftOuts, case_notes, class_name, part_folder, scan
+from edge_zofc.data.layouts import layout_hint, refuse_unsorted
 from edge_zofc.errors import InputError, shown
 from edge_zofc.storage.writing import replace_folder
 

@@ -37,14 +37,13 @@ from edge_zofc.data.folders import (
     identity,
     is_broken,
     kind_of,
-    layout_hint,
     named_picture,
     order,
     part_folder,
-    refuse_unsorted,
     scan,
     subfolders,
 )
+from edge_zofc.data.layouts import layout_hint, refuse_unsorted
 from edge_zofc.errors import InputError, shown
 
 __all__ = ["PARTS", "Part", "Sample", "Stream", "Task", "fingerprint", "list_samples", "numbered_tasks", "read_stream"]

@@ -1,4 +1,4 @@
-"""Names of tasks, classes and pictures are one in every Unicode form."""
+"""What lies in a folder: names are one in every Unicode form, and what is no stream is told for what it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from trees import grow
 
+from edge_zofc.data.split import split_image_folder
 from edge_zofc.data.stream import fingerprint, list_samples, numbered_tasks, read_stream
 from edge_zofc.errors import InputError
 
@@ -41,3 +42,28 @@ def test_order_and_fingerprint_do_not_depend_on_the_unicode_form(tmp_path: Path)
         listed = [unicodedata.normalize("NFC", str(path)) for path in paths]
         found.append((stream.class_names, listed, fingerprint(stream, stream.tasks[0])))
     assert found[0] == found[1]
+
+
+def test_a_file_where_a_folder_belongs_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """FAULTS A9: "cannot be listed (Not a directory)" said neither what is wrong nor what to do."""
+    grow(tmp_path, "001_a/train/ball/1.jpg", "001_a/test")
+    with pytest.raises(InputError, match=r"001_a/test is a file where a folder belongs; rename it or take it away"):
+        read_stream(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("JPEGImages/1.jpg", "Annotations/1.xml", "ImageSets/Main/train.txt"),
+        ("train2017/1.jpg", "val2017/2.jpg", "annotations/instances.json"),
+        ("images/train/1.jpg", "images/val/1.jpg", "labels/train/1.txt", "data.yaml"),
+    ],
+)
+def test_a_detection_data_set_is_told_as_one_by_learn_and_by_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """FAULTS A9: learn sent a person to split, which refused; VOC, COCO and YOLO."""
+    grow(tmp_path / "set", *names)
+    with pytest.raises(InputError, match="detection data set") as found:
+        read_stream(tmp_path / "set")
+    assert "edge-zofc split" not in str(found.value)
+    with pytest.raises(InputError, match="detection data set"):
+        split_image_folder(tmp_path / "set", tmp_path / "out", 1)
