@@ -26,7 +26,7 @@ from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
-from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
+from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder, refuse_own
 from edge_zofc.storage.writing import write_atomic
 
 
@@ -144,6 +144,7 @@ def replay_run(
     # realpath, as Path.resolve raises on a link that leads to itself.
     if os.path.realpath(out) == os.path.realpath(journal_path):
         raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
+    refuse_own(out)
     bundle = read_bundle(bundle_folder)
     header, _ = journal.read(journal_path)
     if header.bundle_identity != bundle.identity:

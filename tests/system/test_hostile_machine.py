@@ -13,10 +13,11 @@ import pytest
 from runs import final_bits, go
 
 from edge_zofc.cli.main import main
+from edge_zofc.data.split import split_image_folder
 from edge_zofc.engine import history
 from edge_zofc.engine.history import read_history, replay_run, roll_back
 from edge_zofc.errors import InputError
-from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.settings import SETTINGS
 
 _NO_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
@@ -118,3 +119,48 @@ def test_a_limit_on_the_size_of_files_is_not_called_a_full_disk(
     assert "no file may grow larger here; raise the limit ('ulimit -f'" in done.stderr
     assert "disk is full" not in done.stderr
     assert main(["learn", "--stream", str(small_stream), "--run", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "run", "--out", "bundle/bundle.json"),
+        ("report", "run", "--out", "run/journal.bin"),
+        ("deploy", "run", "bundle/backbone.onnx"),
+        ("replay", "bundle", "run/journal.bin", "-o", "bundle/adapter.safetensors"),
+        ("replay", "bundle", "run/journal.bin", "-o", "run/state/snapshot-00000001.safetensors"),
+    ],
+)
+def test_no_output_replaces_a_file_of_a_run_or_a_bundle(
+    small_bundle: Bundle,
+    small_stream: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    """FAULTS C3: a slip of the hand, and the bundle is gone."""
+    shutil.copytree(small_bundle.folder, tmp_path / "bundle")
+    go(read_bundle(tmp_path / "bundle"), small_stream, tmp_path / "run", max_steps=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    assert main(list(words)) == 2
+    assert "choose another place" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_unreadable_picture_is_named_once(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FAULTS A10: its path stood twice in the line."""
+    go(small_bundle, small_stream, tmp_path / "run", max_steps=1)
+    capsys.readouterr()
+    picture = tmp_path / "gone.jpg"
+    assert main(["predict", str(tmp_path / "run"), str(picture)]) == 2
+    assert capsys.readouterr().out == f"{picture}: cannot be read (No such file or directory).\n"
+
+
+def test_a_stream_that_is_split_again_is_told_as_one(small_stream: Path, tmp_path: Path) -> None:
+    """FAULTS A9: the sentence spoke of folders in class folders."""
+    with pytest.raises(InputError, match="is a stream already; give it to 'edge-zofc learn --stream"):
+        split_image_folder(small_stream, tmp_path / "tasks", 1)
