@@ -14,6 +14,7 @@ and ends the process. That needs a faulting thread without the interpreter's loc
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -107,9 +108,10 @@ def stop_signals() -> Iterator[StopSignals]:
 def bus_errors_told() -> Iterator[None]:
     """Inside of it, and of ``stop_signals``, a SIGBUS ends the process with a sentence and the code of a damaged file.
 
-    For calls that let go of the interpreter's lock, and no others: the process would hang.
+    For calls that let go of the interpreter's lock, and no others: the process would hang. Python's faulthandler, where
+    somebody has enabled it, keeps the signal.
     """
-    if not _listening.is_set():
+    if not _listening.is_set() or faulthandler.is_enabled():
         yield
         return
     with handled_by(lambda number, frame: None, signal.SIGBUS):
