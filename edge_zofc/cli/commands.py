@@ -159,7 +159,7 @@ def predict(options: argparse.Namespace) -> int:
     for path, guesses in zip(pictures, found, strict=True):
         if isinstance(guesses, EdgeZofcError):
             answers.append({"image": str(path), "error": str(guesses)})
-            lines.append(f"{shown(path)}: {guesses}")
+            lines.append(f"{shown(path)}: {str(guesses).removeprefix(shown(path)).lstrip()}")
         else:
             answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
             named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)

@@ -84,8 +84,8 @@ class Device:
 
     @property
     def own_threads(self) -> int:
-        """The profile's threads, at most as many as this machine has processors."""
-        return min(self.profile.threads, board().cpu_count)
+        """The profile's threads, at most as many as can be kept busy here."""
+        return min(self.profile.threads, board().usable_cpus)
 
 
 def make_plan(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser, Statistics
 from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.data.folders import identity
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
@@ -114,7 +115,13 @@ class RunProgress(_Model):
 
 def progress_of(snapshot: Snapshot) -> RunProgress:
     """What a snapshot says besides its arrays. Raises DamagedFileError if it is not a state."""
-    return load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
+    progress = load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
+    # Task names were once kept in the form that the folder had.
+    names = [identity(task.name) for task in progress.tasks]
+    if len(set(names)) == len(names):
+        for task, name in zip(progress.tasks, names, strict=True):
+            task.name = name
+    return progress
 
 
 def tasks_of(run: RunFolder) -> tuple[frozenset[str], frozenset[str]]:

@@ -13,6 +13,7 @@ from edge_zofc.report import text
 from edge_zofc.report.curves import read_log
 from edge_zofc.report.page import page
 from edge_zofc.storage.result import RunResult, check_result, read_result
+from edge_zofc.storage.run_folder import refuse_own
 from edge_zofc.storage.writing import write_atomic
 
 SUMMARY_ROWS = 8  # rows of the matrix on the terminal
@@ -21,9 +22,11 @@ SUMMARY_ROWS = 8  # rows of the matrix on the terminal
 def write_report(run_folder: Path, out: Path | None = None) -> Path:
     """Write the page of a run to ``out`` (by default ``report.html`` in the run folder) and return its path.
 
-    Raises InputError where the folder holds no result or the page cannot be written, DamagedFileError where
+    Raises InputError where the folder holds no result or the page cannot be written there, DamagedFileError where
     ``result.json`` is not what ``learn`` writes.
     """
+    if out is not None:
+        refuse_own(out)
     result, log = read_result(run_folder), read_log(run_folder)
     path = run_folder / "report.html" if out is None else out
     write_atomic(path, page(result, log).encode())

@@ -118,4 +118,6 @@ def read_settings(folder: Path) -> Settings:
     try:
         return load_model(Settings, read_bounded(path, _LIMIT_BYTES), f"{path} is not a run's settings:")
     except InputError as error:
+        if isinstance(error.__cause__, OSError):  # it could not be read at all
+            raise
         raise DamagedFileError(f"{path} is not a run's settings: {error}") from error
