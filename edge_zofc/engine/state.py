@@ -19,6 +19,7 @@ from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
 from edge_zofc.storage.reading import load_model
+from edge_zofc.storage.result import MOST_CELLS, WrongPictures
 from edge_zofc.storage.run_folder import RunFolder
 
 Phase = Literal["idle", "training", "trained"]
@@ -96,6 +97,8 @@ class RunProgress(_Model):
     peak_anonymous_bytes: int | None = None
     peak_file_bytes: int | None = None
     head_backend: HeadBackend = "torch"
+    wrong_pictures: list[WrongPictures] = Field(default_factory=list)
+    """Of the pairs of classes that were confused most at the last evaluation."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> RunProgress:
@@ -134,7 +137,9 @@ class RunState:
 
     ``class_sums`` float64 [C, D] and ``class_counts`` int64 [C]: sums of the frozen features of each class's
     training pictures, which is all that the class-mean floor needs. ``statistics``: those of the adapted features
-    of finished tasks, for the closed-form head (None for the cosine head).
+    of finished tasks, for the closed-form head (None for the cosine head). ``confusion`` int64 [n, 3]: (class, class it
+    was named as, test pictures) at the last evaluation, n at most MOST_CELLS; replaced, never changed. None where
+    nothing was measured.
     """
 
     adapter: Adapter
@@ -144,6 +149,7 @@ class RunState:
     statistics: Statistics | None = None
     progress: RunProgress = field(default_factory=RunProgress)
     optimiser: HeadOptimiser | None = None
+    confusion: np.ndarray | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, options: Options, snapshot: Snapshot | None = None) -> RunState:
@@ -177,6 +183,7 @@ class RunState:
         self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
         self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
         self.progress = RunProgress(head_backend=self.progress.head_backend)
+        self.confusion = None
 
     @property
     def current_task(self) -> TaskProgress:
@@ -204,6 +211,8 @@ class RunState:
             arrays["feature_sums"] = self.statistics.sums
             arrays["feature_counts"] = self.statistics.counts
             arrays["feature_moment"] = self.statistics.moment
+        if self.confusion is not None:
+            arrays["confusion"] = self.confusion
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -231,6 +240,7 @@ class RunState:
         self.head.sigma = arrays["sigma"].copy()
         self.class_sums = arrays["class_sums"].copy()
         self.class_counts = arrays["class_counts"].copy()
+        self.confusion = _confusion(arrays, count)
         self.optimiser = None
         if self.statistics is not None:
             self._restore_statistics(arrays, count)
@@ -268,6 +278,17 @@ class RunState:
         missing = len(self.progress.class_names) - len(self.class_sums)
         self.class_sums = np.concatenate([self.class_sums, np.zeros((missing, rows.shape[1]))])
         self.class_counts = np.concatenate([self.class_counts, np.zeros(missing, np.int64)])
+
+
+def _confusion(arrays: dict[str, np.ndarray], classes: int) -> np.ndarray | None:
+    """The confusion counts of a snapshot; an older one has none."""
+    if "confusion" not in arrays:
+        return None
+    found = arrays["confusion"]
+    _expect(arrays, "confusion", np.int64, (min(len(found), MOST_CELLS) if found.ndim else 0, 3))
+    if found.size and not (found.min() >= 0 and found[:, :2].max() < classes):
+        raise DamagedFileError(f"a snapshot's array confusion has a class beyond the {classes} that there are.")
+    return found.copy()
 
 
 def _expect(arrays: dict[str, np.ndarray], name: str, dtype: Any, shape: tuple[int, ...]) -> None:
