@@ -241,7 +241,7 @@ def _finish(trainer: Trainer, task: Task) -> None:
 def _keep_mistakes(trainer: Trainer, measured: list[Tally]) -> None:
     """Which classes were taken for which at this evaluation; None of it where nothing was measured."""
     state = trainer.state
-    state.confusion = confusion_of([tally.wrong for tally in measured]) if measured else None
+    state.confusion = confusion_of([tally.wrong for tally in measured]) if sum(state.progress.total_by_class) else None
     wrong = [(tally.wrong, tally.samples) for tally in measured]
     kept = np.zeros((0, 3), np.int64) if state.confusion is None else state.confusion
     state.progress.wrong_pictures = pictures_of(kept, wrong, trainer.stream.root)

@@ -19,8 +19,9 @@ FIRST_CARDS = 24
 """Classes that are shown at once; the others are folded up."""
 
 
-def page(result: RunResult, log: Log, pictures: Gallery) -> str:
-    """The whole document; ``log`` is what ``events.jsonl`` tells beside the result."""
+def page(result: RunResult, log: Log, pictures: Gallery | None = None) -> str:
+    """The whole document; ``log`` is what ``events.jsonl`` tells beside the result. None: no pictures, and no word."""
+    pictures = pictures or Gallery()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

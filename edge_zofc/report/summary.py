@@ -89,5 +89,5 @@ def _facts(run: RunResult) -> list[str]:
         f"Forward passes: {text.number(run.forward_passes)} for training, {passes} for evaluation",
         f"Skipped pictures: {text.number(run.skipped_images)}",
         f"Settings: {settings}, seed {run.seed}",
-        *(ascii(printable(sentence))[1:-1] for sentence in run.next_steps),
+        *("Next: " + ascii(printable(sentence))[1:-1] for sentence in run.next_steps),
     ]

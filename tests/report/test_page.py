@@ -16,7 +16,7 @@ from edge_zofc.report.summary import summary, write_report
 from edge_zofc.report.text import headline
 from edge_zofc.storage.result import check_result
 
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "col"}
 REFERENCES = {"href", "src", "xlink:href", "action", "data", "poster", "srcset", "formaction", "background"}
 
 
@@ -168,7 +168,16 @@ def test_one_task_without_test_pictures_among_others_is_a_gap(tmp_path):
 def test_a_run_that_has_only_begun_is_reported_as_it_stands(tmp_path):
     nothing = {key: None for key, value in make_result(1).items() if isinstance(value, float)}
     result = make_result(1, **nothing, class_mean_floor=None, beats_class_mean_floor=None, completed=False)
-    result.update(tasks=[], accuracy_matrix=[], stage_accuracy=[], steps=0, class_names=[], forward_passes=0)
+    result.update(
+        tasks=[],
+        accuracy_matrix=[],
+        stage_accuracy=[],
+        steps=0,
+        class_names=[],
+        forward_passes=0,
+        classes=[],
+        confusion=None,
+    )
     (tmp_path / "result.json").write_text(json.dumps(result))
     page = page_of(tmp_path)
     assert "This run is not finished" in page.text and "There is no events.jsonl" in page.text
