@@ -8,6 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 
 def scores(tasks: int, seed: int, shift: float, tested: bool = True) -> dict[str, Any]:
     draw = random.Random(seed)
@@ -142,3 +145,25 @@ def make_run(folder: Path, tasks: int = 5, **changes: Any) -> dict[str, Any]:
 def write_events(folder: Path, *events: dict[str, object] | bytes) -> None:
     lines = (event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n" for event in events)
     (folder / "events.jsonl").write_bytes(b"".join(lines))
+
+
+def make_stream(folder: Path, result: dict[str, Any], train: int = 3, test: int = 3) -> None:
+    """The stream of a made result: noise of 64 pixels a side, which compresses worst; fills in ``wrong_pictures``."""
+    names, draw = result["class_names"], np.random.default_rng(5)
+    for task in result["tasks"]:
+        for class_id in task["class_ids"]:
+            for part, count in (("train", train), ("test", test)):
+                place = folder / task["name"] / part / names[class_id]
+                place.mkdir(parents=True)
+                for k in range(count):
+                    pixels = draw.integers(0, 256, (64, 64, 3), np.uint8)
+                    Image.fromarray(pixels).save(place / f"{k}.png")
+    place_of = {class_id: task["name"] for task in result["tasks"] for class_id in task["class_ids"]}
+    result["wrong_pictures"] = [
+        {
+            "class_id": class_id,
+            "named_id": named_id,
+            "paths": [f"{place_of[class_id]}/test/{names[class_id]}/{k}.png" for k in range(test)],
+        }
+        for class_id, named_id, _ in result["confusion"][:20]
+    ]
