@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.data.stream import Sample
+from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.result import MOST_CELLS, WrongPictures
 
 PAIRS_WITH_PICTURES = 20
@@ -29,6 +30,29 @@ def confusion_of(wrong: Sequence[np.ndarray]) -> np.ndarray:
     # Sorted by class already, so that a stable sort leaves nothing to chance.
     order = np.argsort(-counts, kind="stable")[:MOST_CELLS]
     return np.column_stack([cells[order], counts[order]]).astype(np.int64)
+
+
+def kept_confusion(cells: np.ndarray | None, total_by_class: Sequence[int]) -> np.ndarray | None:
+    """A copy of the counts of a snapshot; an older one has none.
+
+    Raises DamagedFileError where they are not what ``confusion_of`` gives for so many test pictures.
+    """
+    reason = None if cells is None else _what_is_wrong(cells, np.array(total_by_class, np.int64))
+    if reason is not None:
+        raise DamagedFileError(f"a snapshot's array confusion is wrong: {reason}.")
+    return None if cells is None else cells.copy()
+
+
+def _what_is_wrong(cells: np.ndarray, total: np.ndarray) -> str | None:
+    if cells.dtype != np.int64 or cells.ndim != 2 or cells.shape[1] != 3 or len(cells) > MOST_CELLS:
+        return f"it is {cells.dtype} {cells.shape}"
+    ids, counts = cells[:, :2], cells[:, 2]
+    if cells.size and (ids.min() < 0 or ids.max() >= len(total) or (ids[:, 0] == ids[:, 1]).any()):
+        return f"a pair is none of {len(total)} classes"
+    if cells.size and (counts.min() < 1 or counts.max() > total.max()):
+        return "a count is outside of the test pictures"
+    is_more = np.bincount(ids[:, 0], counts, minlength=len(total)) > total
+    return "more pictures are wrong than were tested" if is_more.any() else None
 
 
 def pictures_of(

@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser, Statistics
 from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.engine.mistakes import kept_confusion
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
 from edge_zofc.storage.reading import load_model
-from edge_zofc.storage.result import MOST_CELLS, WrongPictures
+from edge_zofc.storage.result import WrongPictures
 from edge_zofc.storage.run_folder import RunFolder
 
 Phase = Literal["idle", "training", "trained"]
@@ -97,7 +98,7 @@ class RunProgress(_Model):
     peak_anonymous_bytes: int | None = None
     peak_file_bytes: int | None = None
     head_backend: HeadBackend = "torch"
-    wrong_pictures: list[WrongPictures] = Field(default_factory=list)
+    wrong_pictures: Annotated[list[WrongPictures], Field(max_length=100)] = Field(default_factory=list)
     """Of the pairs of classes that were confused most at the last evaluation."""
 
     @model_validator(mode="after")
@@ -107,6 +108,8 @@ class RunProgress(_Model):
             raise ValueError("a class stands in it twice")
         if any(class_id >= classes for task in self.tasks for class_id in task.class_ids):
             raise ValueError(f"a task has a class beyond the {classes} that there are")
+        if any(max(pair.class_id, pair.named_id) >= classes for pair in self.wrong_pictures):
+            raise ValueError(f"a wrong picture's class is beyond the {classes} that there are")
         if self.phase != "idle" and not self.tasks:
             raise ValueError(f"the phase is {self.phase} and no task was begun")
         rows = max(len(counts.correct) for counts in (self.learner, self.floor))
@@ -240,7 +243,7 @@ class RunState:
         self.head.sigma = arrays["sigma"].copy()
         self.class_sums = arrays["class_sums"].copy()
         self.class_counts = arrays["class_counts"].copy()
-        self.confusion = _confusion(arrays, count)
+        self.confusion = kept_confusion(arrays.get("confusion"), progress.total_by_class)
         self.optimiser = None
         if self.statistics is not None:
             self._restore_statistics(arrays, count)
@@ -278,17 +281,6 @@ class RunState:
         missing = len(self.progress.class_names) - len(self.class_sums)
         self.class_sums = np.concatenate([self.class_sums, np.zeros((missing, rows.shape[1]))])
         self.class_counts = np.concatenate([self.class_counts, np.zeros(missing, np.int64)])
-
-
-def _confusion(arrays: dict[str, np.ndarray], classes: int) -> np.ndarray | None:
-    """The confusion counts of a snapshot; an older one has none."""
-    if "confusion" not in arrays:
-        return None
-    found = arrays["confusion"]
-    _expect(arrays, "confusion", np.int64, (min(len(found), MOST_CELLS) if found.ndim else 0, 3))
-    if found.size and not (found.min() >= 0 and found[:, :2].max() < classes):
-        raise DamagedFileError(f"a snapshot's array confusion has a class beyond the {classes} that there are.")
-    return found.copy()
 
 
 def _expect(arrays: dict[str, np.ndarray], name: str, dtype: Any, shape: tuple[int, ...]) -> None:

@@ -11,11 +11,11 @@ import pytest
 from runs import FAST, go
 from small import write_small_stream
 
+from edge_zofc.algorithm.options import make_options
 from edge_zofc.data.stream import Sample
 from edge_zofc.engine.history import roll_back
 from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES, PICTURES_OF_A_PAIR, confusion_of, pictures_of
 from edge_zofc.engine.state import RunState
-from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -131,21 +131,28 @@ def test_a_snapshot_keeps_as_much_of_a_long_run_as_of_a_short_one(small_bundle: 
 
 
 @pytest.mark.parametrize(
-    "cells", [rows((0, 99, 1)), rows((-1, 0, 1)), np.zeros((2, 2), np.int64), np.zeros(3, np.int64), np.zeros((1, 3))]
+    "cells",
+    [
+        *(rows(cell) for cell in ((0, 99, 1), (-1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 5), (0, 1, 2**62))),
+        *(rows((0, 1, 3), (0, 1, 3)), np.zeros((2, 2), np.int64), np.zeros(3, np.int64), np.zeros((1, 3))),
+        np.zeros((MOST_CELLS + 1, 3), np.int64),
+    ],
 )
 def test_counts_that_are_none_are_refused(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path, cells: np.ndarray
 ) -> None:
-    go(small_bundle, small_stream, tmp_path / "run", max_steps=1)
-    states: list[tuple[RunState, checkpoint.Snapshot]] = []
-
-    def keep(trainer: Trainer, loss: float) -> None:
-        states.append((trainer.state, trainer.state.to_snapshot()))
-
-    go(small_bundle, small_stream, tmp_path / "other", keep, max_steps=1)
-    state, snapshot = states[0]
-    assert "confusion" not in snapshot.arrays
-    state.restore(snapshot)
-    assert state.confusion is None
+    result = go(small_bundle, small_stream, tmp_path / "run", tasks=frozenset(["000_task"]))
+    assert [one["test_images"] for one in result["classes"]] == [4, 4]
+    found = checkpoint.load_latest(tmp_path / "run/state")
+    assert found is not None
+    state, arrays = RunState.of(small_bundle, make_options("edge", FAST)), found.snapshot.arrays
+    state.restore(found.snapshot)
+    assert state.confusion is not None and state.confusion.tolist() == result["confusion"]
     with pytest.raises(DamagedFileError, match="confusion"):
-        state.restore(checkpoint.Snapshot({**snapshot.arrays, "confusion": cells}, snapshot.metadata))
+        state.restore(checkpoint.Snapshot({**arrays, "confusion": cells}, found.snapshot.metadata))
+    older = {name: array for name, array in arrays.items() if name != "confusion"}
+    state.restore(checkpoint.Snapshot(older, found.snapshot.metadata))
+    assert state.confusion is None
+    beyond = {"class_id": 0, "named_id": 2, "paths": []}
+    with pytest.raises(DamagedFileError, match="beyond the 2"):
+        state.restore(checkpoint.Snapshot(arrays, {**found.snapshot.metadata, "wrong_pictures": [beyond]}))
