@@ -26,7 +26,7 @@ def write_report(
     """Write the page of a run to ``out`` (by default ``report.html`` in the run folder) and return its path.
 
     ``stream``: where the stream is now, if it moved. Without ``with_pictures`` no picture is opened. Raises InputError
-    where the folder holds no result, ``stream`` is none or the page cannot be written, DamagedFileError where
+    where the folder holds no result, ``stream`` is no stream or the page cannot be written, DamagedFileError where
     ``result.json`` is not what ``learn`` writes.
     """
     result, log = read_result(run_folder), read_log(run_folder)
