@@ -185,7 +185,7 @@ def report(options: argparse.Namespace) -> int:
     from edge_zofc.report.summary import summary, write_report
     from edge_zofc.storage.result import read_result
 
-    page = write_report(options.run, options.out)
+    page = write_report(options.run, options.out, options.stream, options.pictures)
     told = summary(read_result(options.run).model_dump(), _terminal_width())
     return _print(options, {"report": str(page)}, f"{told}\n{page}")
 

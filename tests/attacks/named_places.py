@@ -64,6 +64,8 @@ PLACES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("stream/001_task/train/class02/000.png", "learn", (0, 2)),
     ("stream/001_task/test/class02/000.png", "learn", (0, 2)),
     ("stream/000_task/test/class00/000.png", "predict", (2,)),
+    ("stream/000_task/train/class00/000.png", "report", (0,)),
+    ("stream/000_task/test/class00/000.png", "report", (0,)),
 )
 
 

@@ -16,11 +16,13 @@ from victim import D, Victim, tiny_bundle
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.report.classes import cards, matrix, pairs
 from edge_zofc.report.curves import read_log
+from edge_zofc.report.pictures import Gallery, gallery
 from edge_zofc.report.summary import summary
 from edge_zofc.storage import bundle, checkpoint, journal
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
-from edge_zofc.storage.result import check_result, read_result
+from edge_zofc.storage.result import WrongPictures, check_result, read_result
 from edge_zofc.storage.settings import Placement, Settings, read_settings, write_settings
 
 HEADER = Header(seed=7, bundle_identity="0123456789abcdef" * 4, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
@@ -102,6 +104,8 @@ def small_state(tiny: bundle.Bundle) -> RunState:
     for counts in (progress.learner, progress.floor):
         counts.correct, counts.correct_by_class = [[3]], [1, 2, 0]
     progress.total_by_class = [2, 2, 0]
+    progress.wrong_pictures = [WrongPictures(class_id=0, named_id=1, paths=["000_a/test/cup/1.png"])]
+    state.confusion = np.array([[0, 1, 1]], np.int64)
     state.begin_optimiser()
     return state
 
@@ -144,11 +148,14 @@ def run_victims(folder: Path) -> Iterator[Victim]:
     write_settings(folder, Settings.of(tiny, make_options("edge", {}), Placement.simple(4, 2), folder))
     yield Victim("settings.json", folder / "settings.json", lambda: read_settings(folder).options, {0, 5})
 
-    result = {**make_result(2), "tasks": make_result(2)["tasks"]}
+    wrong = [{"class_id": 0, "named_id": 1, "paths": ["000_pair/test/digit 0/1.png"]}]
+    result = make_result(2, wrong_pictures=wrong, stream_folder="../stream")
     (folder / "result.json").write_text(json.dumps(result))
 
     def show() -> object:
-        return summary(check_result(read_result(folder).model_dump()).model_dump())
+        found = read_result(folder)
+        shown = cards(found), matrix(found), pairs(found, Gallery()), gallery(found, folder, None, range(4))
+        return summary(check_result(found.model_dump()).model_dump()), shown
 
     yield Victim("result.json", folder / "result.json", show, {0, 5})
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in make_events(make_result(1, steps=4))))
