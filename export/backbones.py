@@ -16,7 +16,8 @@ from edge_zofc.errors import InputError
 from edge_zofc.export import cnn, vit
 from edge_zofc.export.checkpoints import Checkpoint, fill, fill_cnn, read_checkpoint
 from edge_zofc.export.image_spec import Colour, check_colours, image_spec, normalisation_note, picture_note, timm_origin
-from edge_zofc.export.shipped import DEFAULT, SHIPPED, Shipped, fill_shipped
+from edge_zofc.export.package_weights import fill_shipped
+from edge_zofc.export.shipped import DEFAULT, SHIPPED, Shipped
 from edge_zofc.storage.manifest import BackboneInfo, ImageSpec
 
 _VIT_MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers

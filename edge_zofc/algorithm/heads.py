@@ -231,7 +231,8 @@ class Statistics:
     def scatter(self) -> np.ndarray:
         """The scatter within classes, float64 [D, D]: the sum of (f - class mean) (f - class mean)^T."""
         found = _between(self.sums, self.counts)
-        return np.subtract(self.moment, found, out=found)
+        np.subtract(self.moment, found, out=found)
+        return found
 
     def _with(self, other: Statistics, sign: int) -> Statistics:
         classes = max(len(self.counts), len(other.counts))

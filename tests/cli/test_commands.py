@@ -251,7 +251,7 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
         (["history", "nowhere"], 2, "There is no run in nowhere"),
         (["rollback", "nowhere", "--to-task", "0"], 2, "There is no run in nowhere"),
         (["replay", "nowhere", "j", "-o", "a"], 2, "There is no bundle in nowhere"),
-        (["export", "--backbone", "resnet50", "--random-weights"], 2, "VisionTransformer"),
+        (["export", "--backbone", "swin_tiny_patch4_window7_224", "--random-weights"], 2, "VisionTransformer"),
         (["split", "nowhere", "out", "--classes-per-task", "2"], 2, "nowhere"),
         (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
         (["doctor", "--bundle", "nowhere"], 2, "There is no bundle in nowhere"),
