@@ -1,7 +1,7 @@
 """Reads the weights of a shipped backbone into timm's model of it.
 
-The EfficientNet-Lites' packages hold PyTorch's pickled tensors. Such a file is opened after its SHA-256 was checked, and
-by torch's reader that makes nothing but tensors.
+The EfficientNet-Lites' packages hold PyTorch's pickled tensors. Such a file is opened after its SHA-256 was checked,
+and by torch's reader that makes nothing but tensors.
 """
 
 from __future__ import annotations
