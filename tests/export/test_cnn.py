@@ -26,7 +26,7 @@ NAMES = {"efficientnet_lite0": 16, "mobilenetv3_small_050": 12, "resnet10t": 4, 
 MORE_NAMES = {
     "efficientnet_b0": 16,
     "mobilenetv2_050": 17,
-    "mobilenetv4_conv_small_035": 20,
+    "mobilenetv4_conv_small_035": 17,
     "regnetx_002": 13,
     "convnextv2_atto": 12,
 }
