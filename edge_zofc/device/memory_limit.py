@@ -27,8 +27,9 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
 
     Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory may grow
     by within the budget, plus the plan's reservations; a hard limit already set is kept. A failed allocation is then a
-    MemoryError. Freed matrices go back at once; with the arena off smaller blocks do, too. Returns None, with the reason logged, where it cannot:
-    not Linux, or ``accelerator`` True (a CUDA process reserves more address space than any such limit).
+    MemoryError. Freed matrices go back at once; with the arena off smaller blocks do, too. Returns None, with the
+    reason logged, where it cannot: not Linux, or ``accelerator`` True (a CUDA process reserves more address space than
+    any such limit).
     """
     give_freed_memory_back(LARGE_BYTES if plan.placement.arena else SMALL_BYTES)
     # OpenBLAS reserves its buffer (32 MiB) at the first product of large matrices (more than a million multiplications
