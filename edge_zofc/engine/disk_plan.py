@@ -4,6 +4,7 @@
     snapshots      the last KEEP and, while saving, one more; as large as after the last task
     task ends      a snapshot for each finished task, for rollbacks: what grows over the months
     features       of the test pictures, and of the training pictures of the task at work, a cache
+    pixels         of the same pictures where they are large, a cache of at most LIMIT_BYTES
     events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
 
 Only the length of an event is measured. A state with the run's shapes is made and encoded, so a change of the format
@@ -20,6 +21,7 @@ import numpy as np
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
+from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.engine.work import TaskSize
 from edge_zofc.storage import checkpoint
@@ -70,6 +72,9 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
     # A row and at most a piece's frame, under theta and under the frozen adapter.
     row_bytes = 2 * (4 * (bundle.manifest.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
+    side = bundle.manifest.image.size
+    # Without an epoch theta rests and no picture is decoded twice.
+    pixels = min(LIMIT_BYTES, pictures * slot_bytes(side)) if options.epochs else 0
     kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
@@ -77,6 +82,7 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
             DiskItem("task ends", ends, f"one a finished task, the last of {_kib(largest)} KiB"),
             DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),
+            DiskItem("pixels", pixels, f"of pictures above {KEEP_FACTOR * side**2 / 1e6:.2g} megapixels, at most"),
             DiskItem(
                 "events",
                 min(2 * EVENTS_LIMIT_BYTES, EVENT_BYTES * (steps + 8 * len(tasks))),

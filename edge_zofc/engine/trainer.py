@@ -16,6 +16,7 @@ from edge_zofc.data.stream import Stream, Task
 from edge_zofc.device.system import PeakSampler, larger, mib
 from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.pictures import TaskPictures
+from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
@@ -59,6 +60,8 @@ class Trainer:
         self.frozen_theta = self.bundle.initial_adapter()
         self._saved_at = self._clock = time.monotonic()
         self._interval_seconds = 0.0
+        self.pixels = PixelStore(self.run.features, self.bundle.manifest.image)
+        self.train_pixels = ""
 
     @property
     def pictures(self) -> TaskPictures:
@@ -72,7 +75,19 @@ class Trainer:
             self.events,
             self.signals.check,
             self.count_forwards,
+            self.pixels,
+            self.train_pixels,
         )
+
+    def reads_again(self, task: Task) -> bool:
+        """Whether a train picture of ``task`` is decoded to the same pixels more than once."""
+        is_seen_again = self.options.augment == "none" or self.options.head == "lda"
+        return is_seen_again and self.options.epochs > 0 and len(task.class_ids) > 1
+
+    @property
+    def tests_again(self) -> bool:
+        """Whether test pictures are decoded at the end of later tasks too."""
+        return self.options.epochs > 0 and self.evaluate == "all"
 
     @property
     def store(self) -> FeatureStore:

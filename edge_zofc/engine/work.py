@@ -11,6 +11,7 @@ from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.data.stream import PARTS, Stream, Task, list_samples
 from edge_zofc.engine.pictures import PictureReader
+from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
@@ -116,7 +117,7 @@ def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path
     adapters = [bundle.initial_adapter()] * placement.parallel_queries
     reader = PictureReader(bundle.manifest.image, True, lambda index, path, error: None)
     wanted = (TIMED_FORWARDS + 1) * placement.micro_batch if paths else 0
-    parts = reader.features(backbone, adapters, [paths[index % len(paths)] for index in range(wanted)])
+    parts = reader.features(backbone, adapters, [Picture(paths[index % len(paths)]) for index in range(wanted)])
     if next(parts, None) is None:  # the first run of a session is slower
         return None
     started = time.perf_counter()

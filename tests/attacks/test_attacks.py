@@ -26,7 +26,7 @@ from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
-    "snapshot", "snapshot state", "settings.json", "result.json", "events.jsonl", "features", "profile", "jpeg",
+    "snapshot", "snapshot state", "settings.json", "result.json", "events.jsonl", "features", "pixels", "profile", "jpeg",
     "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 

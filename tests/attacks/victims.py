@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
+from edge_zofc.engine.pixel_store import Picture, PixelStore
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.inference.transforms import load_test, load_train
 from edge_zofc.report.curves import read_log
@@ -270,6 +271,18 @@ def run_victims(folder: Path) -> Iterator[Victim]:
         return len(store.kept(pictures, theta))
 
     yield Victim("features", writer.folder / writer.name(pictures, theta), read_features, {0})
+
+    shown = Picture(folder / "shown.png", "kept.u8")
+    Image.new("RGB", (4 * SIDE, 4 * SIDE), (10, 20, 30)).save(shown.path)
+
+    def read_pixels() -> object:
+        out = np.empty((3, SIDE, SIDE), np.float32)
+        PixelStore(writer.folder, SPEC).load(shown, True, out)
+        assert out.tobytes() == load_test(shown.path, SPEC).tobytes(), "damaged pixels pass for good"
+        return None
+
+    read_pixels()
+    yield Victim("pixels", writer.folder / "kept.u8", read_pixels, {0})
 
 
 PROFILE = b"""name = "mine"
