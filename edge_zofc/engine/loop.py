@@ -227,6 +227,8 @@ def _finish(trainer: Trainer, task: Task) -> None:
         counts.correct_by_class = _by_class([getattr(tally, name) for tally in measured])
     progress.total_by_class = _by_class([tally.total for tally in measured])
     progress.phase = "idle"
+    # A finished task is not judged again.
+    state.current_task.first_losses, state.current_task.recent_losses = [], []
     state.optimiser, state.statistics = None, statistics
     trainer.record(Kind.TASK_END)
     number = len(progress.tasks) - 1

@@ -18,6 +18,7 @@ from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.pictures import TaskPictures
 from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
+from edge_zofc.engine.task_ends import load_end, save_end
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.signals import StopSignals
@@ -146,7 +147,7 @@ class Trainer:
         found = self.state.to_snapshot()
         if task_end is not None:
             # First this one: after a cut in between, the task is finished again and both are written.
-            checkpoint.save_task(self.run.state, task_end, found)
+            save_end(self.run.state, task_end, found)
         checkpoint.save(self.run.state, found)
 
     def save_when_due(self) -> None:
@@ -212,7 +213,7 @@ class Trainer:
         """
         head_backend = self.state.progress.head_backend
         if before >= 0:
-            self.state.restore(checkpoint.load_task(self.run.state, before))
+            self.state.restore(load_end(self.run.state, before))
         else:
             self.state.restart(self.frozen_theta)
         self.state.progress.head_backend = head_backend
