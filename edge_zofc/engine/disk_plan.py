@@ -24,7 +24,7 @@ from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.engine.task_ends import end_bytes
-from edge_zofc.engine.work import TaskSize
+from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes

@@ -7,7 +7,7 @@
     progress            names, tasks and accuracies of before the task
 
 ``follows`` in its metadata is the SHA-256 of the end before, which holds the rest. An end without it is whole: that of
-the first task, one whose end before is missing, one of an earlier version.
+the first task, one of an earlier version, and the next after an end was deleted.
 """
 
 from __future__ import annotations
@@ -30,25 +30,33 @@ _SOLVED = ("rows", "biases")
 
 def save_end(folder: Path, task: int, snapshot: Snapshot) -> None:
     """Write the state at the end of task number ``task``. Raises as ``checkpoint.save``."""
-    try:
-        before = checkpoint.task_sha256(folder, task - 1) if task else ""
-    except EdgeZofcError:
-        before = ""
+    before = checkpoint.task_sha256(folder, task - 1) if is_readable(folder, task - 1) else ""
     checkpoint.save_task(folder, task, what_changed(snapshot, before) if before else snapshot)
+
+
+def is_readable(folder: Path, task: int) -> bool:
+    """Whether the end of task number ``task`` is there with those that it needs; only their heads are read."""
+    try:
+        while task >= 0 and checkpoint.is_part(folder, task):
+            task -= 1
+        return task >= 0
+    except EdgeZofcError:
+        return False
 
 
 def load_end(folder: Path, task: int) -> Snapshot:
     """The whole state at the latest end of task number ``task``.
 
-    Raises InputError if there is none, or if an end that it follows is another one by now, else as ``checkpoint.load``.
+    Raises InputError if there is none, or if an end that it needs is gone or another one, else as ``checkpoint.load``.
     """
-    ends = [checkpoint.load_task(folder, task)]
+    ends, there = [checkpoint.load_task(folder, task)], checkpoint.tasks(folder)
     while FOLLOWS in ends[-1].metadata:
         number = task - len(ends)
-        if number < 0 or checkpoint.task_sha256(folder, number) != ends[-1].metadata[FOLLOWS]:
+        is_there = number in there
+        if not is_there or checkpoint.task_sha256(folder, number) != ends[-1].metadata[FOLLOWS]:
             raise InputError(
-                f"The end of task {task} in {folder} needs that of task {number}, which is another one by now; choose "
-                "an earlier task."
+                f"The end of task {task} in {folder} needs that of task {number}, which is "
+                f"{'another one by now' if is_there else 'gone'}; choose another task."
             )
         ends.append(checkpoint.load_task(folder, number))
     whole = ends.pop()

@@ -18,7 +18,7 @@ from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.pictures import TaskPictures
 from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
-from edge_zofc.engine.task_ends import load_end, save_end
+from edge_zofc.engine.task_ends import is_readable, load_end, save_end
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.signals import StopSignals
@@ -34,6 +34,15 @@ Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """One task of a stream: new and old classes together, pictures to learn from and to test with."""
+
+    classes: int
+    train_images: int
+    test_images: int
 
 
 @dataclass
@@ -56,6 +65,9 @@ class Trainer:
     on_forwards: Callable[[Trainer, int], None] = lambda trainer, count: None
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
+
+    sized: tuple[Stream, dict[str, TaskSize]] | None = None
+    """A stream and the sizes of its tasks by name, once they were counted (``work.py``)."""
 
     def __post_init__(self) -> None:
         self.frozen_theta = self.bundle.initial_adapter()
@@ -149,6 +161,12 @@ class Trainer:
             # First this one: after a cut in between, the task is finished again and both are written.
             save_end(self.run.state, task_end, found)
         checkpoint.save(self.run.state, found)
+
+    def keep_end_readable(self) -> None:
+        """Write the newest task's end as a whole if one that it needs was deleted: ``undo_task`` may want it."""
+        last = len(self.state.progress.tasks) - 1
+        if last >= 0 and self.state.progress.phase == "idle" and not is_readable(self.run.state, last):
+            checkpoint.save_task(self.run.state, last, self.state.to_snapshot())
 
     def save_when_due(self) -> None:
         """Write a checkpoint after the first step of a process, then in intervals that double up to SNAPSHOT_SECONDS.

@@ -159,10 +159,23 @@ def task_sha256(folder: Path, task: int) -> str:
     "" where no other end can follow it, as its statistics are those of format 1 or it is none of ours. Raises
     InputError if there is no such file.
     """
-    raw = read_at(_path(folder, "task", task), 0, _DIGEST.stop + 64)
-    formats = (f'","format":"{name}"'.encode() for name in (FORMAT, PART))
-    is_known = raw[8 : _DIGEST.start] == _START and raw[_DIGEST.stop :].startswith(tuple(formats))
+    raw = _start_of(folder, task)
+    is_known = raw[8 : _DIGEST.start] == _START and raw[_DIGEST.stop :].startswith((_named(FORMAT), _named(PART)))
     return raw[_DIGEST].decode("latin-1") if is_known else ""
+
+
+def is_part(folder: Path, task: int) -> bool:
+    """Whether the end of task number ``task`` needs the one before. Raises InputError if there is no such file."""
+    return _start_of(folder, task)[_DIGEST.stop :].startswith(_named(PART))
+
+
+def _start_of(folder: Path, task: int) -> bytes:
+    return read_at(_path(folder, "task", task), 0, _DIGEST.stop + 64)
+
+
+def _named(name: str) -> bytes:
+    """How a file of this format goes on behind its SHA-256."""
+    return f'","format":"{name}"'.encode()
 
 
 def tasks(folder: Path) -> list[int]:

@@ -17,7 +17,7 @@ from edge_zofc.data import stream as streams
 from edge_zofc.engine import evaluation, loop, run, trainer
 from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.history import roll_back
-from edge_zofc.engine.task_ends import load_end
+from edge_zofc.engine.task_ends import is_readable, load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -52,6 +52,24 @@ def test_an_end_is_read_as_the_whole_state_that_it_was(
         assert plain_state(load_end(tmp_path / "run/state", task)) == plain_state(whole)
 
 
+def test_where_older_ends_were_deleted_the_newest_is_written_as_a_whole(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that diverges is undone to the newest end, whichever the user deleted."""
+    stream, seen = write_small_stream(tmp_path / "stream", tasks=3, alike=True), wholes(monkeypatch)
+    state = tmp_path / "run/state"
+    go(small_bundle, stream, tmp_path / "run")
+    assert is_readable(state, 2)
+    (state / "task-000.safetensors").unlink()
+    assert not is_readable(state, 2)
+    go(small_bundle, stream, tmp_path / "run")
+    assert plain_state(load_end(state, 2)) == plain_state(checkpoint.load_task(state, 2)) == plain_state(seen[2])
+    with pytest.raises(
+        InputError, match="The end of task 1 .* needs that of task 0, which is gone; choose another task"
+    ):
+        roll_back(tmp_path / "run", 1)
+
+
 @pytest.mark.parametrize("spoilt", ["gone", "format 1", "garbage"])
 def test_an_end_whose_predecessor_cannot_be_followed_is_whole(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
@@ -83,7 +101,7 @@ def test_an_end_of_an_undone_history_that_lost_its_predecessor_is_a_sentence(
         path.write_bytes((stream / f"000_task/train/class00/{path.name}").read_bytes())
     (stream / "002_task").rename(tmp_path / "away")
     go(small_bundle, stream, run_folder)
-    with pytest.raises(InputError, match="needs that of task 1, which is another one by now; choose an earlier task"):
+    with pytest.raises(InputError, match="needs that of task 1, which is another one by now; choose another task"):
         roll_back(run_folder, 2)
     assert roll_back(run_folder, 1)["to_task"] == 1
 

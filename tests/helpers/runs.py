@@ -16,7 +16,15 @@ from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 
 FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
-_VARYING = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib", "stopped"}
+_VARYING = {
+    "seconds",
+    "last_learn",
+    "seconds_per_step",
+    "peak_rss_mib",
+    "peak_anonymous_mib",
+    "peak_file_mib",
+    "stopped",
+}
 
 
 def quiet(session: Trainer, loss: float) -> None:
