@@ -16,7 +16,7 @@ from edge_zofc.algorithm.options import PRESETS, declared
 from edge_zofc.errors import InputError
 
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
-BENCHMARKS = ("memory", "speed", "accuracy", "questions", "soak", "streams")
+BENCHMARKS = ("memory", "speed", "accuracy", "questions", "soak", "growth", "streams")
 
 Add = Callable[[Any], Any]
 """Adds an argument, or a group of them, to a parser."""
