@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import onnxruntime
 import torch
 from onnxruntime import InferenceSession
 from safetensors.numpy import save
@@ -267,7 +268,8 @@ def _manifest(
             "edge-zofc": __version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            **{name: version(name) for name in ("numpy", "onnx", "onnxruntime", "timm", "torch")},
+            "onnxruntime": onnxruntime.__version__,  # onnxruntime-gpu has another name on the index
+            **{name: version(name) for name in ("numpy", "onnx", "timm", "torch")},
         },
         backbone=loaded.info,
         image=loaded.image,

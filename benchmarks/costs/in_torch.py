@@ -29,21 +29,28 @@ LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 
 
 class TorchStep:
-    """One batch a call. The variant's kind is "first-order", "full" or "spsa"."""
+    """One batch a call. The variant's kind is "inference" (forward passes alone), "first-order", "full" or "spsa".
 
-    def __init__(self, setup: Setup, variant: Variant) -> None:
+    ``device`` is torch's name of one. ``as_the_paper`` has what the paper's code has: attention written out, with its
+    matrices kept for the backward pass, and a last block that computes every token.
+    """
+
+    def __init__(self, setup: Setup, variant: Variant, device: str = "cpu", as_the_paper: bool = False) -> None:
         torch.set_num_threads(setup.threads)
         torch.manual_seed(SEED)
         loaded = setup.load()
         chosen = block_ranges(loaded.info.depth)[variant.blocks]
-        self.model = AdapterViT(loaded.model, adapter_layout(loaded.width, chosen, 5, 0.1))
+        self.model = AdapterViT(loaded.model, adapter_layout(loaded.width, chosen, 5, 0.1)).to(device)
+        self.device, self.as_the_paper = torch.device(device), as_the_paper
+        for block in loaded.model.blocks if as_the_paper else ():
+            block.attn.fused_attn = False
         self.setup, self.kind, self.form = setup, variant.kind, variant.form
         self.micro_batch, self.checkpoint = variant.pictures_a_run(setup), variant.checkpoint
         self.side = int(loaded.image.size)
-        self.flat = torch.from_numpy(initial_adapter(self.model.layout, SEED))
-        self.rows = (torch.rand(CLASSES, loaded.width) - 0.5).requires_grad_()
-        self.sigma = torch.ones(1, requires_grad=True)
-        self.labels = torch.from_numpy(labels(setup.batch_size))
+        self.flat = torch.from_numpy(initial_adapter(self.model.layout, SEED)).to(device)
+        self.rows = (torch.rand(CLASSES, loaded.width) - 0.5).to(device).requires_grad_()
+        self.sigma = torch.ones(1, device=device, requires_grad=True)
+        self.labels = torch.from_numpy(labels(setup.batch_size)).to(device)
         self.count = 0
         trained: list[Tensor] = [self.rows, self.sigma]
         if self.kind == "full":
@@ -56,6 +63,8 @@ class TorchStep:
     def step(self) -> float:
         """Train on the batch once; returns the loss before the step."""
         self.count += 1
+        if self.kind == "inference":
+            return self._loss(self._all_features())
         return self._spsa() if self.kind == "spsa" else self._first_order()
 
     def _first_order(self) -> float:
@@ -98,8 +107,8 @@ class TorchStep:
         return (plus - minus) / (2 * EPS)
 
     def _direction(self, query: int) -> Tensor:
-        generator = torch.Generator().manual_seed(SEED + 1000 * self.count + query)
-        return torch.randn(self.flat.shape, generator=generator)
+        generator = torch.Generator(self.device).manual_seed(SEED + 1000 * self.count + query)
+        return torch.randn(self.flat.shape, generator=generator, device=self.device)
 
     def _all_features(self) -> Tensor:
         with torch.no_grad():
@@ -120,7 +129,7 @@ class TorchStep:
             images = np.empty((end - start, 3, self.side, self.side), np.float32)
             for index in range(start, end):
                 read_picture(self.setup.pictures(), index, images[index - start])
-            yield torch.from_numpy(images), self.labels[start:end]
+            yield torch.from_numpy(images).to(self.device), self.labels[start:end]
 
     def _features(self, images: Tensor) -> Tensor:
         """Features [n, D]; the same numbers as AdapterViT's forward, block by block."""
@@ -138,7 +147,8 @@ class TorchStep:
         vit = self.model.timm_model
         block = vit.blocks[index]
         has_adapter = self.kind != "full" and index in self.model.layout.blocks
-        class_token_alone = index == len(vit.blocks) - 1 and vit.global_pool == "token"
+        is_last = index == len(vit.blocks) - 1
+        class_token_alone = is_last and vit.global_pool == "token" and not self.as_the_paper
 
         def run(x: Tensor) -> Tensor:
             n = block.norm1(x)

@@ -7,6 +7,9 @@ caller's array itself, and perturbing theta in place needs no copy.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +21,8 @@ from edge_zofc.errors import DamagedFileError, Stopped
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
 
+log = logging.getLogger("edge_zofc")
+
 Providers = tuple[tuple[str, dict[str, str]], ...]
 CPU: Providers = (("CPUExecutionProvider", {}),)
 
@@ -26,6 +31,15 @@ _RUNTIME_ERRORS = (
     errors.EPFail, errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,
     errors.NoModel, errors.NoSuchFile, errors.NotImplemented, errors.RuntimeException,
     MemoryError, RuntimeError, ValueError,
+)  # fmt: skip
+
+_NO_START = "built in, but it does not start on this machine"
+
+# What the message of an allocation that failed holds: malloc's, the arena's (the second where gpu_mem_limit is
+# reached), a thread's stack, CUDA's, cuBLAS's and cuDNN's.
+_OUT_OF_MEMORY = (
+    "bad_alloc", "failed to allocate", "is smaller than requested bytes", "pthread_create failed", "out of memory",
+    "status_alloc_failed",
 )  # fmt: skip
 
 # ONNX model (IR 8, opset 13) of one node, y = x + x on float32 [1]: what ``probe_providers`` runs.
@@ -65,7 +79,10 @@ class Backbone:
         self.feature_size = bundle.manifest.feature_size
         settings = session_options(placement)
         try:
-            self._session = ort.InferenceSession(str(bundle.graph_path), settings, providers=list(providers))
+            # onnxruntime's own fallback would drop the provider's limits, and tell of it on stdout.
+            self._session = ort.InferenceSession(
+                str(bundle.graph_path), settings, providers=list(providers), enable_fallback=0
+            )
         except _RUNTIME_ERRORS as error:
             raise _failure(error, f"open {bundle.graph_path}", "; export the bundle again.") from error
         self._run = ort.RunOptions()
@@ -105,10 +122,22 @@ class Backbone:
 
 
 def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:
-    """Those of a profile's providers, in its order, that this onnxruntime has; the CPU is always last."""
+    """Those of a profile's providers, in its order, that start on this machine; the CPU is always last.
+
+    One that this onnxruntime was not built with is left out. One that was, and does not start, is left out with a
+    warning: onnxruntime itself would go on with the next one.
+    """
     built = set(ort.get_available_providers())
-    chosen = tuple((name, dict(options)) for name, options in wanted if name in built)
-    return chosen if "CPUExecutionProvider" in dict(chosen) else (*chosen, *CPU)
+    chosen = []
+    for name, options in wanted:
+        if name not in built:
+            continue
+        why_not = "" if name == CPU[0][0] else _why_not(name, options)
+        if why_not:
+            log.warning("%s is not used: %s (see 'edge-zofc doctor').", name, why_not)
+        else:
+            chosen.append((name, dict(options)))
+    return tuple(chosen) if "CPUExecutionProvider" in dict(chosen) else (*chosen, *CPU)
 
 
 def probe_providers() -> list[tuple[str, bool, str]]:
@@ -119,27 +148,59 @@ def probe_providers() -> list[tuple[str, bool, str]]:
 
 
 def _probe(provider: str) -> tuple[bool, str]:
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4
-    if provider != "CPUExecutionProvider":
-        # Otherwise the node would quietly run on the CPU and prove nothing.
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # Without a fallback the node would not quietly run on the CPU and prove nothing.
+    settings = _probe_settings(fallback=provider == "CPUExecutionProvider")
     try:
-        session = ort.InferenceSession(_PROBE_MODEL, settings, providers=[provider])
+        session = _open_probe(settings, provider, {})
         # onnxruntime falls back to the CPU without raising when a provider cannot start.
         if session.get_providers()[0] != provider:
-            return False, "built in, but it does not start on this machine"
+            return False, _NO_START
         (result,) = session.run(None, {"x": np.ones(1, np.float32)})
     except _RUNTIME_ERRORS as error:
         return False, _first_line(error)
     return bool(result[0] == 2.0), "ran a node"
 
 
+def _why_not(provider: str, options: dict[str, str]) -> str:
+    """Why a session on ``provider`` with ``options`` does not start here; "" if it does.
+
+    The graph's node may run on the CPU: many a provider has only some operators.
+    """
+    try:
+        started = _open_probe(_probe_settings(fallback=True), provider, options).get_providers()
+    except _RUNTIME_ERRORS as error:
+        return _first_line(error)
+    return "" if started[0] == provider else _NO_START
+
+
+def _open_probe(settings: Any, provider: str, options: dict[str, str]) -> Any:
+    if provider == "CUDAExecutionProvider":
+        _load_cuda_libraries()
+    return ort.InferenceSession(_PROBE_MODEL, settings, providers=[(provider, options)], enable_fallback=0)
+
+
+def _probe_settings(fallback: bool) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    if not fallback:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return settings
+
+
+def _load_cuda_libraries() -> None:
+    """Load the CUDA libraries of pip's nvidia packages, where the system's loader does not look.
+
+    What is missing is no error here: the provider then does not start. onnxruntime tells of it on stdout, which holds
+    a command's answer alone.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(*_RUNTIME_ERRORS, OSError):
+        ort.preload_dlls()
+
+
 def _failure(error: Exception, doing: str, way_out: str) -> Exception:
     """MemoryError for an allocation that failed, which onnxruntime's text alone tells; DamagedFileError otherwise."""
     text = _first_line(error)
-    signs = ("bad_alloc", "failed to allocate", "pthread_create failed")
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs):
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
         return MemoryError(text)
     return DamagedFileError(f"onnxruntime {ort.__version__} cannot {doing}: {text}{way_out}")
 

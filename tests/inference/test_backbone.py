@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from small import SIDE, WIDTH, small_model
@@ -17,6 +19,7 @@ from edge_zofc.inference.features import Pictures, query_features
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
 
+CUDA = "CUDAExecutionProvider"
 PICTURES = np.random.default_rng(5).normal(size=(7, 3, SIDE, SIDE)).astype(np.float32)
 
 
@@ -88,6 +91,85 @@ def test_the_cpu_runs_a_node_and_a_foreign_provider_is_dropped() -> None:
     assert ("CPUExecutionProvider", True, "ran a node") in probe_providers()
     chosen = choose_providers([("NoSuchExecutionProvider", {"a": "b"})])
     assert chosen == (("CPUExecutionProvider", {}),)
+
+
+class FakeRuntime:
+    """An onnxruntime with CUDA built in, which starts once pip's CUDA libraries are loaded, if they are there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, libraries: bool) -> None:
+        self.libraries, self.loaded, self.opened = libraries, False, ort.InferenceSession
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+        monkeypatch.setattr(ort, "preload_dlls", self.preload)
+        monkeypatch.setattr(ort, "InferenceSession", self.open)
+
+    def preload(self) -> None:
+        sys.stdout.write("Failed to load libcublas.so" if not self.libraries else "")
+        self.loaded = self.libraries
+
+    def open(self, model: bytes, settings: Any, providers: list[Any], enable_fallback: int) -> Any:
+        assert not enable_fallback  # onnxruntime's own drops the limits
+        session = self.opened(model, ort.SessionOptions(), providers=["CPUExecutionProvider"])
+        starts = self.loaded and providers[0][0] == CUDA
+        session.get_providers = lambda: [CUDA] * starts + ["CPUExecutionProvider"]
+        return session
+
+
+def test_cuda_is_chosen_once_the_libraries_that_pip_brought_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeRuntime(monkeypatch, libraries=True)
+    assert choose_providers([(CUDA, {"gpu_mem_limit": "1"})]) == (
+        (CUDA, {"gpu_mem_limit": "1"}),
+        ("CPUExecutionProvider", {}),
+    )
+    assert probe_providers()[0] == (CUDA, True, "ran a node")
+    assert capsys.readouterr().out == "" and not caplog.records  # stdout holds a command's answer alone
+
+
+def test_a_provider_that_does_not_start_is_left_out_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime goes on with the CPU on its own; the budget of a run on the CPU must be enforced."""
+    FakeRuntime(monkeypatch, libraries=False)
+    assert choose_providers([(CUDA, {})]) == (("CPUExecutionProvider", {}),)
+    (told,) = caplog.messages
+    assert told == (f"{CUDA} is not used: built in, but it does not start on this machine (see 'edge-zofc doctor').")
+    assert probe_providers()[0] == (CUDA, False, "built in, but it does not start on this machine")
+    assert capsys.readouterr().out == ""
+
+
+def test_what_keeps_a_provider_from_starting_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    FakeRuntime(monkeypatch, libraries=True)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no such option\nand more")
+
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    assert choose_providers([(CUDA, {"a": "b"})]) == (("CPUExecutionProvider", {}),)
+    assert "no such option (see" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bfc_arena.cc:376 Available memory of 0 is smaller than requested bytes of 2048",  # gpu_mem_limit is reached
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_memory_that_an_accelerator_lacks_is_memory_that_ran_out(small_bundle: Bundle, text: str) -> None:
+    """Else the run would end with "export the bundle again", and no smaller micro-batch would be tried."""
+    backbone = Backbone(small_bundle, Placement.simple(1))
+
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(text)
+
+    backbone._session = Full()
+    with pytest.raises(MemoryError, match=text[-9:]):
+        backbone.features(1, small_bundle.initial_adapter()[None])
 
 
 def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path: Path) -> None:
