@@ -202,3 +202,23 @@ def test_a_run_goes_on_where_the_pixels_were_deleted_or_a_picture_changed(
 
     go(small_bundle, camera_stream, tmp_path / "run", disturb, changes={"epochs": 2, "batch_size": 4, "queries": 1})
     assert decoded["train/" + "/".join(changed.parts[-2:])] >= 2
+
+
+def test_a_run_killed_among_kept_pixels_goes_on_to_the_same_bits(
+    small_bundle: Bundle, camera_stream: Path, tmp_path: Path, decoded: Counter[str]
+) -> None:
+    """A slot torn by the kill is decoded anew, the others are read."""
+    changes = {"epochs": 2, "batch_size": 4, "queries": 1}
+    go(small_bundle, camera_stream, tmp_path / "whole", changes=changes)
+    decoded.clear()
+
+    def die(trainer: Any, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(small_bundle, camera_stream, tmp_path / "run", die, changes=changes)
+    kept = next((tmp_path / "run/features").glob("000-train-*.u8"))
+    os.truncate(kept, kept.stat().st_size - 1)
+    go(small_bundle, camera_stream, tmp_path / "run", changes=changes)
+    assert sorted(decoded.values()) == [1] * 23 + [2]
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
