@@ -118,7 +118,7 @@ def _escaped(character: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(character)[1:-1]
 
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ENOTDIR)
 _WAYS_OUT = {
     errno.EROFS: "mount its file system writable",
@@ -155,6 +155,11 @@ def _sentence(error: OSError, path: Path, doing: str, size_bytes: int) -> EdgeZo
         return DoesNotFitError(
             f"The disk is full: {path} could not be {doing} ({reason}, {free_bytes // 1024} KiB are free); "
             f"free at least {-(-max(size_bytes, 1) // 1024) + 1024} KiB, then run the same command again."
+        )
+    if error.errno == errno.EFBIG:
+        return DoesNotFitError(
+            f"{path} could not be {doing} ({reason}): no file may grow larger here; raise the limit ('ulimit -f', or "
+            "the file system's own), then run the same command again."
         )
     if error.errno == errno.EIO:
         return DamagedFileError(

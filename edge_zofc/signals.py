@@ -5,10 +5,16 @@ Only the main thread may set signal handlers. On another thread ``handled_by`` d
 Python's own handlers wait until the main thread is back in Python, and a run of sixteen pictures through a ViT-B takes
 many seconds. A few lines of C inside of Python note every signal at once, by a byte in a pipe
 (``signal.set_wakeup_fd``). In ``stop_signals`` a thread that sleeps at the other end then ends the run of the graph.
+
+SIGBUS comes when a mapped file has become shorter than what is read of it, or its disk fails. The instruction is tried
+again and again, so that no handler in Python is ever reached; but the same thread reads the byte, tells what happened
+and ends the process. That needs a faulting thread without the interpreter's lock, as in a run of the graph
+(``bus_errors_told``). Anywhere else SIGBUS ends the process at once, as it always does.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -17,15 +23,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from edge_zofc.errors import Stopped
+from edge_zofc.errors import DamagedFileError, Stopped
 
 log = logging.getLogger("edge_zofc")
 
 _END = b"\0"  # no signal has the number 0
+_listening = threading.Event()
 
 
 class StopSignals:
     """``name`` is the first signal that came, None before; ``interrupt`` is called on another thread at each signal.
+    ``bus_error`` says in a sentence why a mapped file cannot be read.
 
     Inside ``raising`` the first signal raises Stopped at once. A second one does not wait: it raises KeyboardInterrupt,
     unless the first has raised Stopped already.
@@ -34,6 +42,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.name: str | None = None
         self.interrupt: Callable[[], None] = lambda: None
+        self.bus_error: Callable[[], str] = lambda: "A file that is mapped into memory can no longer be read (SIGBUS)."
         self._raises = False
 
     def check(self) -> None:
@@ -70,21 +79,43 @@ def stop_signals() -> Iterator[StopSignals]:
     os.set_blocking(write_end, False)  # a signal handler must never wait
 
     def listen() -> None:
-        while os.read(read_end, 1) != _END:
+        while (number := os.read(read_end, 1)) != _END:
+            if number[0] == signal.SIGBUS:
+                # Nothing can be put in order: a thread is stuck in the graph. It is as after kill -9.
+                try:
+                    log.error("edge-zofc: %s", signals.bus_error())
+                finally:
+                    os._exit(DamagedFileError.exit_code)
             signals.interrupt()
 
     wakeup_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     thread = threading.Thread(target=listen, name="stop-signals", daemon=True)
     thread.start()
+    _listening.set()
     try:
         with handled_by(signals.note, signal.SIGINT, signal.SIGTERM):
             yield signals
     finally:
+        _listening.clear()
         signal.set_wakeup_fd(wakeup_before)
         os.write(write_end, _END)
         thread.join()
         os.close(write_end)
         os.close(read_end)
+
+
+@contextmanager
+def bus_errors_told() -> Iterator[None]:
+    """Inside of it, and of ``stop_signals``, a SIGBUS ends the process with a sentence and the code of a damaged file.
+
+    For calls that let go of the interpreter's lock, and no others: the process would hang. Python's faulthandler, where
+    somebody has enabled it, keeps the signal.
+    """
+    if not _listening.is_set() or faulthandler.is_enabled():
+        yield
+        return
+    with handled_by(lambda number, frame: None, signal.SIGBUS):
+        yield
 
 
 @contextmanager

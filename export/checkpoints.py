@@ -1,8 +1,8 @@
 """Reads a checkpoint that somebody else wrote into a timm VisionTransformer.
 
-A checkpoint is a safetensors file with timm's names. They may stand behind any prefix (``module.``, ``model.encoder.``,
-``teacher.backbone.``, ...), and heads and decoders of the training may be in the file too. What is not used is told.
-A position table of another size is resized, as timm does it.
+A checkpoint is a safetensors file with timm's names, or the index of several. They may stand behind any prefix
+(``module.``, ``model.encoder.``, ``teacher.backbone.``, ...), and heads and decoders of the training may be in the file
+too. What is not used is told. A position table of another size is resized, as timm does it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import Any
 
 import timm.layers
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
 from edge_zofc.errors import InputError
+from edge_zofc.export.checkpoint_files import parse_tensors, read_tensors
 
 _ANCHOR = "patch_embed.proj.weight"  # every VisionTransformer has it; what stands before it is the prefix
 _WRAPPERS = re.compile(r"\b(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -40,13 +38,6 @@ _OTHER_NAMES = (
     ("visual.conv1.weight", "OpenAI's CLIP or open_clip"),
 )
 _MODEL_OF_WIDTH = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-# For a person to run: this package opens no pickle.
-_CONVERT = (
-    "import sys, torch as t, safetensors.torch as s; d = t.load(sys.argv[1], 'cpu', weights_only=True); "
-    "d = next((d[k] for k in ('teacher', 'state_dict', 'model') if k in d), d); "
-    "s.save_file({k: v.clone().contiguous() for k, v in d.items() if hasattr(v, 'shape')}, sys.argv[2])"
-)
 
 
 @dataclass(frozen=True)
@@ -68,27 +59,21 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file. Raises InputError if it is not a safetensors file or has another library's names."""
-    if path.is_dir():
-        raise InputError(f"The checkpoint {path} is a folder; name the .safetensors file in it.")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
-    return parse_checkpoint(raw, str(path))
+    """Read a file, or the shards of an index file. Raises InputError if it is not safetensors or has other names."""
+    return _with_plain_names(*read_tensors(path), str(path))
 
 
 def parse_checkpoint(raw: bytes, origin: str) -> Checkpoint:
     """The checkpoint in the bytes of a safetensors file; errors as ``read_checkpoint``."""
-    try:
-        found = load_tensors(raw)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(_not_safetensors(raw, origin, error)) from error
+    return _with_plain_names(parse_tensors(raw, origin), hashlib.sha256(raw).hexdigest(), origin)
+
+
+def _with_plain_names(found: dict[str, torch.Tensor], sha256: str, origin: str) -> Checkpoint:
     prefix, others = _prefix(found)
     _refuse_other_names(found, prefix, origin)
     taken = [key for key in found if key.startswith(prefix) and not key.startswith(others)]
     kept = {_plain(key[len(prefix) :]): found[key] for key in taken}
-    checkpoint = Checkpoint(origin, hashlib.sha256(raw).hexdigest(), kept)
+    checkpoint = Checkpoint(origin, sha256, kept)
     if prefix:
         checkpoint = _noted(checkpoint, f"the backbone's names in {origin} begin with '{prefix}'")
     return _noted(checkpoint, _left_out(origin, sorted(found.keys() - set(taken))))
@@ -128,21 +113,6 @@ def fill(model: Any, checkpoint: Checkpoint, name: str, depth: int | None) -> Ch
         raise InputError(f"{origin} holds weights that are not finite numbers.")
     model.load_state_dict(state)
     return _noted(checkpoint, _left_out(origin, extra))
-
-
-def _not_safetensors(raw: bytes, origin: str, error: Exception) -> str:
-    source = Path(origin)
-    if raw.startswith(b"version https://git-lfs"):
-        return f"{origin} is a Git LFS pointer, not the weights; fetch the file itself with 'git lfs pull'."
-    if source.suffix == ".npz":
-        return f"{origin} holds numpy arrays with JAX's names; timm has these weights with --pretrained."
-    if raw.startswith(_PICKLES) or source.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl"):
-        files = shlex.join([str(source), str(source.with_suffix(".safetensors"))])
-        return (
-            f"{origin} is no safetensors file but a PyTorch pickle, which may run a program when it is opened; "
-            f'convert it once where PyTorch is installed: python -c "{_CONVERT}" {files}'
-        )
-    return f"{origin} is not a safetensors file ({error})."
 
 
 def _prefix(keys: Iterable[str]) -> tuple[str, tuple[str, ...]]:

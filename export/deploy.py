@@ -22,6 +22,7 @@ from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import WEIGHTS
+from edge_zofc.storage.run_folder import refuse_own
 from edge_zofc.storage.writing import write_atomic
 
 TOLERANCE = 1e-5
@@ -42,6 +43,7 @@ def deploy(
     that is there in one step, after it gave the same answers as the bundle on the bundle's probe.
     Raises InputError if the parts do not fit each other or the path cannot be written.
     """
+    refuse_own(out_path)
     if not out_path.parent.is_dir():
         raise InputError(f"{out_path} cannot be written ({out_path.parent} is no folder); choose another OUT.onnx.")
     manifest = bundle.manifest

@@ -2,17 +2,13 @@
 
 Nothing is written at OUT until the end. All files are made in a hidden folder beside it, run in onnxruntime against
 torch, measured, and read back as a device would. Then the folder gets its name. Whatever goes wrong before, SIGTERM
-included, leaves no trace.
+included, leaves no trace; what a SIGKILL leaves the next export beside it removes.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import platform
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +21,12 @@ from onnxruntime import InferenceSession
 from safetensors.numpy import save
 
 from edge_zofc import __version__
-from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.errors import InputError
 from edge_zofc.export.backbones import BackboneRequest, Colour, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
+from edge_zofc.export.partial import partial_folder
 from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
@@ -115,7 +112,7 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         tell(f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters")
         for note in loaded.notes:
             tell(note)
-        with _partial_folder(options.out) as folder:
+        with partial_folder(options.out, tell) as folder:
             measured = _write_and_measure(folder, model, images, options, tell)
             write_manifest(folder, _manifest(folder, loaded, layout, options.precision, measured))
             read_bundle(folder)
@@ -177,25 +174,6 @@ def _backbone_request(options: ExportOptions) -> BackboneRequest:
         mean=options.mean,
         std=options.std,
     )
-
-
-@contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out`` that is gone afterwards, unless it was renamed."""
-    folder = out.absolute().parent / f".{out.name}.{os.getpid()}.partial"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        kind = DoesNotFitError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
-        raise kind(
-            f"The bundle cannot be written at {out} ({error.strerror or error}); free space or choose another OUT."
-        ) from error
-    finally:
-        with signals_held():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_and_measure(

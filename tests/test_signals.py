@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from edge_zofc.signals import exit_on_sigterm, signals_held
+from edge_zofc.signals import bus_errors_told, exit_on_sigterm, signals_held, stop_signals
 
 
 def test_sigterm_is_an_exit_with_143_that_lets_clean_up_happen() -> None:
@@ -58,3 +60,29 @@ def test_another_thread_does_its_work_without_handlers() -> None:
     thread.start()
     thread.join()
     assert done == [signal.SIG_DFL]
+
+
+def test_a_bus_error_is_only_caught_where_a_thread_listens_and_the_graph_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS B6: caught elsewhere, the process would hang."""
+    monkeypatch.setattr("faulthandler.is_enabled", lambda: False)  # pytest enables it
+    with bus_errors_told():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+    with stop_signals():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+        with bus_errors_told():
+            assert signal.getsignal(signal.SIGBUS) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+    with bus_errors_told():
+        assert signal.getsignal(signal.SIGBUS) is signal.SIG_DFL
+
+
+def test_faulthandler_keeps_the_bus_error() -> None:
+    """FAULTS B6: its handler is written in C, and Python cannot put it back."""
+    program = (
+        "from edge_zofc.signals import bus_errors_told, stop_signals\n"
+        "import signal\n"
+        "with stop_signals(), bus_errors_told():\n"
+        "    print(signal.getsignal(signal.SIGBUS))\n"
+    )
+    command = [sys.executable, "-X", "faulthandler", "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "None\n"

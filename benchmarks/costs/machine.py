@@ -21,6 +21,7 @@ def machine_state() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "processor": _processor(),
         "cpu_count": here.cpu_count,
+        "cgroup_cpus": here.cgroup_cpus,
         "mem_total_mib": here.mem_total_bytes // MIB,
         "mem_available_mib": here.mem_available_bytes // MIB,
         "cgroup_limit_mib": None if here.cgroup_limit_bytes is None else here.cgroup_limit_bytes // MIB,

@@ -144,7 +144,7 @@ def add_setup_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-weights", action="store_true", help="always so with --backbone")
     parser.add_argument("--batch-size", metavar="N", type=int, default=48, help="(default: 48)")
     parser.add_argument("--queries", metavar="Q", type=int, default=4, help="queries a step (default: 4)")
-    parser.add_argument("--threads", metavar="N", type=int, default=board().cpu_count, help="(default: all cores)")
+    parser.add_argument("--threads", metavar="N", type=int, default=board().usable_cpus, help="(default: all cores)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="also write the tables and a picture here")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 

@@ -180,7 +180,12 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _THREADS,
     ),
     "deploy": (_RUN, _path("out", "OUT.onnx", "the file to write"), _MOVED_BUNDLE),
-    "report": (_RUN, _path("--out", "FILE", "the page (default: RUN/report.html)")),
+    "report": (
+        _RUN,
+        _path("--out", "FILE", "the page (default: RUN/report.html)"),
+        _path("--stream", "FOLDER", "where the run's stream is now, if it moved"),
+        _argument("--no-pictures", dest="pictures", action="store_false", help="leave the stream's pictures out"),
+    ),
     "replay": (
         _path("bundle", "BUNDLE", "the bundle that the run was learnt with"),
         _path("journal", "JOURNAL", "the run's journal.bin"),

@@ -159,7 +159,7 @@ def predict(options: argparse.Namespace) -> int:
     for path, guesses in zip(pictures, found, strict=True):
         if isinstance(guesses, EdgeZofcError):
             answers.append({"image": str(path), "error": str(guesses)})
-            lines.append(f"{shown(path)}: {guesses}")
+            lines.append(f"{shown(path)}: {str(guesses).removeprefix(shown(path)).lstrip()}")
         else:
             answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
             named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)
@@ -185,7 +185,7 @@ def report(options: argparse.Namespace) -> int:
     from edge_zofc.report.summary import summary, write_report
     from edge_zofc.storage.result import read_result
 
-    page = write_report(options.run, options.out)
+    page = write_report(options.run, options.out, options.stream, options.pictures)
     told = summary(read_result(options.run).model_dump(), _terminal_width())
     return _print(options, {"report": str(page)}, f"{told}\n{page}")
 

@@ -7,7 +7,6 @@ never opened. Names that begin with a dot are hidden and not looked at.
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,10 +24,7 @@ SYSTEM_FOLDERS = frozenset(
     ("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "@eadir", "#recycle")
 )
 """Folders that operating systems and disk stations make by themselves, in small letters."""
-UNSORTED = frozenset(("images", "image", "imgs", "img", "jpegimages", "segmentationclass", "segmentationobject"))
-"""Folders of data sets that are sorted by kind of file and not by class, in small letters."""
 
-_PART_OF_A_SET = re.compile(r"(train|val|valid|validation|test|unlabeled)[0-9]*")
 
 Kind = Literal["folder", "picture", "broken link", "other"]
 
@@ -40,6 +36,16 @@ def class_name(name: str) -> str:
     the reading direction are escaped.
     """
     return _visible(unicodedata.normalize("NFC", name))
+
+
+def identity(name: str) -> str:
+    """What two names must have in common to be one: NFC, printable. File systems may change the form in a copy."""
+    return shown(unicodedata.normalize("NFC", name))
+
+
+def order(name: str) -> tuple[str, str]:
+    """What names are sorted by, so that the order does not depend on their Unicode form."""
+    return unicodedata.normalize("NFC", name), name
 
 
 def _visible(name: str) -> str:
@@ -60,7 +66,7 @@ class ClassIds:
         """The id of the class whose folder is called ``folder``, or None."""
         # Names were once kept without NFC and with more characters escaped: such a name is found first.
         exact = self._exact.get(shown(folder))
-        return self._by_key.get(_key(folder)) if exact is None else exact
+        return self._by_key.get(identity(folder)) if exact is None else exact
 
     def name(self, folder: str) -> str:
         """The name of the class whose folder is called ``folder``: the one that is known, or ``class_name``."""
@@ -72,13 +78,9 @@ class ClassIds:
         if name in self._exact:
             raise ValueError(f"the class {name!r} is there twice")
         number = self._exact[name] = len(self.names)
-        self._by_key.setdefault(_key(name), number)
+        self._by_key.setdefault(identity(name), number)
         self.names.append(name)
         return number
-
-
-def _key(name: str) -> str:
-    return shown(unicodedata.normalize("NFC", name))
 
 
 def case_notes(names: Iterable[str]) -> list[str]:
@@ -145,7 +147,7 @@ class LeftOuts:
                 self.foreign.add(f"{name}/{entry.name}", _suffix(entry.name))
         for link in sorted(found["broken link"]):
             self.broken.add(f"{name}/{link}")
-        return sorted(found["picture"]), sorted(found["broken link"])
+        return sorted(found["picture"], key=order), sorted(found["broken link"], key=order)
 
     def class_folders(self, folder: Path, name: str) -> list[Path]:
         """The class folders in a folder, by name; anything else is counted here."""
@@ -174,13 +176,16 @@ def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield from (entry for entry in entries if not entry.name.startswith("."))
     except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise InputError(f"{shown(folder)} is a file where a folder belongs; rename it or take it away.") from error
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be listed ({error.strerror}).") from error
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, links to folders too, by name. Raises InputError."""
-    return sorted(folder / entry.name for entry in scan(folder) if _leads_to(entry, "folder"))
+    names = [entry.name for entry in scan(folder) if _leads_to(entry, "folder")]
+    return [folder / name for name in sorted(names, key=order)]
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -194,7 +199,7 @@ def all_pictures(folder: Path, left: LeftOuts, above: tuple[str, ...] = ()) -> l
     ``above``: the folders around it, which a link may lead back to. Raises InputError.
     """
     found, around = list[Path](), (*above, os.path.realpath(folder))
-    for entry in sorted(scan(folder), key=lambda entry: entry.name):
+    for entry in sorted(scan(folder), key=lambda entry: order(entry.name)):
         if named_picture(entry):
             found.append(folder / entry.name)
         elif kind_of(entry) != "folder":
@@ -257,29 +262,3 @@ def _pictures_below(folder: Path) -> int:
 def _suffix(name: str) -> str:
     suffix = Path(name).suffix.lower()
     return shown(suffix) if 1 < len(suffix) <= 8 else "without a known suffix"
-
-
-def refuse_unsorted(names: Iterable[str], where: Path) -> None:
-    """Raise InputError if the class folders are those of a data set that is not sorted by class."""
-    found = sorted(names)
-    if found and all(name.lower() in UNSORTED or _PART_OF_A_SET.fullmatch(name.lower()) for name in found):
-        raise InputError(
-            f"{shown(where)} has only class folders named {', '.join(found)}, so its pictures are not sorted by class "
-            "(is it a detection data set?); put the pictures of each class into a folder with the class's name."
-        )
-
-
-def layout_hint(folder: Path) -> str:
-    """What a folder that is no stream holds instead, and the way out; or nothing."""
-    folders = class_folders(folder)
-    for found in folders:
-        if found.name.lower() in ("train", "training") and found.name != "train":
-            return f" Its folder {shown(found.name)} must be named train."
-    if any(named_picture(entry) for place in (folder, folder / "train") for entry in scan(place)):
-        return " It holds pictures without classes: put those of each class into a folder with the class's name."
-    classes = [found for found in folders if found.name not in (*PARTS, *VALIDATION)]
-    if any(named_picture(entry) for found in classes for entry in scan(found)):
-        return f" It holds class folders: make a stream of them with 'edge-zofc split {shown(folder)} tasks'."
-    if len(folders) == 1 and any(has_pictures(inner) for inner in (folders[0], *subfolders(folders[0]))):
-        return f" Perhaps {shown(folders[0])} is meant."
-    return ""

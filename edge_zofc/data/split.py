@@ -18,19 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.data.folders import (
-    PARTS,
-    SUFFIXES,
-    LeftOut,
-    LeftOuts,
-    case_notes,
-    class_name,
-    layout_hint,
-    part_folder,
-    refuse_unsorted,
-    scan,
-)
-from edge_zofc.errors import InputError, shown
+from edge_zofc.data.folders import PARTS, SUFFIXES, LeftOut, LeftOuts, case_notes, class_name, part_folder, scan
+from edge_zofc.data.layouts import layout_hint, refuse_unsorted
+from edge_zofc.data.stream import numbered_tasks
+from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.writing import replace_folder
 
 CLASS_ORDER_FILE = "class_order.json"
@@ -81,7 +72,8 @@ def split_image_folder(
         _write_split(out, order, sizes, pictures, json.dumps(record, indent=2) + "\n", copy)
     except OSError as error:
         links = "" if copy else ", on a file system with symbolic links (or give --copy)"
-        raise InputError(
+        kind = DoesNotFitError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else InputError
+        raise kind(
             f"{shown(out)} cannot be written ({error.strerror}); choose a place that you may write to{links}."
         ) from error
     train, test = (sum(len(parts[k]) for parts in pictures.values()) for k in (0, 1))
@@ -112,6 +104,8 @@ def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[P
             untaught.add(name)
     notes += untaught.note() + (_part_notes(source) if has_parts else []) + left.notes()
     taught = {name: both for name, both in found.items() if both[0]}
+    if not taught and any((folder / "train").is_dir() for folder in numbered_tasks(source).values()):
+        raise InputError(f"{shown(source)} is a stream already; give it to 'edge-zofc learn --stream {shown(source)}'.")
     if not taught:
         hint = layout_hint(source / "train" if has_parts else source) or "".join(f" {note}" for note in left.notes())
         raise InputError(
@@ -196,6 +190,8 @@ _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENO
 
 def _copy(path: Path, place: Path) -> None:
     real = path.resolve()
+    if not os.access(real, os.R_OK):
+        raise InputError(f"{shown(real)} cannot be read (permission denied); give this user the permission.")
     try:
         os.link(real, place)
     except OSError as error:

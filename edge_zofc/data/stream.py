@@ -9,7 +9,8 @@ known. Whatever is left out (an empty class folder, a foreign file, a folder of 
 ``Stream.notes``.
 
 Links may be in any place, because ``split.py`` makes streams of links. A broken one is a picture that cannot be read.
-A name that is not UTF-8 is shown with backslashes, and is the class's name as shown.
+A name that is not UTF-8 is shown with backslashes, and is the class's name as shown. Names of tasks and classes are
+compared in NFC, because a copy through another file system may change their form.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,15 +34,16 @@ from edge_zofc.data.folders import (
     Part,
     case_notes,
     class_folders,
+    identity,
     is_broken,
     kind_of,
-    layout_hint,
     named_picture,
+    order,
     part_folder,
-    refuse_unsorted,
     scan,
     subfolders,
 )
+from edge_zofc.data.layouts import layout_hint, refuse_unsorted
 from edge_zofc.errors import InputError, shown
 
 __all__ = ["PARTS", "Part", "Sample", "Stream", "Task", "fingerprint", "list_samples", "numbered_tasks", "read_stream"]
@@ -118,11 +121,16 @@ def read_stream(
     """
     ids, learnt = ClassIds(known_classes), learnt or {}
     notes: list[str] = []
-    tasks = []
+    tasks: list[Task] = []
     for index, folder in enumerate(_task_folders(root, notes, needs_train)):
-        where = shown(folder.name) if folder != root else shown(root.resolve().name)
+        where = identity(folder.name if folder != root else root.resolve().name)
         if only is not None and where not in only:
             continue
+        if any(task.name == where for task in tasks):
+            raise InputError(
+                f"{shown(root)} has two folders for the task {where}, their names in two Unicode forms of the same "
+                "letters; put them together or rename one."
+            )
         found = _classes_of(folder, where, ids, notes)
         if needs_train and where not in learnt and not any(train for train, _ in found.values()):
             raise InputError(
@@ -147,12 +155,12 @@ def numbered_tasks(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise InputError(f"There is no stream in {shown(root)}; a stream is a folder of {_LAYOUT}.")
-    return {shown(folder.name): folder for folder in _numbered(subfolders(root))}
+    return {identity(folder.name): folder for folder in _numbered(subfolders(root))}
 
 
 def _numbered(folders: list[Path]) -> list[Path]:
     matches = [(_TASK_NAME.fullmatch(folder.name), folder) for folder in folders]
-    return [folder for *_, folder in sorted((int(m[1]), f.name, f) for m, f in matches if m)]
+    return [folder for *_, folder in sorted((int(m[1]), order(f.name), f) for m, f in matches if m)]
 
 
 def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
@@ -171,7 +179,7 @@ def list_samples(stream: Stream, task: Task, part: Part) -> list[Sample]:
 
 
 def fingerprint(stream: Stream, task: Task) -> str:
-    """SHA-256 (hex) over names and sizes in bytes of a task's pictures, relative to its folder, sorted.
+    """SHA-256 (hex) over names (in NFC) and sizes in bytes of a task's pictures, relative to its folder, sorted.
 
     Cheap: no picture is read, so a change that keeps the size is not seen. A missing picture counts as size
     -1. Raises InputError if a folder cannot be listed.
@@ -183,12 +191,13 @@ def fingerprint(stream: Stream, task: Task) -> str:
                 size = -1
                 with suppress(OSError):
                     size = (folder / name).stat().st_size
-                digest.update(os.fsencode((folder / name).relative_to(task.folder)) + b"\0%d\n" % size)
+                place = unicodedata.normalize("NFC", str((folder / name).relative_to(task.folder)))
+                digest.update(os.fsencode(place) + b"\0%d\n" % size)
     return digest.hexdigest()
 
 
 def _picture_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in scan(folder) if named_picture(entry))
+    return sorted((entry.name for entry in scan(folder) if named_picture(entry)), key=order)
 
 
 def _task_folders(root: Path, notes: list[str], needs_train: bool) -> list[Path]:

@@ -36,6 +36,8 @@ log = logging.getLogger("edge_zofc")
 
 MIB = 1 << 20
 CHILD_SECONDS = 180
+_METHOD = "libraries read anew"
+"""How it is measured; part of a cache file's name."""
 
 LIBRARIES = (
     *("numpy", "onnxruntime", "PIL.Image", "pydantic", "safetensors.numpy", "psutil", "tqdm", "logging"),
@@ -63,7 +65,10 @@ _PRINT = """
 with open("/proc/self/status") as file:
     lines = [line.split() for line in file if "kB" in line]
 found = {words[0]: int(words[1]) << 10 for words in lines}
-print(json.dumps([found["RssAnon:"], found["RssFile:"] + found.get("RssShmem:", 0), found["VmData:"]]))
+cost = [found["RssAnon:"], found["RssFile:"] + found.get("RssShmem:", 0), found["VmData:"]]
+with open("/proc/self/maps") as file:
+    mapped = {line.split(maxsplit=5)[5].rstrip("\\n") for line in file if ".so" in line}
+print(json.dumps([cost, sorted(mapped)]))
 """
 
 Bytes = Annotated[int, Field(ge=0, lt=1 << 50)]
@@ -119,9 +124,10 @@ def measure_base(
     file = next(filter(_can_keep, files), None) if _room_for(estimate) else None
     if file is None:
         return estimate
-    process, torch = _in_child(modules, ""), None
+    process, torch = _in_children(modules, ""), None
     if process is not None and estimate.torch is not None:
-        torch = _torch_in_child(modules, process)
+        whole = _in_children(modules, _HEAD_STEP)
+        torch = Cost(*(max(a - b, 0) for a, b in zip(whole, process, strict=True))) if whole else None
     if process is None or (torch is None) != (estimate.torch is None):
         return estimate
     found = BaseCost(process=process, torch=torch)
@@ -171,24 +177,41 @@ def _room_for(cost: BaseCost) -> bool:
     return free > 1.5 * (cost.process.resident_bytes + (cost.torch.resident_bytes if cost.torch else 0))
 
 
-def _torch_in_child(modules: Sequence[str], process: Cost) -> Cost | None:
-    """What torch adds: the smaller of two measurements, as how much of a library the kernel maps varies with its page
-    cache. torch's first child after an installation once had 150 MiB more of it resident than every later one.
+def _in_children(modules: Sequence[str], then: str) -> Cost | None:
+    """The smaller of two measurements, the second with the libraries read anew.
+
+    How much of a library is mapped at once depends on the page cache. What an installation has just written lies there
+    in large pieces: torch's took 119 MiB more than when it was read from the disk, as it is after the next boot.
     """
-    first, second = _in_child(modules, _HEAD_STEP), _in_child(modules, _HEAD_STEP)
-    if first is None or second is None:
+    first = _in_child(modules, then)
+    if first is None:
         return None
-    least = min(first, second, key=lambda cost: cost.resident_bytes)
-    return Cost(*(max(whole - base, 0) for whole, base in zip(least, process, strict=True)))
+    for library in first[1]:
+        _forget(library)
+    second = _in_child(modules, then)
+    return None if second is None else min(first[0], second[0], key=lambda cost: cost.resident_bytes)
 
 
-def _in_child(modules: Sequence[str], then: str) -> Cost | None:
+def _forget(library: str) -> None:
+    """Ask the kernel to drop a file's pages from its cache; what other processes have mapped stays."""
+    with contextlib.suppress(OSError, ValueError):
+        handle = os.open(library, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)  # pages that are not on the disk yet stay
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
+def _in_child(modules: Sequence[str], then: str) -> tuple[Cost, list[str]] | None:
+    """What a child took that did this, and the libraries that it had mapped; None where that cannot be told."""
     order = json.dumps({"path": sys.path, "modules": list(modules)})
     command = [sys.executable, "-c", _IMPORT + then + _PRINT, order]
     try:
         # This interpreter, with the code above.
         done = subprocess.run(command, capture_output=True, timeout=CHILD_SECONDS, check=False)  # noqa: S603
-        return Cost(*map(int, json.loads(done.stdout.splitlines()[-1])))
+        cost, libraries = json.loads(done.stdout.splitlines()[-1])
+        return Cost(*map(int, cost)), libraries
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, TypeError) as error:
         log.debug("The base cost could not be measured: %r", error)
         return None
@@ -196,7 +219,7 @@ def _in_child(modules: Sequence[str], then: str) -> Cost | None:
 
 def _key(modules: Sequence[str], with_torch: bool = True) -> str:
     versions = [f"{package} {_version(package)}" for package in _PACKAGES]
-    known = [sys.version, sys.prefix, platform.platform(), *modules, str(with_torch), *versions]
+    known = [_METHOD, sys.version, sys.prefix, platform.platform(), *modules, str(with_torch), *versions]
     return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
 
 

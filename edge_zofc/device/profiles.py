@@ -1,8 +1,8 @@
 """A board's limits, read from TOML: memory, what the system keeps, what learning may use, providers, threads.
 
 A profile is a built-in name (``device_profiles/*.toml``), a TOML file of the user's own, or ``auto``, which reads the
-board it runs on: MemAvailable (a Jetson's GPU shares that memory, and the page cache gives way), and the memory
-cgroup's limit where one is set.
+board it runs on: MemAvailable (a Jetson's GPU shares that memory, and the page cache gives way), the CPUs, and the
+cgroup's limits of both where they are set.
 
 ``learning_budget_mib`` is host memory of the learning process alone. What an accelerator that shares the RAM needs
 beside it (a CUDA context, the arena) is ``accelerator_reserve_mib``.
@@ -199,7 +199,7 @@ def auto_profile(here: Board) -> DeviceProfile:
         accelerator_shares_ram=reserve > 0,
         accelerator_reserve_mib=reserve,
         learning_budget_mib=budget_mib - reserve,
-        threads=min(here.cpu_count, 1024),
+        threads=min(here.usable_cpus, 1024),
         providers=providers,
         verified_on_hardware=False,
     )

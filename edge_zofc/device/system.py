@@ -1,7 +1,7 @@
-"""What the kernel says: the board, the memory cgroup, and what memory this process uses.
+"""What the kernel says: the board, the cgroup's limits, and what memory this process uses.
 
 In a container the limit that ends a process is the cgroup's, which /proc/meminfo does not show. It may be set on any
-cgroup above the process's own; the smallest one counts.
+cgroup above the process's own; the smallest one counts. So it is with the CPU time that a container is given.
 
 Anonymous memory (arrays, activations, prepacked weights) has to be there. File-backed memory (libraries, mapped
 weights) the kernel can drop and read again. Both count into the resident set (RSS). The kernel keeps the peak RSS since
@@ -18,6 +18,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,11 @@ import psutil
 
 @dataclass(frozen=True)
 class Board:
-    """The machine this runs on. ``model`` is the device tree's, or "" where there is none (a PC)."""
+    """The machine this runs on. ``model`` is the device tree's, or "" where there is none (a PC).
+
+    ``cpu_count`` are the CPUs that this process may be put on, ``cgroup_cpus`` how many of them its cgroup may keep
+    busy: 0.5 is half of one.
+    """
 
     model: str
     machine: str
@@ -33,12 +38,19 @@ class Board:
     mem_total_bytes: int
     mem_available_bytes: int
     cgroup_limit_bytes: int | None
+    cgroup_cpus: float | None = None
 
     @property
     def usable_bytes(self) -> int:
         """MemAvailable, or the cgroup's limit where that is smaller."""
         limit = self.cgroup_limit_bytes
         return self.mem_available_bytes if limit is None else min(self.mem_available_bytes, limit)
+
+    @property
+    def usable_cpus(self) -> int:
+        """Threads that can be kept busy: the CPUs, or the cgroup's share of them rounded up; at least 1."""
+        share = self.cpu_count if self.cgroup_cpus is None else min(self.cpu_count, ceil(self.cgroup_cpus))
+        return max(share, 1)
 
 
 def board(root: Path = Path("/")) -> Board:
@@ -51,6 +63,7 @@ def board(root: Path = Path("/")) -> Board:
         mem_total_bytes=int(memory.total),
         mem_available_bytes=int(memory.available),
         cgroup_limit_bytes=cgroup_limit_bytes(root),
+        cgroup_cpus=cgroup_cpus(root),
     )
 
 
@@ -59,38 +72,56 @@ def cgroup_limit_bytes(root: Path = Path("/")) -> int | None:
 
     A limit above the machine's memory counts as none. ``root`` is for tests.
     """
-    texts = [_text(file).strip() for file in _limit_files(root)]
+    folders = _cgroup_folders(root, "memory")
+    names = {"cgroup": "memory.limit_in_bytes", "cgroup2": "memory.max"}
+    texts = [_text(folder / names[kind]).strip() for kind, folder in folders]
     limits = [int(text) for text in texts if re.fullmatch("[0-9]{1,29}", text)]
     total = psutil.virtual_memory().total
     return min((limit for limit in limits if 0 < limit < total), default=None)
 
 
-def _limit_files(root: Path) -> list[Path]:
-    """Limit files from this process's cgroup up to the top that is mounted here."""
+def cgroup_cpus(root: Path = Path("/")) -> float | None:
+    """The smallest CPU quota on this process's cgroup or one above it, v1 or v2, in CPUs; None without one.
+
+    ``root`` is for tests.
+    """
+    shares = []
+    for kind, folder in _cgroup_folders(root, "cpu"):
+        if kind == "cgroup2":
+            quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+        else:
+            quota, period = (_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        # "max" and -1 mean that there is none.
+        if re.fullmatch("[0-9]{1,18}", quota) and re.fullmatch("[0-9]{1,18}", period) and int(period):
+            shares.append(int(quota) / int(period))
+    return min((share for share in shares if share > 0), default=None)
+
+
+def _cgroup_folders(root: Path, controller: str) -> list[tuple[str, Path]]:
+    """("cgroup" or "cgroup2", folder) from this process's cgroup up to the top that is mounted here."""
     own: dict[str, str] = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             own["cgroup2"] = path
-        elif "memory" in controllers.split(","):
+        elif controller in controllers.split(","):
             own["cgroup"] = path
-    files = []
+    found = []
     for line in _text(root / "proc/self/mountinfo").splitlines():
         # "36 35 98:0 /root /mounted/at rw - kind source options" (proc_pid_mountinfo(5)).
         left, _, right = line.partition(" - ")
         place, kinds = left.split(" "), right.split(" ")
         kind = kinds[0]
-        if len(place) < 5 or kind not in own or (kind == "cgroup" and "memory" not in kinds[-1].split(",")):
+        if len(place) < 5 or kind not in own or (kind == "cgroup" and controller not in kinds[-1].split(",")):
             continue
         mounted, point = (field.replace("\\040", " ") for field in place[3:5])
         top = root / point.lstrip("/")
         # In a container the mount shows the tree from ``mounted`` down, and the path may repeat it.
         inside = own[kind].removeprefix(mounted if mounted != "/" else "").strip("/")
-        name = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
         parts = [part for part in inside.split("/") if part not in ("", "..")]
-        files += [top.joinpath(*parts[:depth], name) for depth in range(len(parts), -1, -1)]
-    return files
+        found += [(kind, top.joinpath(*parts[:depth])) for depth in range(len(parts), -1, -1)]
+    return found
 
 
 def _text(path: Path) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
+from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES
 from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.engine.task_ends import end_bytes
@@ -28,6 +29,7 @@ from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
+from edge_zofc.storage.result import MOST_CELLS, WrongPictures
 from edge_zofc.storage.run_folder import EVENTS_LIMIT_BYTES
 
 EVENT_BYTES = 300
@@ -123,6 +125,11 @@ def _grow(state: RunState, index: int, task: TaskSize) -> None:
         state.head.biases = np.zeros(first + task.classes, np.float32)
         state.statistics.sums = np.zeros((first + task.classes, size))
         state.statistics.counts = np.zeros(first + task.classes, np.int64)
+    # All test pictures named wrongly, each in another way.
+    pairs = min(sum(state.progress.total), (first + task.classes) * (first + task.classes - 1), MOST_CELLS)
+    state.confusion = np.zeros((pairs, 3), np.int64)
+    some = WrongPictures(class_id=first, named_id=first, paths=["a path of about forty characters in all"])
+    state.progress.wrong_pictures = [some] * min(pairs, PAIRS_WITH_PICTURES)
 
 
 def _kib(count: int) -> str:

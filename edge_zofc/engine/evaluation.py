@@ -24,16 +24,22 @@ from edge_zofc.errors import ImageError
 
 @dataclass
 class Tally:
-    """Right answers and pictures seen by class id (int64 [C] each)."""
+    """Right answers and pictures seen by class id (int64 [C] each), and what the learner named wrongly.
+
+    ``wrong`` int64 [m, 3]: position in ``samples``, class, and the class that it was named as.
+    """
 
     correct: np.ndarray
     floor_correct: np.ndarray
     total: np.ndarray
+    wrong: np.ndarray
+    samples: Sequence[Sample]
 
     @classmethod
-    def empty(cls, classes: int) -> Tally:
+    def empty(cls, classes: int, samples: Sequence[Sample]) -> Tally:
         """Zeros for ``classes`` classes."""
-        return cls(np.zeros(classes, np.int64), np.zeros(classes, np.int64), np.zeros(classes, np.int64))
+        correct, floor_correct, total = np.zeros((3, classes), np.int64)
+        return cls(correct, floor_correct, total, np.zeros((0, 3), np.int64), samples)
 
 
 def class_statistics(
@@ -102,11 +108,14 @@ def _tally(trainer: Trainer, store: FeatureStore, pictures: PictureSet, samples:
     """Right answers of the learner and of the class means on one task's test pictures, over all classes seen."""
     state, labels = trainer.state, labels_of(samples)
     heads = (state.head, class_mean_head(state.class_sums, state.class_counts))
-    tally = Tally.empty(len(state.head.rows))
+    tally = Tally.empty(len(state.head.rows), samples)
     adapters = trainer.distinct_adapters()
     for positions, features in store.rows(pictures, adapters[0]):
-        tally.total += np.bincount(labels[positions], minlength=len(tally.total))
-        tally.correct += count_right(heads[0], features, labels[positions])
+        known, guesses = labels[positions], named(heads[0], features)
+        tally.total += np.bincount(known, minlength=len(tally.total))
+        tally.correct += np.bincount(known[guesses == known], minlength=len(tally.total))
+        rows = np.column_stack([positions, known, guesses])[guesses != known]
+        tally.wrong = np.concatenate([tally.wrong, rows])
     for positions, features in store.rows(pictures, adapters[-1]):
         tally.floor_correct += count_right(heads[1], features, labels[positions])
     return tally
@@ -153,10 +162,14 @@ def labels_of(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([sample.class_id for sample in samples], np.int64)
 
 
+def named(head: Head, features: np.ndarray) -> np.ndarray:
+    """The class ids int64 [n] that ``head`` gives to features float32 [n, D]."""
+    return np.asarray(head.logits(features).argmax(axis=-1), np.int64)
+
+
 def count_right(head: Head, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Right answers by class, int64 [C], on features float32 [n, D] with class ids ``labels`` int64 [n]."""
-    guesses = head.logits(features).argmax(axis=-1)
-    return np.bincount(labels[guesses == labels], minlength=len(head.rows))
+    return np.bincount(labels[named(head, features) == labels], minlength=len(head.rows))
 
 
 def class_mean_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
-from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
+from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder, refuse_own
 from edge_zofc.storage.writing import write_atomic
 
 
@@ -40,6 +41,7 @@ def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, A
     bundle, found = run_bundle(run, settings, bundle_folder), run.latest()
     state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
     header, records = journal.read(run.journal)
+    known = islice(records, state.progress.journal_records)  # a rollback that was cut off is none
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     sizes |= {STATE: _folder_bytes(run.state), FEATURES: _folder_bytes(run.features)}
     return {
@@ -49,7 +51,7 @@ def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, A
         "optimizer": header.optimizer,
         "steps": state.progress.step,
         "tasks": _tasks(state, set(checkpoint.tasks(run.state))),
-        "rollbacks_to": [record.task for record in records if record.kind is journal.Kind.ROLLBACK],
+        "rollbacks_to": [record.task for record in known if record.kind is journal.Kind.ROLLBACK],
         "bytes": sizes,
     }
 
@@ -102,7 +104,11 @@ def roll_back(folder: Path, to_task: int, bundle_folder: Path | None = None) -> 
                 )
             log.append(journal.Record(journal.Kind.ROLLBACK, to_task, state.progress.step))
             state.progress.journal_records = log.records
-        checkpoint.save(run.state, state.to_snapshot())
+        try:
+            checkpoint.save(run.state, state.to_snapshot())
+        except BaseException:
+            journal.Journal.open_for_append(run.journal, keep_records=kept).close()  # or replay would follow it
+            raise
         events = run.events()
         events.write("rolled_back", to_task=to_task, step=state.progress.step)
         events.close()
@@ -139,6 +145,7 @@ def replay_run(
     # realpath, as Path.resolve raises on a link that leads to itself.
     if os.path.realpath(out) == os.path.realpath(journal_path):
         raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
+    refuse_own(out)
     bundle = read_bundle(bundle_folder)
     header, _ = journal.read(journal_path)
     if header.bundle_identity != bundle.identity:

@@ -20,8 +20,9 @@ import numpy as np
 from edge_zofc.algorithm.directions import batches, uniform_rows
 from edge_zofc.algorithm.heads import Statistics, solve
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
-from edge_zofc.engine.evaluation import class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
+from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
+from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.state import TaskProgress
 from edge_zofc.engine.step import take_step
@@ -226,6 +227,7 @@ def _finish(trainer: Trainer, task: Task) -> None:
         counts.correct.append([None if t is None else int(getattr(t, name).sum()) for t in by_task])
         counts.correct_by_class = _by_class([getattr(tally, name) for tally in measured])
     progress.total_by_class = _by_class([tally.total for tally in measured])
+    _keep_mistakes(trainer, measured)
     progress.phase = "idle"
     # A finished task is not judged again.
     state.current_task.first_losses, state.current_task.recent_losses = [], []
@@ -237,6 +239,15 @@ def _finish(trainer: Trainer, task: Task) -> None:
     trainer.events.write("evaluated", task=number, correct=progress.learner.correct[-1], total=progress.total)
     trainer.save(task_end=number)
     trainer.on_task_end(trainer)
+
+
+def _keep_mistakes(trainer: Trainer, measured: list[Tally]) -> None:
+    """Which classes were taken for which at this evaluation; None of it where nothing was measured."""
+    state = trainer.state
+    state.confusion = confusion_of([tally.wrong for tally in measured]) if sum(state.progress.total_by_class) else None
+    wrong = [(tally.wrong, tally.samples) for tally in measured]
+    kept = np.zeros((0, 3), np.int64) if state.confusion is None else state.confusion
+    state.progress.wrong_pictures = pictures_of(kept, wrong, trainer.stream.root)
 
 
 def _by_class(counts: list[np.ndarray]) -> list[int]:

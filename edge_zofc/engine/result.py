@@ -6,13 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_zofc import __version__
+from edge_zofc.algorithm.advice import ClassCounts, advice
 from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_accuracy, summarise
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import DeviceProfile
 from edge_zofc.device.system import mib
-from edge_zofc.engine.state import Counts, RunProgress, TaskProgress
+from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.storage.result import LearnCost, RunResult, Scores, TaskResult, beats
+from edge_zofc.errors import printable
+from edge_zofc.storage.result import ClassResult, LearnCost, RunResult, Scores, TaskResult, beats
+from edge_zofc.storage.settings import folder_place
+
+MOST_NAME = 40
+"""Characters of a class's name in a sentence."""
 
 
 def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: LearnCost) -> RunResult:
@@ -28,6 +34,7 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: 
         **_costs(progress),
         **trainer.backbone.placement.model_dump(include={"micro_batch", "parallel_queries"}),
         **named,
+        **_by_class(trainer.state),
         edge_zofc=__version__,
         last_learn=cost,
         completed=not trainer.pending_tasks(),
@@ -43,12 +50,49 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: 
         image_size=manifest.image.size,
         feature_size=manifest.feature_size,
         bundle_identity=trainer.bundle.identity,
-        stream=trainer.stream.root.name,
+        stream=_utf8(trainer.stream.root.name),
+        stream_folder=_stream_folder(trainer),
         precision=manifest.precision,
         device_profile=profile.name,
         options=asdict(options),
         stopped=trainer.signals.name,
     )
+
+
+def _stream_folder(trainer: Trainer) -> str | None:
+    """None where the path is not UTF-8: JSON has no place for it."""
+    place = folder_place(trainer.run.path, trainer.stream.root)
+    return place if _utf8(place) == place else None
+
+
+def _utf8(text: str) -> str:
+    """A name whose bytes need not be UTF-8, with backslashes for those that are not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _by_class(state: RunState) -> dict[str, Any]:
+    """Pictures and accuracy of each class, what was confused, and what that means for the next step."""
+    progress, known = state.progress, len(state.progress.class_names)
+    # Counts are those of the last evaluation; a task that is being learnt may have brought classes since.
+    right, total = (
+        [*counts, *[0] * (known - len(counts))]
+        for counts in (progress.learner.correct_by_class, progress.total_by_class)
+    )
+    cells = [] if state.confusion is None else state.confusion.tolist()
+    names = [printable(name, MOST_NAME) for name in progress.class_names]
+    rows = zip(names, state.class_counts.tolist(), total, right, strict=True)
+    counts = [ClassCounts(*row) for row in rows]
+    return {
+        "classes": [
+            ClassResult(
+                train_images=one.train, test_images=one.test, accuracy=one.right / one.test if one.test else None
+            )
+            for one in counts
+        ],
+        "confusion": None if state.confusion is None else cells,
+        "wrong_pictures": progress.wrong_pictures,
+        "next_steps": advice(counts, cells),
+    }
 
 
 def _costs(progress: RunProgress) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         trainer = _open(start, providers, usage, files)
         trainer.signals, trainer.on_step = signals, on_step
         signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
+        signals.bus_error = lambda: _bus_error(ground)
         _begin(trainer, start)
         forecast = _forecast(trainer, start, on_forwards)
         trainer.on_task_end = _result_writer(start, forecast)
@@ -129,6 +130,16 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         result = result_of(trainer, start.plan, start.ground.profile, forecast.cost())
         ground.run.write_result(result)
         return result
+
+
+def _bus_error(ground: Ground) -> str:
+    """Why a run of the graph met a page that cannot be read, and the way out."""
+    try:
+        ground.bundle.verify_changed()
+        what = f"A file of {ground.bundle.folder} or of the program could not be read: look at the disk."
+    except DamagedFileError as error:
+        what = f"{error} It changed while a task was being learnt."
+    return f"{what} The run in {ground.run.path} has its last saved state; go on with 'edge-zofc learn --resume'."
 
 
 def _forecast(trainer: Trainer, start: Start, on_forwards: OnForwards) -> Forecast:

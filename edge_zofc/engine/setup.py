@@ -25,7 +25,7 @@ from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import MIN_FIDELITY
 from edge_zofc.storage.run_folder import RunFolder
-from edge_zofc.storage.settings import Settings, bundle_place
+from edge_zofc.storage.settings import Settings, folder_place
 
 log = logging.getLogger("edge_zofc")
 
@@ -84,8 +84,8 @@ class Device:
 
     @property
     def own_threads(self) -> int:
-        """The profile's threads, at most as many as this machine has processors."""
-        return min(self.profile.threads, board().cpu_count)
+        """The profile's threads, at most as many as can be kept busy here."""
+        return min(self.profile.threads, board().usable_cpus)
 
 
 def make_plan(
@@ -145,7 +145,7 @@ def _with_new_surroundings(request: LearnRequest, bundle: Bundle, settings: Sett
     """The settings with the bundle's place, the profile and the budget of today; written, and told, if one changed."""
     new = settings
     if os.path.realpath(settings.bundle_places(run.path)[1]) != os.path.realpath(bundle.folder):
-        new = new.model_copy(update={"bundle_folder": bundle_place(run.path, bundle.folder)})
+        new = new.model_copy(update={"bundle_folder": folder_place(run.path, bundle.folder)})
         log.info("The run's bundle is now in %s.", bundle.folder)
     device = {"device_profile": request.profile or AUTO, "memory_budget_bytes": request.budget_bytes}
     if tuple(device.values()) != (settings.device_profile or AUTO, settings.memory_budget_bytes):

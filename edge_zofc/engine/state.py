@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser, Statistics
 from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.data.folders import identity
+from edge_zofc.engine.mistakes import kept_confusion
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
 from edge_zofc.storage.reading import load_model
+from edge_zofc.storage.result import WrongPictures
 from edge_zofc.storage.run_folder import RunFolder
 
 Phase = Literal["idle", "training", "trained"]
@@ -96,6 +99,8 @@ class RunProgress(_Model):
     peak_anonymous_bytes: int | None = None
     peak_file_bytes: int | None = None
     head_backend: HeadBackend = "torch"
+    wrong_pictures: Annotated[list[WrongPictures], Field(max_length=100)] = Field(default_factory=list)
+    """Of the pairs of classes that were confused most at the last evaluation."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> RunProgress:
@@ -104,6 +109,8 @@ class RunProgress(_Model):
             raise ValueError("a class stands in it twice")
         if any(class_id >= classes for task in self.tasks for class_id in task.class_ids):
             raise ValueError(f"a task has a class beyond the {classes} that there are")
+        if any(max(pair.class_id, pair.named_id) >= classes for pair in self.wrong_pictures):
+            raise ValueError(f"a wrong picture's class is beyond the {classes} that there are")
         if self.phase != "idle" and not self.tasks:
             raise ValueError(f"the phase is {self.phase} and no task was begun")
         rows = max(len(counts.correct) for counts in (self.learner, self.floor))
@@ -114,7 +121,13 @@ class RunProgress(_Model):
 
 def progress_of(snapshot: Snapshot) -> RunProgress:
     """What a snapshot says besides its arrays. Raises DamagedFileError if it is not a state."""
-    return load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
+    progress = load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
+    # Task names were once kept in the form that the folder had.
+    names = [identity(task.name) for task in progress.tasks]
+    if len(set(names)) == len(names):
+        for task, name in zip(progress.tasks, names, strict=True):
+            task.name = name
+    return progress
 
 
 def tasks_of(run: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
@@ -134,7 +147,9 @@ class RunState:
 
     ``class_sums`` float64 [C, D] and ``class_counts`` int64 [C]: sums of the frozen features of each class's
     training pictures, which is all that the class-mean floor needs. ``statistics``: those of the adapted features
-    of finished tasks, for the closed-form head (None for the cosine head).
+    of finished tasks, for the closed-form head (None for the cosine head). ``confusion`` int64 [n, 3]: (class, class it
+    was named as, test pictures) at the last evaluation, n at most MOST_CELLS; replaced, never changed. None where
+    nothing was measured.
     """
 
     adapter: Adapter
@@ -144,6 +159,7 @@ class RunState:
     statistics: Statistics | None = None
     progress: RunProgress = field(default_factory=RunProgress)
     optimiser: HeadOptimiser | None = None
+    confusion: np.ndarray | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, options: Options, snapshot: Snapshot | None = None) -> RunState:
@@ -177,6 +193,7 @@ class RunState:
         self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
         self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
         self.progress = RunProgress(head_backend=self.progress.head_backend)
+        self.confusion = None
 
     @property
     def current_task(self) -> TaskProgress:
@@ -204,6 +221,8 @@ class RunState:
             arrays["feature_sums"] = self.statistics.sums
             arrays["feature_counts"] = self.statistics.counts
             arrays["feature_moment"] = self.statistics.moment
+        if self.confusion is not None:
+            arrays["confusion"] = self.confusion
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -231,6 +250,7 @@ class RunState:
         self.head.sigma = arrays["sigma"].copy()
         self.class_sums = arrays["class_sums"].copy()
         self.class_counts = arrays["class_counts"].copy()
+        self.confusion = kept_confusion(arrays.get("confusion"), progress.total_by_class)
         self.optimiser = None
         if self.statistics is not None:
             self._restore_statistics(arrays, count)

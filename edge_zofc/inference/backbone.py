@@ -18,6 +18,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from edge_zofc.errors import DamagedFileError, Stopped
+from edge_zofc.signals import bus_errors_told
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
 
@@ -107,7 +108,8 @@ class Backbone:
         self.image_buffer[count:] = 0.0
         feed = {"images": self.image_buffer, "adapters": adapters}
         try:
-            (result,) = self._session.run(["features"], feed, self._run)
+            with bus_errors_told():  # a bundle on a disk that fails, or cut short by a copy over it
+                (result,) = self._session.run(["features"], feed, self._run)
         except _RUNTIME_ERRORS as error:
             if self._run.terminate:
                 raise Stopped("a run of the graph was interrupted") from error

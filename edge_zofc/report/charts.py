@@ -232,6 +232,8 @@ def _task_axis(axes: Axes, count: int, label: str = "after task", margin: float 
 
 def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
     """From zero, or logarithmic where the highest loss would press the others onto the axis."""
+    from matplotlib.ticker import LogLocator
+
     axes.set(ylabel="cross-entropy (nats)")
     lowest, highest = min(bucket.low for bucket in buckets), max(bucket.high for bucket in buckets)
     middle = sorted(bucket.mean for bucket in buckets)[len(buckets) // 2]
@@ -241,6 +243,8 @@ def _loss_axis(axes: Axes, buckets: Sequence[Bucket]) -> None:
     axes.set_yscale("log")
     # matplotlib's own labels are formulas with exponents; these are plain: 0.1, 1, 10.
     axes.yaxis.set_major_formatter("{x:g}")
+    if highest <= 500 * lowest:  # few powers of ten, perhaps one: 2 and 5 stand between them
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter("")
 
 

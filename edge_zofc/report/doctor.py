@@ -109,8 +109,11 @@ def _machine(here: Board) -> list[Finding]:
     enough = here.usable_bytes >= LITTLE_MEMORY_BYTES
     remedy = "" if enough else "end other programs, or learn a smaller backbone with --precision w8"
     cgroup = "none below the machine's memory" if limit is None else format_bytes(limit)
+    cpus = f"{here.cpu_count} CPUs for this process"
+    if here.cgroup_cpus is not None:
+        cpus += f", of which its cgroup may use {here.cgroup_cpus:.3g}"
     return [
-        Finding("board", None, f"{name}, {here.cpu_count} CPUs for this process{known}"),
+        Finding("board", None, f"{name}, {cpus}{known}"),
         Finding("memory", enough, memory, remedy),
         Finding("cgroup limit", None, cgroup),
     ]

@@ -9,14 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 from edge_zofc.errors import printable
-from edge_zofc.report import text
+from edge_zofc.report import classes, first_order, text
 from edge_zofc.report.charts import draw_charts
 from edge_zofc.report.curves import Log
+from edge_zofc.report.pictures import Gallery
 from edge_zofc.storage.result import RunResult
 
+FIRST_CARDS = 24
+"""Classes that are shown at once; the others are folded up."""
 
-def page(result: RunResult, log: Log) -> str:
-    """The whole document; ``log`` is what ``events.jsonl`` tells beside the result."""
+
+def page(result: RunResult, log: Log, pictures: Gallery | None = None) -> str:
+    """The whole document; ``log`` is what ``events.jsonl`` tells beside the result. None: no pictures, and no word."""
+    pictures = pictures or Gallery()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -30,7 +35,19 @@ def page(result: RunResult, log: Log) -> str:
     )
     environment.filters["brief"] = _brief
     markup = environment.get_template("page.html").render(
-        run=result, base=text.baseline_of(result), text=text, charts=draw_charts(result, log), lists=_lists(result, log)
+        run=result,
+        base=text.baseline_of(result),
+        text=text,
+        charts=draw_charts(result, log),
+        lists=_lists(result, log),
+        pictures=pictures,
+        cards=classes.cards(result),
+        first_cards=FIRST_CARDS,
+        most_cards=classes.MOST_CARDS,
+        matrix_of_classes=classes.matrix(result),
+        pairs=classes.pairs(result, pictures),
+        first_order=first_order,
+        memory=first_order.bars(result),
     )
     return markup.replace(" %", "\u00a0%")  # no line may begin with a percent sign
 

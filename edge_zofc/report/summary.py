@@ -10,23 +10,35 @@ import numpy as np
 
 from edge_zofc.errors import printable
 from edge_zofc.report import text
+from edge_zofc.report.classes import MOST_CARDS, cards
 from edge_zofc.report.curves import read_log
 from edge_zofc.report.page import page
+from edge_zofc.report.pictures import Gallery, gallery
 from edge_zofc.storage.result import RunResult, check_result, read_result
+from edge_zofc.storage.run_folder import refuse_own
 from edge_zofc.storage.writing import write_atomic
 
 SUMMARY_ROWS = 8  # rows of the matrix on the terminal
 
 
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
+def write_report(
+    run_folder: Path, out: Path | None = None, stream: Path | None = None, with_pictures: bool = True
+) -> Path:
     """Write the page of a run to ``out`` (by default ``report.html`` in the run folder) and return its path.
 
-    Raises InputError where the folder holds no result or the page cannot be written, DamagedFileError where
+    ``stream``: where the stream is now, if it moved. Without ``with_pictures`` no picture is opened. Raises InputError
+    where the folder holds no result, ``stream`` is no stream or the page cannot be written, DamagedFileError where
     ``result.json`` is not what ``learn`` writes.
     """
+    if out is not None:
+        refuse_own(out)
     result, log = read_result(run_folder), read_log(run_folder)
     path = run_folder / "report.html" if out is None else out
-    write_atomic(path, page(result, log).encode())
+    pictures = Gallery(note="Pictures were left out (--no-pictures).")
+    if with_pictures:
+        shown = [card.class_id for card in cards(result)[:MOST_CARDS]]
+        pictures = gallery(result, run_folder, stream, shown)
+    write_atomic(path, page(result, log, pictures).encode())
     return path
 
 
@@ -81,4 +93,5 @@ def _facts(run: RunResult) -> list[str]:
         f"Forward passes: {text.number(run.forward_passes)} for training, {passes} for evaluation",
         f"Skipped pictures: {text.number(run.skipped_images)}",
         f"Settings: {settings}, seed {run.seed}",
+        *("Next: " + ascii(printable(sentence))[1:-1] for sentence in run.next_steps),
     ]

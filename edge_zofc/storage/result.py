@@ -1,8 +1,20 @@
-"""``result.json``: the numbers by which a run is judged, one model that is written and read."""
+"""``result.json``: the numbers by which a run is judged, one model that is written and read.
+
+Of the last evaluation it has a count by class and the confusion counts, sparse:
+
+    classes          by class id: train_images, test_images, and accuracy, None without test pictures
+    confusion        [class id, id that it was named as, test pictures] of the pairs that were confused, the most
+                     frequent first, at most MOST_CELLS of them; right answers are not in it; null: not measured
+    wrong_pictures   of the most confused pairs, the first few wrong pictures: paths in ``stream_folder``
+    next_steps       what to do next, a sentence each; none where all is well
+
+A file of an earlier version has none of these and is read as before.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -12,6 +24,8 @@ from edge_zofc.errors import InputError
 from edge_zofc.storage.reading import load_model, read_bounded
 
 RESULT = "result.json"
+MOST_CELLS = 10_000
+"""Pairs of classes in ``confusion``: all that 100 classes have."""
 RESULT_LIMIT_BYTES = 64 << 20  # 1,000 tasks make a matrix of about 10 MB
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -19,6 +33,7 @@ Change = Annotated[float, Field(ge=-1, le=1)]
 Mebibytes = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Cell = Annotated[list[Count], Field(min_length=3, max_length=3)]
 Loss = Annotated[float, Field(ge=-1e300, le=1e300)]
 
 
@@ -80,6 +95,29 @@ class LearnCost(_Record):
     seconds: Seconds
 
 
+class ClassResult(_Record):
+    """One class: the training pictures that were read, and the test pictures of the last evaluation."""
+
+    train_images: Count
+    test_images: Count
+    accuracy: Fraction | None = None
+
+
+class WrongPictures(_Record):
+    """Some test pictures of one class that were named as another; ``paths`` are relative to the stream's folder."""
+
+    class_id: Count
+    named_id: Count
+    paths: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=20)]
+
+    @model_validator(mode="after")
+    def _stays_in_the_stream(self) -> WrongPictures:
+        for path in map(PurePosixPath, self.paths):
+            if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+                raise ValueError("a path leaves the stream's folder")
+        return self
+
+
 class RunResult(Scores):
     """``result.json`` as ``learn`` writes it; forward passes are images x adapters."""
 
@@ -114,6 +152,12 @@ class RunResult(Scores):
     feature_size: Count | None = None
     bundle_identity: str | None = None
     stream: str | None = None
+    stream_folder: str | None = None
+    """Relative to the run's folder where one parent holds both, so that they can move together."""
+    classes: list[ClassResult] = Field(default_factory=list)
+    confusion: Annotated[list[Cell], Field(max_length=MOST_CELLS)] | None = None
+    wrong_pictures: Annotated[list[WrongPictures], Field(max_length=100)] = Field(default_factory=list)
+    next_steps: Annotated[list[str], Field(max_length=10)] = Field(default_factory=list)
     preset: str | None = None
     precision: str | None = None
     device_profile: str | None = None
@@ -131,7 +175,31 @@ class RunResult(Scores):
         for task in self.tasks:
             if max(task.class_ids, default=-1) >= len(self.class_names):
                 raise ValueError(f"a task names class {max(task.class_ids)} of {len(self.class_names)} classes")
+        self._check_classes()
         return self
+
+    def _check_classes(self) -> None:
+        known = len(self.class_names)
+        if len(self.classes) not in (0, known):
+            raise ValueError(f"{len(self.classes)} classes are counted of {known}")
+        wrong = [0] * known
+        for class_id, named_id, count in self.confusion or ():
+            if max(class_id, named_id) >= known or class_id == named_id or not count:
+                raise ValueError(f"class {class_id} named as {named_id} is no mistake of {known} classes")
+            wrong[class_id] += count
+        if any(max(found.class_id, found.named_id) >= known for found in self.wrong_pictures):
+            raise ValueError(f"a wrong picture's class is beyond the {known} that there are")
+        for class_id, count in enumerate(wrong):
+            if count > (self.classes[class_id].test_images if self.classes else 0):
+                raise ValueError(f"class {class_id} has {count} wrong pictures, more than were tested")
+
+
+def stream_folder(result: RunResult, run_folder: Path) -> Path | None:
+    """Where the stream of a run lay when it was learnt; None where the result does not say."""
+    if not result.stream_folder or "\0" in result.stream_folder:
+        return None
+    here = os.path.realpath(run_folder)
+    return Path(os.path.normpath(os.path.join(here, result.stream_folder)))  # noqa: PTH118 - need not be there
 
 
 def beats(learner: Scores, baseline: Scores) -> bool | None:

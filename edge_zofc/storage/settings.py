@@ -81,7 +81,7 @@ class Settings(Strict):
     @classmethod
     def of(cls, bundle: Bundle, options: Options, placement: Placement, run: Path) -> Settings:
         """The settings of a new run in the folder ``run``."""
-        where = bundle_place(run, bundle.folder)
+        where = folder_place(run, bundle.folder)
         return cls(bundle_identity=bundle.identity, bundle_folder=where, options=options, execution=placement)
 
     def bundle_places(self, run: Path) -> tuple[Path, Path]:
@@ -95,9 +95,9 @@ class Settings(Strict):
         return (self.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
 
 
-def bundle_place(run: Path, bundle: Path) -> str:
-    """A bundle's folder as a run keeps it: relative if the parent of one of them holds both, else absolute."""
-    one, other = (Path(os.path.realpath(folder)) for folder in (run, bundle))
+def folder_place(run: Path, folder: Path) -> str:
+    """A folder as a run keeps it: relative if the parent of one of them holds both, else absolute."""
+    one, other = (Path(os.path.realpath(place)) for place in (run, folder))
     parents = (one.parent, other.parent)
     # The root holds everything, which says nothing about what moves together.
     if any(p != p.parent and one.is_relative_to(p) and other.is_relative_to(p) for p in parents):
@@ -118,4 +118,6 @@ def read_settings(folder: Path) -> Settings:
     try:
         return load_model(Settings, read_bounded(path, _LIMIT_BYTES), f"{path} is not a run's settings:")
     except InputError as error:
+        if isinstance(error.__cause__, OSError):  # it could not be read at all
+            raise
         raise DamagedFileError(f"{path} is not a run's settings: {error}") from error

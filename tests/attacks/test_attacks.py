@@ -9,6 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import named_bundle  # noqa: F401 - registers its attacks, as the next three do
+import named_pictures  # noqa: F401
+import named_places  # noqa: F401
+import named_run  # noqa: F401
 import pytest
 from changes import as_json, cuts, flips, noise, wild_fields
 from forks import Forks
@@ -16,7 +20,8 @@ from judge import SECONDS, bounded_memory, check_sentence, tree, verdict
 from named import NAMED, Named, arguments
 from runs import FAST, go, quiet
 from small import write_small_stream
-from victims import PROFILE, Victim, all_victims
+from victim import Victim
+from victims import PROFILE, all_victims
 
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest

@@ -16,7 +16,7 @@ from trees import grow, names_of
 from edge_zofc.data.folders import PARTS
 from edge_zofc.data.split import SplitSummary, split_image_folder
 from edge_zofc.data.stream import list_samples, read_stream
-from edge_zofc.errors import InputError
+from edge_zofc.errors import DoesNotFitError, InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "grocery"
 
@@ -182,7 +182,7 @@ def test_a_split_never_overwrites_and_never_leaves_a_half(tmp_path: Path, monkey
 
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.setattr(Path, "symlink_to", fails_at_the_third)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(DoesNotFitError, match="No space left"):
         split_image_folder(source, tmp_path / "out", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

@@ -247,6 +247,12 @@ PI = Board("Raspberry Pi 5 Model B Rev 1.0", "aarch64", 4, 8089 * MIB, 7000 * MI
 PC = Board("", "x86_64", 8, 16_000 * MIB, 8_000 * MIB, None)
 
 
+def test_auto_takes_no_more_threads_than_the_quota_keeps_busy() -> None:
+    """FAULTS B9."""
+    assert auto_profile(replace(PC, cgroup_cpus=1.5)).threads == 2
+    assert auto_profile(PC).threads == 8
+
+
 def test_auto_learns_in_three_quarters_of_what_is_available() -> None:
     assert auto_profile(PC).learning_budget_mib == 6000
     assert auto_profile(PC).ram_mib == 16_000

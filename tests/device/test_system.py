@@ -1,6 +1,8 @@
 """The kernel's files are understood, and the measurement sees what was taken."""
 
+import json
 import mmap
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+from cgroup import cpu_cgroup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_zofc.device.system import PeakSampler, Usage, board, cgroup_limit_bytes, data_bytes, usage
+from edge_zofc.device.system import Board, PeakSampler, Usage, board, cgroup_cpus, cgroup_limit_bytes, data_bytes, usage
 
 MIB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -98,6 +101,70 @@ def test_a_limit_above_the_machines_memory_is_none(tmp_path: Path) -> None:
     assert cgroup_limit_bytes(root) is None
 
 
+@pytest.mark.parametrize(
+    ("quotas", "cpus"),
+    [
+        ({"a/b": (50_000, 100_000), "a": (400_000, 100_000), "": (-1, 100_000)}, 0.5),
+        ({"a/b": (-1, 100_000), "a": (300_000, 200_000), "": (200_000, 100_000)}, 1.5),
+        ({"a/b": (-1, 100_000), "a": (-1, 100_000), "": (-1, 100_000)}, None),
+        ({"a/b": (50_000, 0)}, None),
+    ],
+)
+def test_the_strictest_cpu_quota_of_a_v1_tree_counts(
+    tmp_path: Path, quotas: dict[str, tuple[int, int]], cpus: float | None
+) -> None:
+    """FAULTS B9: the cpu controller has a mount and a path of its own."""
+    mounts = V1_MOUNT + "36 31 0:33 / /cg/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
+    root = fake_root(
+        tmp_path,
+        proc__meminfo=MEMINFO,
+        proc__self__cgroup="4:memory:/elsewhere\n3:cpuset:/\n2:cpu,cpuacct:/a/b\n0::/\n",
+        proc__self__mountinfo=mounts,
+    )
+    for folder, (quota, period) in quotas.items():
+        path = root / "cg/cpu,cpuacct" / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (path / "cpu.cfs_period_us").write_text(f"{period}\n")
+    assert cgroup_cpus(root) == cpus
+
+
+@pytest.mark.parametrize(
+    ("texts", "cpus"),
+    [
+        ({"user/x": "max 100000\n", "user": "25000 100000\n"}, 0.25),
+        ({"user/x": "150000 100000\n", "user": "max 100000\n"}, 1.5),
+        ({"user/x": "max 100000\n"}, None),
+        ({"user/x": "", "user": "12\n", "": "-5 100000\n"}, None),
+    ],
+)
+def test_the_strictest_cpu_quota_of_a_v2_tree_counts(tmp_path: Path, texts: dict[str, str], cpus: float | None) -> None:
+    """FAULTS B9: cpu.max holds quota and period."""
+    root = fake_root(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup="0::/user/x\n", proc__self__mountinfo=V2_MOUNT)
+    (root / "cg/user/x").mkdir(parents=True)
+    for folder, text in texts.items():
+        (root / "cg" / folder / "cpu.max").write_text(text)
+    assert cgroup_cpus(root) == cpus
+
+
+@pytest.mark.parametrize(("cpus", "usable"), [(None, 4), (0.25, 1), (1.0, 1), (1.5, 2), (3.01, 4), (64.0, 4)])
+def test_a_quota_is_rounded_up_to_whole_threads(cpus: float | None, usable: int) -> None:
+    """FAULTS B9: half a CPU is one thread, and a quota above the CPUs is none."""
+    assert Board("", "any", 4, 1000 * MIB, 500 * MIB, None, cpus).usable_cpus == usable
+
+
+@linux
+def test_a_real_quota_of_half_a_cpu_gives_one_thread(tmp_path: Path) -> None:
+    """FAULTS B9: the kernel's own files, read by a child inside a cgroup with a quota."""
+    program = (
+        "import json; from edge_zofc.device.system import board; from edge_zofc.device.profiles import load_profile;"
+        "print(json.dumps([board().cgroup_cpus, load_profile('auto').threads]))"
+    )
+    with cpu_cgroup(0.5) as enter:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, preexec_fn=enter)
+    assert json.loads(done.stdout) == [0.5, 1]
+
+
 @given(st.text(max_size=60), st.text(max_size=80))
 def test_unreadable_kernel_files_never_raise(
     tmp_path_factory: pytest.TempPathFactory, cgroup: str, mountinfo: str
@@ -108,6 +175,7 @@ def test_unreadable_kernel_files_never_raise(
     (root / "proc/self/cgroup").write_bytes(cgroup.encode("utf-8", "replace"))
     (root / "proc/self/mountinfo").write_bytes(mountinfo.encode("utf-8", "replace"))
     assert cgroup_limit_bytes(root) is None
+    assert cgroup_cpus(root) is None
 
 
 # ---- what this process uses

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +111,44 @@ def test_another_bundle_at_the_place_is_noticed_before_the_next_task(
         patch.setattr(Trainer, "save", save)
         with pytest.raises(DamagedFileError):
             go(copy, small_stream, tmp_path / "run")
+
+
+_LEARN_AND_CUT = """
+import os, sys
+from pathlib import Path
+from edge_zofc.engine.run import learn_run
+from edge_zofc.engine.setup import LearnRequest
+bundle, stream, run, keep = *map(Path, sys.argv[1:4]), int(sys.argv[4])
+def cut(trainer, loss):
+    if trainer.state.progress.step == 2:
+        os.truncate(bundle / "backbone.onnx.data", keep)
+changes = {"epochs": 2, "batch_size": 8, "queries": 2}
+placement = {"micro_batch": 4, "parallel_queries": 2, "profile": "cpu-2gib"}
+learn_run(LearnRequest(bundle, stream, run, changes=changes, **placement), cut)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SIGBUS of a mapped file")
+def test_a_mapped_bundle_cut_short_ends_in_a_sentence_and_goes_on_with_the_same_bits(
+    small_stream: Path, tmp_path: Path
+) -> None:
+    """FAULTS B6: SIGBUS ended the process without a word."""
+    whole = write_small_bundle(tmp_path / "whole", "w8")
+    shutil.copytree(whole.folder, tmp_path / "bundle")
+    run, weights = tmp_path / "run", tmp_path / "bundle" / WEIGHTS
+    words = [tmp_path / "bundle", small_stream, run, 0]
+    done = subprocess.run(
+        [sys.executable, "-c", _LEARN_AND_CUT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == DamagedFileError.exit_code, done.stderr
+    assert "backbone.onnx.data has 0 bytes, the manifest says" in done.stderr
+    assert "go on with 'edge-zofc learn --resume'" in done.stderr
+    assert "Traceback" not in done.stderr
+    shutil.copyfile(whole.folder / WEIGHTS, weights)
+    go(read_bundle(tmp_path / "bundle"), small_stream, run)
+    go(whole, small_stream, tmp_path / "uncut")
+    assert final_bits(run) == final_bits(tmp_path / "uncut")

@@ -66,11 +66,20 @@ def test_a_later_learn_counts_the_classes_of_the_run_and_of_the_stream(small_bun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["lda", "cosine"])
+@pytest.mark.parametrize(
+    ("head", "backend", "budget"),
+    [
+        ("lda", "numpy", "300MiB"),
+        ("cosine", "numpy", "300MiB"),
+        pytest.param("cosine", "torch", "2GiB", marks=pytest.mark.slow),
+    ],
+)
 def test_the_peak_of_a_thousand_classes_is_predicted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, backend: str, budget: str
 ) -> None:
     """FAULTS B8: D 768, ten tasks of a hundred classes; within a tenth."""
+    if backend == "torch":
+        pytest.importorskip("torch")
     monkeypatch.setattr(small, "WIDTH", 768)
     monkeypatch.setattr(small, "DEPTH", 1)
     model = small.small_model
@@ -81,10 +90,11 @@ def test_the_peak_of_a_thousand_classes_is_predicted(
     write_manifest(bundle.folder, bundle.manifest.model_copy(update={"activation_bytes": activations}))
     stream = write_many_classes(tmp_path / "stream", 10, 100)
     words = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", tmp_path / "run", "--head", head]
-    words += ["--epochs", 1, "--head-epochs", 1, "--queries", 1, "--memory-budget", "300MiB", "--json"]
+    words += ["--epochs", 1, "--head-epochs", 1, "--queries", 1, "--memory-budget", budget, "--json"]
     command = [sys.executable, "-m", "edge_zofc", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["class_names"]) == 1000
+    assert result["head_backend"] == backend
     assert result["predicted_peak_mib"] == pytest.approx(result["peak_rss_mib"], rel=0.1)

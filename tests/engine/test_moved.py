@@ -16,7 +16,7 @@ from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.settings import bundle_place, read_settings
+from edge_zofc.storage.settings import folder_place, read_settings
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from edge_zofc.storage.settings import bundle_place, read_settings
 )
 def test_a_place_is_relative_where_one_parent_holds_both(run: str, bundle: str, kept: str) -> None:
     """FAULTS B2."""
-    assert bundle_place(Path(run), Path(bundle)) == kept
+    assert folder_place(Path(run), Path(bundle)) == kept
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from safetensors.torch import save_file
 
 from edge_zofc.errors import InputError
 from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
+from edge_zofc.export.checkpoints import read_checkpoint
 
 NAME = "vit_tiny_patch16_224"
 State = dict[str, torch.Tensor]
@@ -194,7 +198,7 @@ def test_a_pickle_gets_the_command_that_converts_it_and_the_command_works(
     ("name", "raw", "sentence"),
     [
         ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        ("w.npz", b"PK\x03\x04", "JAX's names; timm has these weights with --pretrained"),
+        ("w.npz", b"PK\x03\x04", "JAX's names; .* take timm's with --pretrained"),
         ("w.pt", b"", "PyTorch pickle"),
         ("w.safetensors", b"<html>", "not a safetensors file"),
         ("folder", None, "is a folder; name the .safetensors file"),
@@ -208,3 +212,79 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, raw: bytes |
         (tmp_path / name).write_bytes(raw)
     with pytest.raises(InputError, match=sentence):
         load_backbone(BackboneRequest(NAME, checkpoint=tmp_path / name))
+
+
+def test_the_shards_of_an_index_are_one_checkpoint(tmp_path: Path, state: State) -> None:
+    """FAULTS C8: large checkpoints come in several files."""
+    keys = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": keys[:20], "model-00002-of-00002.safetensors": keys[20:]}
+    for name, some in parts.items():
+        save_file({key: state[key].clone().contiguous() for key in some}, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {key: n for n, some in parts.items() for key in some}}))
+    loaded = load_backbone(BackboneRequest(NAME, checkpoint=index, img_size=32, depth=2))
+    assert same(loaded, state)
+    raw = b"".join((tmp_path / name).read_bytes() for name in parts)
+    assert loaded.info.weights_sha256 == hashlib.sha256(raw).hexdigest()
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"00002-of-00002.safetensors cannot be read \(No such file"):
+        load_backbone(BackboneRequest(NAME, checkpoint=index, img_size=32, depth=2))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("{", "is not an index"), ("[]", "is not an index"), ('{"weight_map": {"a": 5}}', "is not an index"),
+     ('{"weight_map": {"a": "../b.safetensors"}}', "does not lie beside it"), ('{"weight_map": {}}', "names no file"),
+     ("[" * 100_000, "is not an index")],
+)  # fmt: skip
+def test_an_index_that_names_no_shards_beside_it_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    """FAULTS C8."""
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_checkpoint(index)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [("pytorch_model.bin.index.json", b'{"weight_map": {}}', "is an index of PyTorch pickles"),
+     ("m.gguf", b"GGUF\3\0", "is a GGUF file"), ("renamed.safetensors", b"GGUF\3\0\0\0\0", "is a GGUF file"),
+     ("m.onnx", b"\x08\x07", "is an ONNX graph"), ("m.npz", b"PK\3\4", "numpy arrays"),
+     ("m.h5", b"\x89HDF\r\n\x1a\n", "weights of Keras"), ("m.msgpack", b"\x81", "weights of Flax")],
+)  # fmt: skip
+def test_weights_of_other_programs_are_told_for_what_they_are(
+    tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    """FAULTS C8: one sentence with the way out."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=sentence) as found:
+        read_checkpoint(tmp_path / name)
+    assert ";" in str(found.value)
+
+
+def test_a_torchscript_program_is_told_with_the_line_that_takes_its_weights(tmp_path: Path, state: State) -> None:
+    """FAULTS C8: the line for pickles would fail on it."""
+    path = tmp_path / "model.pt"
+    model = timm.create_model(NAME, img_size=32, num_classes=0, depth=2)
+    model.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(model.eval(), torch.zeros(1, 3, 32, 32), check_trace=False).save(path)
+    with pytest.raises(InputError, match="is a TorchScript program") as found:
+        read_checkpoint(path)
+    command = shlex.split(str(found.value).split("python -c ")[1])
+    subprocess.run([sys.executable, "-W", "ignore", "-c", *command], check=True)
+    assert same(
+        load_backbone(BackboneRequest(NAME, checkpoint=tmp_path / "model.safetensors", img_size=32, depth=2)), state
+    )
+
+
+def test_a_folder_is_answered_with_the_names_of_what_lies_in_it(tmp_path: Path) -> None:
+    """FAULTS C8."""
+    with pytest.raises(InputError, match=r"is a folder; name the .safetensors file in it \(it has none\)"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"it has model.safetensors\)"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="is no file"):
+        read_checkpoint(Path("/dev/null"))

@@ -16,15 +16,8 @@ from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 
 FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
-_VARYING = {
-    "seconds",
-    "last_learn",
-    "seconds_per_step",
-    "peak_rss_mib",
-    "peak_anonymous_mib",
-    "peak_file_mib",
-    "stopped",
-}
+_MEASURED = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib"}
+_VARYING = {*_MEASURED, "stopped", "stream_folder", "last_learn"}
 
 
 def quiet(session: Trainer, loss: float) -> None:

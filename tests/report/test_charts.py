@@ -37,6 +37,14 @@ def test_a_loss_of_many_sizes_has_plain_numbers_on_its_axis(tmp_path):
     assert {"0.1", "1", "10"} <= set(labels(charts_of(tmp_path)["loss"]))
 
 
+def test_a_loss_within_one_power_of_ten_has_more_than_one_number_on_its_axis(tmp_path):
+    """FAULTS C6."""
+    make_run(tmp_path, 2)
+    losses = [5.0, *[0.22] * 30]
+    write_events(tmp_path, *({"event": "step", "step": k, "task": 0, "loss": loss} for k, loss in enumerate(losses)))
+    assert {"0.5", "1", "2", "5"} <= set(labels(charts_of(tmp_path)["loss"]))
+
+
 @pytest.mark.parametrize("tasks", [1, 2, 12, 30])
 @pytest.mark.parametrize("losses", [(0.5, 0.4), (1e-9, 1e-3, 1e11), (-5.0, 1e12), (1e6, 1.0, 1.0, 1.0)])
 def test_no_chart_holds_a_formula(tmp_path, tasks, losses):

@@ -51,6 +51,13 @@ def test_a_cgroups_limit_counts_as_the_memory_there_is() -> None:
     assert names["memory"].remedy
 
 
+def test_a_cpu_quota_is_told_beside_the_cpus() -> None:
+    """FAULTS B9."""
+    board = by_name(inspect(here=replace(PC, cgroup_cpus=0.5), providers=cpu_works))["board"]
+    assert board.detail == "x86_64, no device tree, 8 CPUs for this process, of which its cgroup may use 0.5"
+    assert "cgroup" not in by_name(inspect(here=PC, providers=cpu_works))["board"].detail
+
+
 def test_missing_packages_come_with_the_command_that_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name in ("torch", "timm", "onnx", "matplotlib", "psutil"):

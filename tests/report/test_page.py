@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from made_runs import make_result, make_run, write_events
+from pages import Page, page_of
 
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.report.curves import LISTED_LINES, read_log
@@ -16,48 +15,7 @@ from edge_zofc.report.summary import summary, write_report
 from edge_zofc.report.text import headline
 from edge_zofc.storage.result import check_result
 
-VOID = {"meta", "link", "br", "img", "hr", "input"}
 REFERENCES = {"href", "src", "xlink:href", "action", "data", "poster", "srcset", "formaction", "background"}
-
-
-class Page(HTMLParser):
-    """What a page holds: its tags, its text, where it points, and whether its tags nest."""
-
-    def __init__(self, markup: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(markup)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
-
-
-def page_of(folder: Path) -> Page:
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.open == []
-    return page
 
 
 @pytest.mark.parametrize(("tasks", "charts"), [(1, 3), (2, 5), (5, 5), (40, 5)])
@@ -168,7 +126,16 @@ def test_one_task_without_test_pictures_among_others_is_a_gap(tmp_path):
 def test_a_run_that_has_only_begun_is_reported_as_it_stands(tmp_path):
     nothing = {key: None for key, value in make_result(1).items() if isinstance(value, float)}
     result = make_result(1, **nothing, class_mean_floor=None, beats_class_mean_floor=None, completed=False)
-    result.update(tasks=[], accuracy_matrix=[], stage_accuracy=[], steps=0, class_names=[], forward_passes=0)
+    result.update(
+        tasks=[],
+        accuracy_matrix=[],
+        stage_accuracy=[],
+        steps=0,
+        class_names=[],
+        forward_passes=0,
+        classes=[],
+        confusion=None,
+    )
     (tmp_path / "result.json").write_text(json.dumps(result))
     page = page_of(tmp_path)
     assert "This run is not finished" in page.text and "There is no events.jsonl" in page.text

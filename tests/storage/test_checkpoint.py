@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from power_cut import RecordingFiles, disks_after_cut, lay_out
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from tmpfs import small_tmpfs
 
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
@@ -383,12 +383,7 @@ def test_whichever_call_fails_the_last_good_state_is_still_there(tmp_path, call,
 
 
 def test_on_a_full_tmpfs_the_last_state_stays_and_saving_goes_on_when_there_is_room(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this container may not mount a tmpfs")
-    try:
+    with small_tmpfs(tmp_path):
         small, large = (Snapshot({"x": np.zeros(size, np.uint8)}, {}) for size in (60_000, 120_000))
         checkpoint.save(tmp_path, small)
         (tmp_path / "filler").write_bytes(bytes(100_000))
@@ -400,5 +395,3 @@ def test_on_a_full_tmpfs_the_last_state_stays_and_saving_goes_on_when_there_is_r
         (tmp_path / "filler").unlink()
         found = checkpoint.load(checkpoint.save(tmp_path, large))
         assert same(found, large)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)

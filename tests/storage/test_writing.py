@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from power_cut import RecordingFiles, disks_after_cut
+from tmpfs import small_tmpfs
 
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError, RunLockedError
 from edge_zofc.storage import writing
@@ -158,12 +159,7 @@ def test_ctrl_c_in_the_middle_leaves_no_temporary_file(tmp_path):
 
 
 def test_a_tiny_tmpfs_fills_up_keeps_the_old_file_and_goes_on_when_there_is_room(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this container may not mount a tmpfs")
-    try:
+    with small_tmpfs(tmp_path):
         writing.write_atomic(tmp_path / "a", b"old")
         (tmp_path / "filler").write_bytes(bytes(128 << 10))
         with pytest.raises(DoesNotFitError, match="The disk is full"):
@@ -185,8 +181,6 @@ def test_a_tiny_tmpfs_fills_up_keeps_the_old_file_and_goes_on_when_there_is_room
                 writing.write_atomic(tmp_path / "a", b"new")
             with pytest.raises(InputError, match="mount its file system writable"):
                 RunLock(tmp_path)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 # --- folders, leftovers, rotation -----------------------------------------------------------------------
