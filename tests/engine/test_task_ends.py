@@ -139,7 +139,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Counter[str]]
 
     monkeypatch.setattr(FeatureStore, "rows", rows)
     monkeypatch.setattr(loop, "_finish", finish)
-    around(evaluation, "count_right", "predictions")
+    around(evaluation, "named", "predictions")
     for place in (loop, run):
         around(place, "fingerprint", "fingerprints")
     around(streams, "_picture_names", "listings")
@@ -164,4 +164,4 @@ def test_a_tasks_end_costs_the_same_after_forty_tasks_as_after_five(
     sizes = [path.stat().st_size for path in sorted((tmp_path / "run/state").glob("task-*"))]
     # A class has 20 bytes a feature in a whole state: a float32 and two float64. Two a task, 32 features.
     assert sizes[39] - sizes[4] < 0.05 * 35 * 2 * 20 * 32
-    assert sum(sizes[20:]) < 1.05 * sum(sizes[:20])
+    assert sum(sizes[20:]) < 1.1 * sum(sizes[:20])  # of whole states about twice
