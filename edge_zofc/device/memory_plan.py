@@ -117,13 +117,17 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream."""
+    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream.
+
+    ``arena_bytes``: the limit of an accelerator's arena, or None. Weights and activations count as on a CPU there.
+    """
 
     manifest: Manifest
     options: Options
     base: BaseCost
     classes: int
     threads: int
+    arena_bytes: int | None = None
 
     @property
     def evaluations(self) -> int:
@@ -157,7 +161,7 @@ def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
 
 
 def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
-    """Every placement, the most wanted first, the thriftiest last."""
+    """Every placement, the most wanted first, the thriftiest last; only the smallest if none fits the arena."""
     batch, evaluations = work.options.batch_size, work.evaluations
     most = min(batch, MAX_MICRO_BATCH)
     sizes = [most, *(size for size in (16, 8, 4, 2, 1) if size < most)]
@@ -171,7 +175,7 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
     packs = packs if fixed.prepacking is None else [fixed.prepacking]
     for backend, prepacking, arena, count, size in product(heads, packs, (True, False), adapters, batches):
-        yield Placement(
+        choice = Placement(
             micro_batch=size,
             parallel_queries=count,
             threads=work.threads,
@@ -179,6 +183,14 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
             arena=arena,
             head_backend=backend,
         )
+        is_smallest = (size, count) == (batches[-1], adapters[-1])
+        if is_smallest or _fits_arena(work, choice):
+            yield choice
+
+
+def _fits_arena(work: Work, choice: Placement) -> bool:
+    taken = work.manifest.files[WEIGHTS].bytes + _activations(work.manifest, choice)
+    return work.arena_bytes is None or taken <= work.arena_bytes
 
 
 def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
