@@ -19,8 +19,8 @@ from typing import Any
 from edge_zofc.errors import InputError
 from edge_zofc.export.shipped import DEFAULT, OWN_VIT, SHIPPED
 from edge_zofc.report.summary import write_report
-from edge_zofc.report.text import headline
-from edge_zofc.storage.result import read_result
+from edge_zofc.report.text import baseline_of, percent
+from edge_zofc.storage.result import RunResult, read_result
 
 log = logging.getLogger("edge_zofc")
 
@@ -44,7 +44,7 @@ def run_demo(folder: Path, seed: int) -> dict[str, Any]:
     _digits(folder / DIGITS, seed)
     answer[DIGITS] = _learn(folder, DIGITS, seed)
     for name in answer:
-        log.info("%s: %s", name, headline(read_result(folder / name / "run")))
+        log.info("%s", _told(name, read_result(folder / name / "run")))
     pages = ", ".join(part["report"] for part in answer.values())
     log.info("reports: %s; %.0f s in all", pages, time.monotonic() - started)
     return answer
@@ -93,6 +93,11 @@ def _learn(folder: Path, name: str, seed: int) -> dict[str, Any]:
     _command("learn", "--bundle", folder / "bundle", "--stream", stream, "--run", run, "--seed", seed)
     page = write_report(run)
     return {**read_result(run).model_dump(mode="json"), "report": str(page)}
+
+
+def _told(name: str, result: RunResult) -> str:
+    right, baseline = percent(result.last_accuracy), percent(baseline_of(result).last_accuracy)
+    return f"{name}, {len(result.class_names)} classes: {right} named right; class means: {baseline}."
 
 
 def _command(*words: object) -> None:

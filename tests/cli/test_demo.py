@@ -55,8 +55,10 @@ def test_both_streams_are_learnt_on_one_bundle_and_told_in_two_lines(
     assert all(part["completed"] and part["bundle_identity"] == bundle.identity for part in answer.values())
     assert "Not used" not in shown.err  # nothing but pictures lies among the pictures
     *_, first, second, last = shown.err.splitlines()
-    assert first.startswith("photographs: After 4 tasks and 8 classes the learner names ")
-    assert second.startswith("digits: After 1 task and 2 classes the learner names ")
+    for line, (name, part) in zip((first, second), answer.items(), strict=True):
+        right, baseline = (100 * scores["last_accuracy"] for scores in (part, part["class_mean_floor"]))
+        count = len(part["class_names"])
+        assert line == f"{name}, {count} classes: {right:.1f} % named right; class means: {baseline:.1f} %."
     pages = [folder / name / "run/report.html" for name in answer]
     assert re.fullmatch(rf"reports: {pages[0]}, {pages[1]}; \d+ s in all", last)
     assert "data:image/jpeg" in pages[0].read_text(encoding="utf-8")
