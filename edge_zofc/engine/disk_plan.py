@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
@@ -24,8 +25,8 @@ from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES
 from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.engine.work import TaskSize
 from edge_zofc.storage import checkpoint
-from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
+from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.result import MOST_CELLS, WrongPictures
 from edge_zofc.storage.run_folder import EVENTS_LIMIT_BYTES
 
@@ -57,11 +58,11 @@ class DiskPlan:
         return sum(item.bytes for item in self.items)
 
 
-def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
+def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
     """The disk that learning ``tasks`` takes; a class that comes back counts as a new one, on the safe side."""
     trained = [task for task in tasks if task.classes > 1]  # a single class is not trained
     steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
-    state, ends = RunState.of(bundle, options), 0
+    state, ends = _new_state(sizes, options), 0
     state.progress.head_backend = "numpy"  # the same bytes, without loading torch
     largest = checkpoint.file_bytes(state.to_snapshot())
     for index, task in enumerate(tasks):
@@ -70,7 +71,7 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         ends += largest
     journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
-    row_bytes = 2 * (4 * (bundle.manifest.feature_size + 1) + PIECE_BYTES)
+    row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
     kept = checkpoint.KEEP + 1
     return DiskPlan(
@@ -88,6 +89,12 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         ),
         steps,
     )
+
+
+def _new_state(sizes: BundleSizes, options: Options) -> RunState:
+    start = np.zeros(sizes.adapter_size, np.float32)
+    adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
+    return RunState.start(adapter, sizes.feature_size, options.head)
 
 
 def _grow(state: RunState, index: int, task: TaskSize) -> None:

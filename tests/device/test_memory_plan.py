@@ -58,7 +58,7 @@ def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> mem
     asked = {name: changes[name] for name in OPTIONS if name in changes}
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
     base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
-    return memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
+    return memory_plan.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
 
 
 def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
