@@ -117,13 +117,17 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream."""
+    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream.
+
+    ``arena_bytes``: the limit of an accelerator's arena, or None. Weights and activations count as on a CPU there.
+    """
 
     sizes: BundleSizes
     options: Options
     base: BaseCost
     classes: int
     threads: int
+    arena_bytes: int | None = None
 
     @property
     def evaluations(self) -> int:
@@ -163,7 +167,7 @@ def peak_range(work: Work) -> tuple[int, int]:
 
 
 def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
-    """Every placement, the most wanted first, the thriftiest last."""
+    """Every placement, the most wanted first, the thriftiest last; only the smallest if none fits the arena."""
     batch, evaluations = work.options.batch_size, work.evaluations
     most = min(batch, MAX_MICRO_BATCH)
     sizes = [most, *(size for size in (16, 8, 4, 2, 1) if size < most)]
@@ -177,21 +181,25 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     packs = [True, False] if _PREPACKED[work.sizes.precision][2] else [False]
     packs = packs if fixed.prepacking is None else [fixed.prepacking]
     for backend, prepacking, arena, count, size in product(heads, packs, (True, False), adapters, batches):
-        yield Placement(
-            micro_batch=size,
-            parallel_queries=count,
-            threads=work.threads,
-            prepacking=prepacking,
-            arena=arena,
-            head_backend=backend,
-        )
+        choice = Placement(
+            micro_batch=size, parallel_queries=count, threads=work.threads,
+            prepacking=prepacking, arena=arena, head_backend=backend,
+        )  # fmt: skip
+        is_smallest = (size, count) == (batches[-1], adapters[-1])
+        if is_smallest or _fits_arena(work, choice):
+            yield choice
+
+
+def _fits_arena(work: Work, choice: Placement) -> bool:
+    taken = work.sizes.weights_bytes + _activations(work.sizes, choice)
+    return work.arena_bytes is None or taken <= work.arena_bytes
 
 
 def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
     items = tuple(_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
-    reserved = work.sizes.weights_bytes  # mapped privately and writable, though never written
-    reserved += int(_activations(work.sizes, choice) * _ARENA_RESERVED)
+    # The weights are mapped privately and writable, though never written.
+    reserved = work.sizes.weights_bytes + int(_activations(work.sizes, choice) * _ARENA_RESERVED)
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.

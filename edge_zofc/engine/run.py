@@ -108,8 +108,8 @@ def _profile(request: LearnRequest, is_kept: bool) -> DeviceProfile:
 def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
     ground.bundle.verify_changed()  # one watch reads it once, for months
-    start = _start(ground)
     providers = choose_providers(ground.profile.session_providers())
+    start = _start(ground, ground.profile.with_providers(dict(providers)))
     with PeakSampler() as usage, ExitStack() as files:
         # A CUDA process reserves more address space than any limit on it could allow.
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
@@ -154,8 +154,11 @@ def _result_writer(start: Start) -> Callable[[Trainer], None]:
     return write
 
 
-def _start(ground: Ground) -> Start:
-    """The stream, read once, and the settings and plan of the run that is there, or those of a new one, written."""
+def _start(ground: Ground, profile: DeviceProfile) -> Start:
+    """The stream, read once, and the settings and plan of the run that is there, or those of a new one, written.
+
+    ``profile``: with the providers that start alone, for an arena that is not there must not shape the plan.
+    """
     request, run = ground.request, ground.run
     found = run.latest()
     for text in () if found is None else found.notes:
@@ -166,9 +169,9 @@ def _start(ground: Ground) -> Start:
     _refuse_other_stream(progress, stream, run)
     classes = len(stream.class_names)
     if run.is_run():
-        settings, plan = kept_settings(request, ground.bundle, ground.profile, run, classes)
+        settings, plan = kept_settings(request, ground.bundle, profile, run, classes)
     else:
-        settings, plan = new_settings(request, ground.bundle, ground.profile, classes)
+        settings, plan = new_settings(request, ground.bundle, profile, classes)
         run.write_settings(settings)
     return Start(ground, found, stream, settings, plan)
 

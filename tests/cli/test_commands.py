@@ -17,8 +17,9 @@ import onnxruntime as ort
 import pytest
 from small import picture, write_small_bundle
 
-from edge_zofc.cli import arguments
+from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
+from edge_zofc.errors import ArenaFullError
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
@@ -360,6 +361,27 @@ def test_a_signal_saves_and_ends_with_its_number(
     assert child.returncode == 128 + number
     assert "--resume" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("8 bytes"), "Memory ran out (8 bytes); give a larger budget."),
+        (
+            ArenaFullError("it is full"),
+            "Memory ran out: it is full; give a device profile with a larger gpu_mem_limit_mib.",
+        ),
+    ],
+)
+def test_memory_that_runs_out_ends_with_code_3_and_its_way_out(
+    error: MemoryError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "profiles", fails)
+    assert main(["profiles"]) == 3
+    assert capsys.readouterr().err == f"edge-zofc: {told}\n"
 
 
 def test_a_budget_without_a_unit_is_not_taken_for_bytes(capsys: pytest.CaptureFixture[str]) -> None:

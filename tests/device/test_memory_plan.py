@@ -1,5 +1,7 @@
 """The plan adds up and chooses speed where there is room."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,6 +136,32 @@ def test_a_run_goes_on_with_its_weights_as_they_were_packed() -> None:
     tight = planned(500, "fp32", 327, prepacking=True)
     assert tight.placement.prepacking
     assert tight.peak_bytes <= 500 * MIB
+
+
+# Weights take 89 MiB and b x K 1 + 6 b + 20 b K: 16 x 5 together 1,786 MiB, 4 x 5 514, 1 x 5 196, 2 x 1 142.
+@pytest.mark.parametrize(
+    ("arena_mib", "shape"),
+    [
+        (None, (16, 5)),
+        (1786, (16, 5)),
+        (1785, (8, 5)),
+        (514, (4, 5)),
+        (196, (1, 5)),
+        (195, (1, 3)),
+        (155, (2, 1)),
+        (116, (1, 1)),
+        (9, (1, 1)),
+    ],
+)
+def test_the_micro_batch_is_one_that_an_accelerators_arena_has_room_for(
+    arena_mib: int | None, shape: tuple[int, int]
+) -> None:
+    """Without it the first step of a run on a GPU failed and was done again, and the plan's shape was not the run's."""
+    asked = replace(work(), arena_bytes=None if arena_mib is None else arena_mib * MIB)
+    found = memory_plan.plan(asked, 100_000 * MIB).placement
+    assert (found.micro_batch, found.parallel_queries) == shape
+    kept = memory_plan.plan(asked, 100_000 * MIB, memory_plan.Fixed(16, 5)).placement
+    assert (kept.micro_batch, kept.parallel_queries) == (16, 5)  # a run keeps its shape, and so its bits
 
 
 def test_what_is_asked_for_is_kept() -> None:

@@ -1,5 +1,6 @@
 """The session: the same numbers as torch, padding that does not show, K at once as K in turn."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from small import SIDE, WIDTH, small_model
 
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.spsa import BASE, queries
-from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers
+from edge_zofc.errors import ArenaFullError
+from edge_zofc.inference.backbone import CPU as CPU_ALONE
+from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers, session_options
 from edge_zofc.inference.features import Pictures, query_features
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
@@ -149,6 +152,56 @@ def test_what_keeps_a_provider_from_starting_is_told(
     monkeypatch.setattr(ort, "InferenceSession", fails)
     assert choose_providers([(CUDA, {"a": "b"})]) == (("CPUExecutionProvider", {}),)
     assert "no such option (see" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("loader", "told"),
+    [
+        (
+            "libnvinfer.so.10: cannot open shared object file: No such file or directory",
+            "built in, but the library libnvinfer.so.10 is missing",
+        ),
+        ("/x/libonnxruntime_providers_tensorrt.so: cannot open shared object file: No such file", "x.cc:729 Please"),
+        ("something else", "x.cc:729 Please"),
+    ],
+)
+def test_a_library_that_a_provider_lacks_is_named_and_onnxruntime_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, loader: str, told: str
+) -> None:
+    """onnxruntime 1.31 raises where in its source it was, and logs the library's name to stderr in red."""
+    severities: list[int] = []
+
+    def fails(*_: object, **__: object) -> None:
+        assert severities[-1] == 4
+        raise RuntimeError("x.cc:729 Please")
+
+    def load(_: str) -> None:
+        raise OSError(loader)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(ort, "set_default_logger_severity", severities.append)
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert probe_providers() == [("TensorrtExecutionProvider", False, told)]
+    assert severities == [4, 2]
+
+
+def test_the_arenas_limit_is_named_where_it_is_reached(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("/x/bfc_arena.cc:360 f(size_t) Available memory of 5 is smaller than requested bytes of 9")
+
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    limited = ((CUDA, {"gpu_mem_limit": str(8 << 20)}), *CPU_ALONE)
+    with pytest.raises(ArenaFullError, match=f"^the arena of {CUDA} is full at its limit of 8 MiB$"):
+        Backbone(small_bundle, Placement.simple(1), limited)
+    with pytest.raises(MemoryError, match="smaller than requested") as caught:
+        Backbone(small_bundle, Placement.simple(1))  # no limit, so nothing to raise
+    assert not isinstance(caught.value, ArenaFullError)
+
+
+def test_onnxruntime_prints_no_error_that_it_raises() -> None:
+    """FATAL alone: an arena that was full was told twice, once in red with a line of onnxruntime's source."""
+    assert session_options(Placement.simple()).log_severity_level == 4
 
 
 @pytest.mark.parametrize(
