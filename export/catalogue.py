@@ -53,8 +53,9 @@ class Entry:
     """One row: a network without its classifier, at its own picture size, with the adapters that it gets by default.
 
     ``side`` S, ``feature_size`` D, ``adapter_size`` P. ``weights_bytes`` are those of a bundle in fp32, batch norms
-    folded. ``fixed``, ``per_image`` and ``per_image_and_adapter``: ``ActivationBytes``. ``licence`` is that of the
-    weights as timm or the package names it; ``hub`` is where timm's weights lie, "" for a package's.
+    folded. ``fixed``, ``per_image`` and ``per_image_and_adapter``: ``ActivationBytes``. ``linear_layers`` are what
+    8 or 4 bits make smaller. ``licence`` is the weights', as timm or the package says; ``hub`` is where
+    timm's weights lie, "" for a package's.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Entry:
     fixed: int
     per_image: int
     per_image_and_adapter: int
+    linear_layers: int
     licence: str
     hub: str
 
@@ -83,6 +85,7 @@ class Entry:
                 fixed=self.fixed, per_image=self.per_image, per_image_and_adapter=self.per_image_and_adapter
             ),
             activations_from="the catalogue, an estimate until an export measures",
+            has_linear_layers=self.linear_layers > 0,
         )
 
 

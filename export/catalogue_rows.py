@@ -19,12 +19,15 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
 from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.catalogue import NAMES, Entry
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
+from edge_zofc.export.precision import linear_layers
 from edge_zofc.export.session import open_session
 from edge_zofc.export.shipped import SHIPPED
 from edge_zofc.export.traced_graph import write_traced_graph
@@ -47,6 +50,7 @@ def shape_of(name: str, loaded: LoadedBackbone, model: Adapted) -> dict[str, int
         "feature_size": loaded.width,
         "parameters": sum(value.numel() for value in loaded.model.parameters()),
         "adapter_size": model.layout.size,
+        "linear_layers": len(linear_layers(model)),
         "licence": shipped.licence if shipped else _SPDX.get(licence, licence),
         "hub": "" if shipped else str(config.get("hf_hub_id") or ""),
     }
@@ -57,8 +61,18 @@ def build(name: str) -> tuple[LoadedBackbone, Adapted]:
     shipped = SHIPPED.get(name)
     architecture, side = (shipped.architecture, shipped.image.size) if shipped else (name, None)
     loaded = load_backbone(BackboneRequest(architecture, random_weights=True, img_size=side))
+    _make_different(loaded.model)
     pictures = np.random.default_rng(0).standard_normal((2, 3, loaded.image.size, loaded.image.size))
     return loaded, adapted(loaded, AdapterRequest(), pictures.astype(np.float32))
+
+
+def _make_different(network: nn.Module) -> None:
+    """Change all numbers a little: torch's exporter writes equal constants, such as new biases, once for all layers."""
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in (*network.parameters(), *network.buffers()):
+            if value.is_floating_point():
+                value.add_(0.01 * torch.randn(value.shape, generator=random))
 
 
 @contextmanager

@@ -293,7 +293,7 @@ def _does_not_fit(work: Work, thriftiest: MemoryPlan, fixed: Fixed) -> str:
         return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {advice}."
     least = min(found.peak_bytes for found in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
-    if work.sizes.precision == "fp32":
+    if work.sizes.precision == "fp32" and work.sizes.has_linear_layers:
         # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
         smaller = least - int(work.sizes.weights_bytes * 0.73)
         advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"

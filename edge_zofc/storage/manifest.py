@@ -138,7 +138,8 @@ class FileEntry(Strict):
 @dataclass(frozen=True)
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
-    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured.
+    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
+    precision makes learning smaller.
     """
 
     precision: Precision
@@ -148,6 +149,7 @@ class BundleSizes:
     adapter_size: int
     activation_bytes: ActivationBytes
     activations_from: str
+    has_linear_layers: bool
 
 
 class Manifest(Strict):
@@ -175,6 +177,7 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
+            has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
         )
 
     @model_validator(mode="after")

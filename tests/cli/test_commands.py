@@ -220,6 +220,14 @@ def test_plan_answers_before_an_export(
     assert found["disk_bytes"] > 1_000_000  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("name", "told"), [("resnet18", False), ("vit_tiny_patch16_224", True)])
+def test_smaller_weights_are_advised_where_there_are_linear_layers(
+    name: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", "--backbone", name, "--memory-budget", "40MiB") == 3
+    assert ("--precision w8" in capsys.readouterr().err) is told
+
+
 def test_plan_for_a_backbone_is_that_for_a_bundle_of_the_same_sizes(
     small_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
