@@ -63,6 +63,7 @@ class Entry:
     blocks: int
     feature_size: int
     parameters: int
+    adapter_kind: str
     adapter_size: int
     weights_bytes: int
     fixed: int
@@ -86,6 +87,7 @@ class Entry:
             ),
             activations_from="the catalogue, an estimate until an export measures",
             has_linear_layers=self.linear_layers > 0,
+            queries_share=self.adapter_kind != "film",  # which are on every block
         )
 
 
@@ -98,7 +100,7 @@ def catalogue() -> dict[str, Entry]:
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    texts = ("name", "licence", "hub")
+    texts = ("name", "adapter_kind", "licence", "hub")
     values = {field.name: row[field.name] for field in fields(Entry)}
     return Entry(**{name: text if name in texts else int(text) for name, text in values.items()})  # type: ignore[arg-type]
 

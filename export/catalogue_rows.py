@@ -49,6 +49,7 @@ def shape_of(name: str, loaded: LoadedBackbone, model: Adapted) -> dict[str, int
         "blocks": loaded.info.depth,
         "feature_size": loaded.width,
         "parameters": sum(value.numel() for value in loaded.model.parameters()),
+        "adapter_kind": model.layout.kind,
         "adapter_size": model.layout.size,
         "linear_layers": len(linear_layers(model)),
         "licence": shipped.licence if shipped else _SPDX.get(licence, licence),

@@ -139,7 +139,7 @@ class FileEntry(Strict):
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
     P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
-    precision makes learning smaller.
+    precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
     """
 
     precision: Precision
@@ -150,6 +150,7 @@ class BundleSizes:
     activation_bytes: ActivationBytes
     activations_from: str
     has_linear_layers: bool
+    queries_share: bool
 
 
 class Manifest(Strict):
@@ -178,6 +179,7 @@ class Manifest(Strict):
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
+            queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
         )
 
     @model_validator(mode="after")

