@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_zofc.report.text import table
 
+_PEAKS = ("least_peak_bytes", "fast_peak_bytes")
 _WEIGHTS = {
     "here": "here: on this machine",
     "pip": "pip: a package to install",
@@ -43,6 +44,3 @@ def backbones_text(rows: Sequence[Mapping[str, Any]], width: int) -> str:
     )
     parts = [table(facts, "lrrrrrll", width), table(costs, "lrrr"[: len(costs[0])], width)]
     return "\n\n".join([*parts, *(table([(note,)], "l", width) for note in notes)])
-
-
-_PEAKS = ("least_peak_bytes", "fast_peak_bytes")
