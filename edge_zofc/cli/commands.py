@@ -62,31 +62,46 @@ def split(options: argparse.Namespace) -> int:
     return _print(options, asdict(found), f"{options.out}: {counts}, {found.test_images} to test with")
 
 
+def backbones(options: argparse.Namespace) -> int:
+    """List the backbones that were tried: sizes, memory while learning, weights, licence."""
+    from edge_zofc.cli.backbones_text import backbones_text
+    from edge_zofc.export.catalogue import NAMES, described, entry
+
+    found = [entry(name) for name in options.names or NAMES]
+    seconds: dict[str, float] = {}
+    if options.measure:
+        from edge_zofc.export.catalogue_rows import time_forwards
+
+        seconds = time_forwards([each.name for each in found], log.info)
+    rows = [described(each, seconds.get(each.name)) for each in found]
+    return _print(options, {"backbones": rows}, backbones_text(rows, _terminal_width()))
+
+
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
-    from edge_zofc.cli.plan_text import plan_text
+    from edge_zofc.cli.plan_text import plan_text, planned
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
     from edge_zofc.engine.work import predict_time, survey
-    from edge_zofc.storage.bundle import read_bundle
 
-    bundle = read_bundle(options.bundle)
+    bundle, sizes = planned(options.bundle, options.backbone)
     stream = read_stream(options.stream) if options.stream else None
     chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks, some = survey(stream, stream.tasks) if stream else ((), [])
-    disk = predict_disk(bundle, chosen, tasks)
+    disk = predict_disk(sizes, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
-    found = make_plan(bundle, chosen, device, len(stream.class_names) if stream else None, fixed)
-    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream else None
+    found = make_plan(sizes, chosen, device, len(stream.class_names) if stream else None, fixed)
+    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream and bundle else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
-    return _print(options, data, plan_text(found, disk, time, len(tasks), _terminal_width()))
+    data["backbone"] = options.backbone
+    return _print(options, data, plan_text(found, disk, time, len(tasks), _terminal_width(), options.backbone))
 
 
 def learn(options: argparse.Namespace) -> int:
