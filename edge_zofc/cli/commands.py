@@ -171,13 +171,27 @@ def predict(options: argparse.Namespace) -> int:
 def deploy(options: argparse.Namespace) -> int:
     """Write what a run has learnt as one plain ONNX file."""
     from edge_zofc.engine.predict import open_run
+    from edge_zofc.export.deploy import Learnt
     from edge_zofc.export.deploy import deploy as write
 
+    if options.calibrate and not options.int8:
+        raise InputError("--calibrate belongs to --int8; give both or neither.")
     run = open_run(options.run, options.bundle)
-    write(run.head, run.adapter, run.class_names, run.bundle, options.out, normalise=run.normalise)
+    learnt, lines, more = Learnt(run.head, run.adapter, run.class_names, run.bundle, run.normalise), list[str](), {}
+    if options.int8:
+        from edge_zofc.cli.int8_text import int8_lines
+        from edge_zofc.export.calibration import choose
+        from edge_zofc.export.int8 import deploy_int8
+
+        written = deploy_int8(learnt, options.out, *choose(options.run, learnt, options.calibrate, log.info))
+        lines, more = int8_lines(written), {"int8": asdict(written)}
+    else:
+        write(*learnt[:4], options.out, normalise=run.normalise)
     size_mib = options.out.stat().st_size / 2**20
-    data = {"out": str(options.out), "classes": list(run.class_names), "mib": round(size_mib, 2)}
-    return _print(options, data, f"{options.out}: {len(run.class_names)} classes, {size_mib:.1f} MiB")
+    data = {"out": str(options.out), "classes": list(run.class_names), "mib": round(size_mib, 2), **more}
+    return _print(
+        options, data, "\n".join([f"{options.out}: {len(run.class_names)} classes, {size_mib:.1f} MiB", *lines])
+    )
 
 
 def report(options: argparse.Namespace) -> int:

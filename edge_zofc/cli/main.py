@@ -78,7 +78,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """End with exit code 2 and the nearest names where an option is unknown, also where others are missing."""
-    known = sorted({"--help", *re.findall(r"--[a-z-]+", parser.format_help())})
+    known = sorted({"--help", *re.findall(r"--[a-z0-9-]+", parser.format_help())})
     for word in words:
         option = word.partition("=")[0]
         if option == "--":  # ends the options
