@@ -6,8 +6,7 @@ and the softmax among it, computes in float32. The answers are compared with the
 written; the comparison stands in the file's metadata (key ``int8``).
 
 x86 processors without VNNI add pairs of 8-bit products in 16 bits, which may overflow, so that their answers may
-differ more. Weights of 7 bits would avoid it. They changed 50 answers where 8 bits changed 22 (EfficientNet-Lite0, 312
-pictures), so 8 bits are taken.
+differ more. Weights of 7 bits would avoid it, and change twice as many answers (benchmarks/results/COSTS.md).
 """
 
 from __future__ import annotations
