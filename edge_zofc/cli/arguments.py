@@ -193,7 +193,13 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _MOVED_BUNDLE,
         _THREADS,
     ),
-    "deploy": (_RUN, _path("out", "OUT.onnx", "the file to write"), _MOVED_BUNDLE),
+    "deploy": (
+        _RUN,
+        _path("out", "OUT.onnx", "the file to write"),
+        _MOVED_BUNDLE,
+        _argument("--int8", action="store_true", help="smaller and faster, in 8 bits; some answers may change"),
+        _path("--calibrate", "FOLDER", "pictures for --int8 (default: the run's training pictures)"),
+    ),
     "report": (
         _RUN,
         _path("--out", "FILE", "the page (default: RUN/report.html)"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from small import picture, write_small_bundle
+from small import picture, write_small_bundle, write_small_stream
 
 from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
@@ -182,6 +182,23 @@ def test_deploy_gives_predicts_probabilities(
     (prediction,) = expected["predictions"]  # type: ignore[misc]
     for entry in prediction["classes"]:
         assert by_name[entry["class_name"]] == pytest.approx(entry["probability"], abs=1e-5)
+
+
+def test_deploy_int8_tells_how_many_answers_changed(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, folder = write_small_stream(tmp_path / "stream"), tmp_path / "run"
+    assert run("learn", "--bundle", small_bundle.folder, "--stream", stream, "--run", folder, *FAST) == 0
+    found = answer(capsys, "deploy", folder, tmp_path / "out.onnx", "--int8")["int8"]["comparison"]  # type: ignore[index]
+    assert (found["calibrated"], found["compared"], found["labelled"]) == (48, 24, 24)
+    assert run("deploy", folder, tmp_path / "out.onnx", "--int8", "--calibrate", stream / "000_task") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "int8, calibrated on pictures of --calibrate (24)"
+    assert lines[2].endswith(" of 24, on test pictures of the run's stream")
+    assert lines[3].startswith("right: ")
+    assert run("deploy", folder, tmp_path / "out2.onnx", "--calibrate", stream) == 2
+    assert "--calibrate belongs to --int8" in capsys.readouterr().err
+    assert not (tmp_path / "out2.onnx").exists()
 
 
 def test_rollback_and_learning_again_end_with_the_same_result(

@@ -161,11 +161,13 @@ def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, comma
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_is_deployed_on_the_workstation_alone(bare, learned, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--int8",)])
+def test_a_run_is_deployed_on_the_workstation_alone(bare, learned, tmp_path, more):
     run, _ = learned
-    done = bare.call("edge-zofc", "deploy", run, tmp_path / "out.onnx")
+    done = bare.call("edge-zofc", "deploy", run, tmp_path / "out.onnx", *more)
     assert done.returncode == 2
-    assert done.stderr.endswith("pip install 'edge-zofc[export]'.\n")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.endswith("pip install 'edge-zofc[export]'.")
 
 
 def test_a_board_with_onnxruntime_gpu_gets_the_same_packages_but_onnxruntime():
