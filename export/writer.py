@@ -115,7 +115,7 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         layout = model.layout
         tell(
             f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters "
-            f"({layout.kind} on {len(layout.blocks)})"
+            f"({layout.kind} on blocks {_shown(layout.blocks)})"
         )
         for note in loaded.notes:
             tell(note)
@@ -144,6 +144,12 @@ def _check_options(options: ExportOptions) -> None:
             raise InputError(f"{out} holds a bundle already; choose another OUT or replace it with --force.")
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is a folder with other things in it; choose another OUT.")
+
+
+def _shown(blocks: tuple[int, ...]) -> str:
+    """``0-4`` or ``0, 3, 5``."""
+    is_range = blocks == tuple(range(blocks[0], blocks[-1] + 1))
+    return f"{blocks[0]}-{blocks[-1]}" if is_range and len(blocks) > 1 else ", ".join(map(str, blocks))
 
 
 def _backbone_request(options: ExportOptions) -> BackboneRequest:

@@ -23,7 +23,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write a bundle: a frozen ViT with a small adapter as ONNX."""
+    """Write a bundle: a frozen network with a small adapter as ONNX."""
     from edge_zofc.export.writer import ExportOptions, export_bundle
 
     given = vars(options)
@@ -32,7 +32,8 @@ def export(options: argparse.Namespace) -> int:
     manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
     text = (
         f"{bundle.folder}: {manifest.backbone.name} at {manifest.image.size} px, {manifest.precision}, "
-        f"{manifest.adapter.size} adapter parameters on blocks {list(manifest.adapter.blocks)}\n"
+        f"{manifest.adapter.size} adapter parameters, {manifest.adapter.kind} on {len(manifest.adapter.blocks)} of "
+        f"{manifest.backbone.depth} blocks\n"
         f"fidelity at eps {fidelity.eps:.4g}: one-sided {fidelity.one_sided:.3f}, "
         f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)"
     )

@@ -136,7 +136,7 @@ def test_a_traced_bottleneck_gives_torchs_features(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("w8", 1e-4), ("w4", 1e-4), ("int8", 0.5), ("fp16", 2e-2)])
 def test_matrix_products_of_a_convnext_are_quantised(tmp_path: Path, precision: Precision, tolerance: float) -> None:
-    model = model_of("convnextv2_nano", AdapterRequest(blocks="0"), 32)
+    model = model_of("test_convnext", AdapterRequest(blocks="0"), 32)
     images = pictures(2, 32)
     write_traced_graph(model, precision, tmp_path)
     found = compute_features(open_session(tmp_path / GRAPH), images, moved(model, 2))
