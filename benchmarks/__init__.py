@@ -2,7 +2,7 @@
 
     tables, process, streams   what all of them use
     methods                    the methods that are compared, one paper a file
-    costs                      bench memory, speed, soak
+    costs                      bench memory, speed, soak, growth
     accuracy                   bench accuracy
     questions                  bench questions
 
@@ -24,6 +24,7 @@ NAMES = {
     "accuracy": ("accuracy.run", "every method on a stream: accuracy, forgetting, cost"),
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
     "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
+    "growth": ("costs.growth", "processor time and disk of long runs, beside those of an earlier version"),
     "streams": ("streams.downloads", "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream"),
 }
 """Name -> the module with its ``add_arguments`` and ``main``, and what it does. These modules import nothing heavy."""

@@ -9,6 +9,9 @@
     ├── DivergedError       4   the loss left its band or is not a number
     └── DamagedFileError    5   a file that edge-zofc wrote no longer says what was written
 
+    MemoryError
+    └── ArenaFullError      3   an accelerator's arena is at the limit that its profile sets
+
 A message is one sentence with the value, the limit and the way out. It is one printable line of bounded length,
 whatever names and values it holds. Any other exception that escapes is a defect of edge-zofc and keeps its traceback.
 """
@@ -64,6 +67,15 @@ class DoesNotFitError(EdgeZofcError):
     """The memory or disk budget is too small, or an allocation failed with nothing left to shrink."""
 
     exit_code = 3
+
+
+class ArenaFullError(MemoryError):
+    """An accelerator's arena is at its profile's limit; a smaller run of the graph may still fit.
+
+    ``WAY_OUT`` ends the sentence where none does.
+    """
+
+    WAY_OUT = "give a device profile with a larger gpu_mem_limit_mib"
 
 
 class DivergedError(EdgeZofcError):

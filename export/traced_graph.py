@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from edge_zofc.errors import InputError
-from edge_zofc.export.cnn import AdapterCnn
+from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.linear import quantised_linear
 from edge_zofc.export.onnx_writer import OPSET, OnnxWriter
 from edge_zofc.export.precision import check_precision
@@ -31,7 +31,7 @@ INPUTS = ("images", "adapters")
 _TRACED = (2, 3)  # pictures, adapters: two numbers other than 1, which the exporter would take for a constant
 
 
-def write_traced_graph(model: AdapterCnn, precision: Precision, folder: Path) -> None:
+def write_traced_graph(model: Adapted, precision: Precision, folder: Path) -> None:
     """Write ``backbone.onnx`` and ``backbone.onnx.data`` of ``model`` in ``precision`` to ``folder``.
 
     Raises InputError if the exporter cannot follow the network, or the precision has nothing to quantise.
@@ -86,7 +86,7 @@ def _silence() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _traced(model: AdapterCnn) -> onnx.GraphProto:
+def _traced(model: Adapted) -> onnx.GraphProto:
     images, adapters = _TRACED
     # A copy: what torch traced keeps traces, which can neither be copied nor run.
     example = (torch.zeros(images, 3, model.image_side, model.image_side), torch.zeros(adapters, model.layout.size))

@@ -246,7 +246,7 @@ def checks() -> dict[str, Callable[[Place], dict[str, Any]]]:
         "doctor": doctor,
         "features, package's ViT": features,
         "same seed twice, replay": repeats,
-        "same seed twice, TF32 off": lambda place: repeats(place, tf32="0"),
+        "same seed twice, TF32 on": lambda place: repeats(place, tf32="1"),
         "kill -9 and resume": killed,
         "arena too small": too_small,
         "export ViT-B": lambda place: {"bundle": place.bundle("base").name},

@@ -71,18 +71,18 @@ def plan(options: argparse.Namespace) -> int:
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
-    from edge_zofc.engine.work import predict_time, task_sizes
+    from edge_zofc.engine.work import predict_time, survey
     from edge_zofc.storage.bundle import read_bundle
 
     bundle = read_bundle(options.bundle)
     stream = read_stream(options.stream) if options.stream else None
     chosen = make_options(options.preset or "edge", arguments.changes(options))
-    tasks = task_sizes(stream, stream.tasks) if stream else ()
+    tasks, some = survey(stream, stream.tasks) if stream else ((), [])
     disk = predict_disk(bundle, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
     found = make_plan(bundle, chosen, device, len(stream.class_names) if stream else None, fixed)
-    time = predict_time(bundle, chosen, found.placement, stream, tasks) if stream else None
+    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}

@@ -19,7 +19,7 @@ from typing import NoReturn
 from edge_zofc import __version__
 from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.terminal import open_streams, say, silence
-from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError, explanation, shown
+from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
 _EXTRAS = {"export": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Readers and writers explain their own; this is a path that could not even be looked at.
         told = explanation(error)
         return _failed(options, str(told), told.exit_code)
+    except ArenaFullError as error:
+        return _failed(options, f"Memory ran out: {error}; {error.WAY_OUT}.", DoesNotFitError.exit_code)
     except MemoryError as error:
         return _failed(options, f"Memory ran out ({error}); give a larger budget.", DoesNotFitError.exit_code)
     except KeyboardInterrupt:

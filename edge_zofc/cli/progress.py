@@ -8,9 +8,8 @@ import time
 
 from tqdm import tqdm
 
-from edge_zofc.data.stream import Stream
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.engine.work import TaskSize, forwards_left, task_sizes
+from edge_zofc.engine.work import forwards_left
 
 log = logging.getLogger("edge_zofc")
 
@@ -23,8 +22,6 @@ class ProgressBar:
     def __init__(self) -> None:
         self._done, self._total = 0, 0
         self._where: tuple[int, str] | None = None
-        self._stream: Stream | None = None
-        self._sizes: dict[str, TaskSize] = {}
         self._began = self._told = time.monotonic()
         # None off a terminal: tqdm starts a thread even for a bar that is disabled.
         self._bar: tqdm[None] | None = None
@@ -47,12 +44,7 @@ class ProgressBar:
 
     def _enter(self, trainer: Trainer, where: tuple[int, str]) -> None:
         """A task began, or its training did or ended: what is left is known anew, as a pass may not be needed."""
-        if self._stream is not trainer.stream:
-            self._stream = trainer.stream
-            tasks = trainer.stream.tasks
-            sizes = task_sizes(trainer.stream, tasks)
-            self._sizes = {task.name: size for task, size in zip(tasks, sizes, strict=True)}
-        self._where, self._total = where, self._done + forwards_left(trainer, self._sizes)
+        self._where, self._total = where, self._done + forwards_left(trainer)
         pending = trainer.pending_tasks()
         name = pending[0].name if pending else ""
         if sys.stderr.isatty():

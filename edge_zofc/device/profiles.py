@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,9 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 # onnxruntime's default, kNextPowerOfTwo, asks for up to twice what is needed.
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
+# What a provider is opened with unless its options say otherwise. onnxruntime's default is TF32, products of 10 bits,
+# whose rounding drowns the small loss differences that learning lives on (COSTS.md, "On a GPU").
+_DEFAULTS = {CUDA: {"use_tf32": "0"}}
 
 Mebibytes = Annotated[int, Field(ge=1, le=1 << 24)]
 
@@ -65,10 +69,11 @@ class Provider(_Strict):
     options: dict[str, str] = Field(default_factory=dict)
 
     def session_options(self) -> dict[str, str]:
-        """The options in onnxruntime's own spelling: ``gpu_mem_limit`` is in bytes there."""
-        if self.gpu_mem_limit_mib is None:
-            return dict(self.options)
-        return {**self.options, "gpu_mem_limit": str(self.gpu_mem_limit_mib * MIB)}
+        """The options in onnxruntime's own spelling: ``gpu_mem_limit`` is in bytes there; CUDA without TF32."""
+        options = {**_DEFAULTS.get(self.name, {}), **self.options}
+        if self.gpu_mem_limit_mib is not None:
+            options["gpu_mem_limit"] = str(self.gpu_mem_limit_mib * MIB)
+        return options
 
     @model_validator(mode="after")
     def _one_limit(self) -> Provider:
@@ -97,6 +102,17 @@ class DeviceProfile(_Strict):
     def learning_budget_bytes(self) -> int:
         """Host memory that the whole learning process may take, in bytes."""
         return self.learning_budget_mib * MIB
+
+    @property
+    def arena_bytes(self) -> int | None:
+        """What the best provider's arena may hold: weights and activations, in bytes; None: no limit."""
+        limit_mib = self.providers[0].gpu_mem_limit_mib
+        return None if limit_mib is None else limit_mib * MIB
+
+    def with_providers(self, names: Collection[str]) -> DeviceProfile:
+        """The profile with those of its providers that are in ``names``; the CPU if none is."""
+        kept = tuple(provider for provider in self.providers if provider.name in names)
+        return self.model_copy(update={"providers": kept or (Provider(name=CPU),)})
 
     def session_providers(self) -> tuple[tuple[str, dict[str, str]], ...]:
         """Provider names and options, best first, as ``backbone.choose_providers`` takes them."""

@@ -2,8 +2,9 @@
 
     journal        a record a step and two a task, for good: it is the adapter
     snapshots      the last KEEP and, while saving, one more; as large as after the last task
-    task ends      a snapshot for each finished task, for rollbacks: what grows over the months
+    task ends      what each finished task changed, for rollbacks: what grows over the months
     features       of the test pictures, and of the training pictures of the task at work, a cache
+    pixels         of the same pictures where they are large, a cache of at most LIMIT_BYTES
     events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
 
 Only the length of an event is measured. A state with the run's shapes is made and encoded, so a change of the format
@@ -21,8 +22,10 @@ from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES
+from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
 from edge_zofc.engine.state import RunState, TaskProgress
-from edge_zofc.engine.work import TaskSize
+from edge_zofc.engine.task_ends import end_bytes
+from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
@@ -63,22 +66,27 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
     steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
     state, ends = RunState.of(bundle, options), 0
     state.progress.head_backend = "numpy"  # the same bytes, without loading torch
-    largest = checkpoint.file_bytes(state.to_snapshot())
+    largest, last = checkpoint.file_bytes(state.to_snapshot()), 0
     for index, task in enumerate(tasks):
         _grow(state, index, task)
         largest = checkpoint.file_bytes(state.to_snapshot())
-        ends += largest
+        last = end_bytes(state) if index else largest
+        ends += last
     journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
     row_bytes = 2 * (4 * (bundle.manifest.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
+    side = bundle.manifest.image.size
+    # Without an epoch theta rests and no picture is decoded twice.
+    pixels = min(LIMIT_BYTES, pictures * slot_bytes(side)) if options.epochs else 0
     kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
             DiskItem("journal", journal, f"{record_bytes(options.queries)} bytes a step"),
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
-            DiskItem("task ends", ends, f"one a finished task, the last of {_kib(largest)} KiB"),
+            DiskItem("task ends", ends, f"one a finished task, the last of {_kib(last)} KiB"),
             DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),
+            DiskItem("pixels", pixels, f"of pictures above {KEEP_FACTOR * side**2 / 1e6:.2g} megapixels, at most"),
             DiskItem(
                 "events",
                 min(2 * EVENTS_LIMIT_BYTES, EVENT_BYTES * (steps + 8 * len(tasks))),
@@ -96,6 +104,8 @@ def _grow(state: RunState, index: int, task: TaskSize) -> None:
     names = [f"a class of twenty {number:03d}" for number in range(first, first + task.classes)]
     state.add_classes(names, np.zeros((task.classes, size), np.float32))
     losses = [1 / 3] * WINDOW
+    for learnt in state.progress.tasks:
+        learnt.first_losses = learnt.recent_losses = []
     state.progress.tasks.append(
         TaskProgress(
             name=f"{index:03d}_a task of about thirty",

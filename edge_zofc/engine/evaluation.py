@@ -68,14 +68,16 @@ def evaluate_learned(trainer: Trainer, store: FeatureStore) -> list[Tally | None
         for index in _asked_for(trainer)
         if progress.tasks[index].name in by_name
     }
-    sets = {index: picture_set(f"{index:03d}-test", found) for index, found in samples.items()}
+    sets = {index: picture_set(f"{index:03d}-test", found, trainer.tests_again) for index, found in samples.items()}
     newest = sets.get(len(progress.tasks) - 1)
     store.ensure(trainer.backbone, list(sets.values()), adapters, _telling_of(trainer, newest))
     tallies = {index: _tally(trainer, store, sets[index], samples[index]) for index in sets}
     if newest is not None:
         lost = len(store.kept(newest, adapters[0]).unreadable)
         trainer.pictures.check_skipped(progress.tasks[-1].name, lost, len(newest.paths))
-    store.forget_all_but({store.name(found, adapter) for found in sets.values() for adapter in adapters})
+    kept = {store.name(found, adapter) for found in sets.values() for adapter in adapters}
+    store.forget_all_but(kept | {found.pixel_file for found in sets.values()})
+    trainer.pixels.look_again()
     measured = {index: _measured(trainer, index, tallies.get(index)) for index in _asked_for(trainer)}
     progress.total += [0] * (len(progress.tasks) - len(progress.total))
     progress.evaluated_under = adapter_key(adapters[0])
@@ -141,7 +143,7 @@ def _measured(trainer: Trainer, index: int, tally: Tally | None) -> Tally | None
     return None
 
 
-def picture_set(name: str, samples: Sequence[Sample]) -> PictureSet:
+def picture_set(name: str, samples: Sequence[Sample], keeps_pixels: bool) -> PictureSet:
     """The samples' pictures, under a name that changes with their paths, sizes and times."""
     digest = hashlib.sha256()
     for sample in samples:
@@ -152,7 +154,7 @@ def picture_set(name: str, samples: Sequence[Sample]) -> PictureSet:
                     "utf-8", "surrogateescape"
                 )
             )
-    return PictureSet(f"{name}-{digest.hexdigest()[:16]}", tuple(sample.path for sample in samples))
+    return PictureSet(f"{name}-{digest.hexdigest()[:16]}", tuple(sample.path for sample in samples), keeps_pixels)
 
 
 def labels_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.engine.pictures import PictureReader
+from edge_zofc.engine.pixel_store import SUFFIX, Picture
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, explained
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.reading import is_there, open_plain
@@ -40,10 +41,23 @@ PIECE_BYTES = _HEAD.size + _CRC.size
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures whose features are kept under ``name``, which must change when the pictures do."""
+    """Pictures whose features are kept under ``name``, which must change when the pictures do.
+
+    ``keeps_pixels``: whether they are decoded more than once, so that their pixels are kept too.
+    """
 
     name: str
     paths: tuple[Path, ...]
+    keeps_pixels: bool = False
+
+    @property
+    def pixel_file(self) -> str:
+        """The name of the file of their decoded pixels, "" where these are not kept."""
+        return f"{self.name}{SUFFIX}" if self.keeps_pixels else ""
+
+    def picture(self, position: int) -> Picture:
+        """One of them, and where its pixels are kept."""
+        return Picture(self.paths[position], self.pixel_file, position)
 
 
 @dataclass
@@ -98,7 +112,7 @@ class FeatureStore:
         reader: PictureReader,
     ) -> None:
         done = 0
-        for indices, features in reader.features(backbone, adapters, [s.paths[p] for s, p in due]):
+        for indices, features in reader.features(backbone, adapters, [s.picture(p) for s, p in due]):
             end = int(indices[-1]) + 1
             self._keep(due[done:end], indices - done, adapters, features)
             done = end
@@ -158,7 +172,7 @@ class FeatureStore:
             raise DamagedFileError(f"{path} became shorter while it was read; remove it and try again.")
 
     def forget_all_but(self, names: set[str]) -> None:
-        """Remove every file but those of the sets and adapters that ``name`` gave."""
+        """Remove every file but these: what ``name`` gave for sets and adapters, and files of decoded pixels."""
         with explained(self.folder, "cleaned up"):
             for path in self.folder.iterdir():
                 if path.name not in names and not path.is_dir():

@@ -20,6 +20,7 @@ from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.metrics import summarise
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.state import RunState, progress_of
+from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint, journal
 from edge_zofc.storage.bundle import read_bundle
@@ -93,7 +94,7 @@ def roll_back(folder: Path, to_task: int, bundle_folder: Path | None = None) -> 
         if found is None:
             raise InputError(f"The run in {folder} has finished no task yet, so there is nothing to go back to.")
         kept = progress_of(found.snapshot).journal_records
-        end = checkpoint.load_task(run.state, to_task)
+        end = load_end(run.state, to_task)
         state = RunState.of(run_bundle(run, settings, bundle_folder), settings.options, end)
         with journal.Journal.open_for_append(run.journal, keep_records=kept) as log:
             if log.records_at_end(to_task) != state.progress.journal_records:

@@ -58,7 +58,7 @@ def _learn_task(trainer: Trainer, task: Task) -> None:
             retry_smaller(trainer, _begin, task, list_samples(trainer.stream, task, "train"), sum(dropped))
         samples = list_samples(trainer.stream, task, "train")
         if trainer.state.progress.phase == "training":
-            _train(trainer, samples)
+            _train(trainer, task, samples)
         _check_bundle(trainer, task, before)
         retry_smaller(trainer, _finish, task)
     except DivergedError as error:
@@ -107,7 +107,7 @@ def _with_features(trainer: Trainer, task: Task, samples: list[Sample], adapters
     """A task's train pictures, their features under each adapter in the store; what is unreadable is told once."""
     is_new = trainer.state.progress.phase == "idle"
     number = len(trainer.state.progress.tasks) - (not is_new)
-    pictures = picture_set(f"{number:03d}-train", samples)
+    pictures = picture_set(f"{number:03d}-train", samples, trainer.reads_again(task))
     reader = trainer.pictures.reader(task.name, len(samples), quiet=not is_new)
     trainer.store.ensure(trainer.backbone, [pictures], adapters, reader)
     return pictures
@@ -197,10 +197,11 @@ def _set_single_row(trainer: Trainer, class_id: int, means: np.ndarray, added: i
     head.rows[class_id] = mixed * length
 
 
-def _train(trainer: Trainer, samples: list[Sample]) -> None:
+def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     """All remaining epochs of the current task."""
     progress, options = trainer.state.progress, trainer.options
     task_index = len(progress.tasks) - 1
+    trainer.train_pixels = picture_set(f"{task_index:03d}-train", samples, trainer.reads_again(task)).pixel_file
     while progress.epoch < options.epochs:
         order = batches(len(samples), options.batch_size, options.seed, task_index, progress.epoch)
         while progress.batch < len(order):
@@ -231,6 +232,8 @@ def _finish(trainer: Trainer, task: Task) -> None:
     progress.total_by_class = _by_class([tally.total for tally in measured])
     _keep_mistakes(trainer, measured)
     progress.phase = "idle"
+    # A finished task is not judged again.
+    state.current_task.first_losses, state.current_task.recent_losses = [], []
     state.optimiser, state.statistics = None, statistics
     trainer.record(Kind.TASK_END)
     number = len(progress.tasks) - 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.engine.trainer import Trainer
-from edge_zofc.errors import DoesNotFitError, Stopped
+from edge_zofc.errors import ArenaFullError, DoesNotFitError, Stopped
 
 log = logging.getLogger("edge_zofc")
 
@@ -37,11 +37,12 @@ def retry_smaller(trainer: Trainer, work: Callable[..., None], *arguments: objec
         _reopen_smaller(trainer, reason)
 
 
-def _reopen_smaller(trainer: Trainer, reason: str) -> None:
+def _reopen_smaller(trainer: Trainer, reason: MemoryError) -> None:
     """Open the next thriftier session that there is memory for. Raises as ``retry_smaller``."""
     old, why = trainer.backbone.placement, reason
     while (smaller := old.smaller()) is not None:
-        trainer.events.write("micro_batch_halved", **{"from": old.micro_batch, "to": smaller.micro_batch}, reason=why)
+        sizes = {"from": old.micro_batch, "to": smaller.micro_batch}
+        trainer.events.write("micro_batch_halved", **sizes, reason=str(why))
         log.warning(
             "Memory ran out: going on with micro-batch %d, %d adapter(s) a run%s.",
             *(smaller.micro_batch, smaller.parallel_queries, "" if smaller.arena else ", arena off"),
@@ -53,19 +54,22 @@ def _reopen_smaller(trainer: Trainer, reason: str) -> None:
             return
         old, why = smaller, why_not
     trainer.save()
+    way_out = why.WAY_OUT if isinstance(why, ArenaFullError) else "give a larger --memory-budget"
     raise DoesNotFitError(
-        f"An allocation failed with one picture and one adapter at a time ({why}); the state is saved: give a "
-        "larger --memory-budget, or export with a smaller precision or image size."
+        f"An allocation failed with one picture and one adapter at a time ({why}); the state is saved: {way_out}, "
+        "or export with a smaller precision or image size."
     )
 
 
-def _out_of_memory(work: Callable[..., None], *arguments: object) -> str | None:
+def _out_of_memory(work: Callable[..., None], *arguments: object) -> MemoryError | None:
     """Do ``work``; returns why memory ran out, or None.
 
-    The exception ends here: its traceback would keep alive what the failed work had allocated, the session too.
+    The exception itself ends here, and a new one is returned: its traceback would keep alive what the failed work had
+    allocated, the session too.
     """
     try:
         work(*arguments)
     except MemoryError as error:
-        return str(error) or "out of memory"
+        kind = ArenaFullError if isinstance(error, ArenaFullError) else MemoryError
+        return kind(str(error) or "out of memory")
     return None

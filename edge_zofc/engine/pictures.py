@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import Sample, Stream
+from edge_zofc.engine.pixel_store import Picture, PixelStore
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError, TaskRefusedError
 from edge_zofc.inference.backbone import Backbone
@@ -45,19 +46,24 @@ class PictureReader:
     check_stop: CheckStop = lambda: None
     computed: Callable[[int], None] = lambda count: None
     """Told of each run of the graph: how many image-forwards it was."""
+    pixels: PixelStore | None = None
+    """Where decoded pictures are kept."""
 
     def features(
-        self, backbone: Backbone, adapters: Sequence[np.ndarray], paths: Sequence[Path]
+        self, backbone: Backbone, adapters: Sequence[np.ndarray], pictures: Sequence[Picture]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As ``readable_features``: positions int64 [n], features float32 [len(adapters), n, D]."""
 
         def load(index: int, out: np.ndarray) -> None:
-            load_test(paths[index], self.spec, normalise=self.normalise, out=out)
+            if self.pixels is None:
+                load_test(pictures[index].path, self.spec, normalise=self.normalise, out=out)
+            else:
+                self.pixels.load(pictures[index], self.normalise, out)
 
         def skipped(index: int, error: ImageError) -> None:
-            self.skipped(index, paths[index], error)
+            self.skipped(index, pictures[index].path, error)
 
-        for part in readable_features(backbone, adapters, Pictures(len(paths), load, self.check_stop), skipped):
+        for part in readable_features(backbone, adapters, Pictures(len(pictures), load, self.check_stop), skipped):
             self.computed(len(part[0]) * len(adapters))
             yield part
 
@@ -73,7 +79,10 @@ class TaskPictures:
     state: RunState
     events: EventLog
     check_stop: CheckStop
-    computed: Callable[[int], None] = lambda count: None
+    computed: Callable[[int], None]
+    pixels: PixelStore
+    kept_in: str
+    """The file of the task's decoded train pictures, "" where they are not kept."""
 
     def reader(self, name: str, count: int, quiet: bool = False) -> PictureReader:
         """The test transform for the ``count`` pictures of task ``name``; an unreadable one is told, unless ``quiet``.
@@ -90,7 +99,7 @@ class TaskPictures:
                 if lost > MAX_TOLD_SKIPPED:
                     self.check_skipped(name, lost, count)
 
-        return PictureReader(self.spec, self.options.normalise, skipped, self.check_stop, self.computed)
+        return PictureReader(self.spec, self.options.normalise, skipped, self.check_stop, self.computed, self.pixels)
 
     def loader(self, picked: Picked) -> LoadPicture:
         """Fills a place with one of the ``picked`` pictures under the training transform of the present epoch."""
@@ -102,7 +111,7 @@ class TaskPictures:
                 key = (options.seed, len(progress.tasks) - 1, progress.epoch, position)
                 load_train(sample.path, self.spec, key, normalise=options.normalise, out=out)
             else:
-                load_test(sample.path, self.spec, normalise=options.normalise, out=out)
+                self.pixels.load(Picture(sample.path, self.kept_in, position), options.normalise, out)
 
         return load
 

@@ -19,6 +19,7 @@ from edge_zofc.data.stream import Sample, list_samples, read_stream
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.engine.evaluation import count_right, labels_of
 from edge_zofc.engine.pictures import PictureReader
+from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError, shown
 from edge_zofc.inference.backbone import Backbone
@@ -149,7 +150,9 @@ def predict(
     def skipped(index: int, path: Path, error: ImageError) -> None:
         results[index] = error
 
-    for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], pictures):
+    for indices, features in trained.reader(skipped).features(
+        backbone, [trained.adapter], list(map(Picture, pictures))
+    ):
         for index, row in zip(indices, trained.head.probabilities(features[0]), strict=True):
             order = np.argsort(-row, kind="stable")[:top]
             results[index] = [Guess(trained.class_names[i], float(row[i])) for i in order]
@@ -188,8 +191,8 @@ def _count(
     def skipped(index: int, path: Path, error: ImageError) -> None:
         tell(f"Left out: {error}")
 
-    paths, labels = [sample.path for sample in samples], labels_of(samples)
-    for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], paths):
+    files, labels = [Picture(sample.path) for sample in samples], labels_of(samples)
+    for indices, features in trained.reader(skipped).features(backbone, [trained.adapter], files):
         seen += np.bincount(labels[indices], minlength=classes)
         right += count_right(trained.head, features[0], labels[indices])
     return right, seen

@@ -14,15 +14,18 @@ from edge_zofc.device.system import mib
 from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import printable
-from edge_zofc.storage.result import ClassResult, RunResult, Scores, TaskResult, beats
+from edge_zofc.storage.result import ClassResult, LearnCost, RunResult, Scores, TaskResult, beats
 from edge_zofc.storage.settings import folder_place
 
 MOST_NAME = 40
 """Characters of a class's name in a sentence."""
 
 
-def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile) -> RunResult:
-    """What ``result.json`` holds: accuracies as fractions, learner and class means through the same function."""
+def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: LearnCost) -> RunResult:
+    """What ``result.json`` holds: accuracies as fractions, learner and class means through the same function.
+
+    ``cost`` is that of this ``learn``.
+    """
     progress, options, manifest = trainer.state.progress, trainer.options, trainer.bundle.manifest
     learner, baseline = _scores(progress.learner, progress), _scores(progress.floor, progress)
     named = {name: getattr(options, name) for name in ("queries", "query_form", "optimizer", "preset", "seed")}
@@ -33,6 +36,7 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile) -> Run
         **named,
         **_by_class(trainer.state),
         edge_zofc=__version__,
+        last_learn=cost,
         completed=not trainer.pending_tasks(),
         class_names=list(progress.class_names),
         tasks=[_task_result(task) for task in trainer.state.finished_tasks],

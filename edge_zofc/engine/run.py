@@ -26,6 +26,7 @@ from edge_zofc.engine.result import result_of
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
 from edge_zofc.engine.state import RunProgress, RunState, progress_of
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.engine.work import Forecast, forwards_left
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
 from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
@@ -108,24 +109,25 @@ def _profile(request: LearnRequest, is_kept: bool) -> DeviceProfile:
 def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
     """``learn_run`` inside ``locked_run``: read the stream, plan, limit the memory, open, learn, write the result."""
     ground.bundle.verify_changed()  # one watch reads it once, for months
-    start = _start(ground)
     providers = choose_providers(ground.profile.session_providers())
+    start = _start(ground, ground.profile.with_providers(dict(providers)))
     with PeakSampler() as usage, ExitStack() as files:
         # A CUDA process reserves more address space than any limit on it could allow.
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         trainer = _open(start, providers, usage, files)
-        trainer.signals, trainer.on_step, trainer.on_forwards = signals, on_step, on_forwards
-        trainer.on_task_end = _result_writer(start)
+        trainer.signals, trainer.on_step = signals, on_step
         signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
         signals.bus_error = lambda: _bus_error(ground)
         _begin(trainer, start)
+        forecast = _forecast(trainer, start, on_forwards)
+        trainer.on_task_end = _result_writer(start, forecast)
         try:
             learn(trainer)
             trainer.events.write("finished")
             trainer.save()
         except Stopped:
             pass
-        result = result_of(trainer, start.plan, start.ground.profile)
+        result = result_of(trainer, start.plan, start.ground.profile, forecast.cost())
         ground.run.write_result(result)
         return result
 
@@ -140,7 +142,21 @@ def _bus_error(ground: Ground) -> str:
     return f"{what} The run in {ground.run.path} has its last saved state; go on with 'edge-zofc learn --resume'."
 
 
-def _result_writer(start: Start) -> Callable[[Trainer], None]:
+def _forecast(trainer: Trainer, start: Start, on_forwards: OnForwards) -> Forecast:
+    """Tell what there is to do, and count what is done; ``on_forwards`` is told too."""
+    forecast, pending = Forecast(forwards_left(trainer)), len(trainer.pending_tasks())
+
+    def count(trainer: Trainer, image_forwards: int) -> None:
+        forecast.count(image_forwards)
+        on_forwards(trainer, image_forwards)
+
+    trainer.on_forwards = count
+    what = f", at most {forecast.image_forwards} image-forwards" if pending else ""
+    log.info("%d task(s) to learn%s; %s", pending, what, start.plan.reason)
+    return forecast
+
+
+def _result_writer(start: Start, forecast: Forecast) -> Callable[[Trainer], None]:
     """Writes ``result.json`` after a task, but in no more than a twentieth of the time: it grows with their number."""
     free_again = 0.0
 
@@ -148,14 +164,17 @@ def _result_writer(start: Start) -> Callable[[Trainer], None]:
         nonlocal free_again
         began = time.monotonic()
         if began >= free_again:
-            start.ground.run.write_result(result_of(trainer, start.plan, start.ground.profile))
+            start.ground.run.write_result(result_of(trainer, start.plan, start.ground.profile, forecast.cost()))
             free_again = time.monotonic() + RESULT_SHARE * (time.monotonic() - began)
 
     return write
 
 
-def _start(ground: Ground) -> Start:
-    """The stream, read once, and the settings and plan of the run that is there, or those of a new one, written."""
+def _start(ground: Ground, profile: DeviceProfile) -> Start:
+    """The stream, read once, and the settings and plan of the run that is there, or those of a new one, written.
+
+    ``profile``: with the providers that start alone, for an arena that is not there must not shape the plan.
+    """
     request, run = ground.request, ground.run
     found = run.latest()
     for text in () if found is None else found.notes:
@@ -166,9 +185,9 @@ def _start(ground: Ground) -> Start:
     _refuse_other_stream(progress, stream, run)
     classes = len(stream.class_names)
     if run.is_run():
-        settings, plan = kept_settings(request, ground.bundle, ground.profile, run, classes)
+        settings, plan = kept_settings(request, ground.bundle, profile, run, classes)
     else:
-        settings, plan = new_settings(request, ground.bundle, ground.profile, classes)
+        settings, plan = new_settings(request, ground.bundle, profile, classes)
         run.write_settings(settings)
     return Start(ground, found, stream, settings, plan)
 
@@ -205,6 +224,7 @@ def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitSta
     if start.found is None:
         make_folder(run.state)
         trainer.save()
+    trainer.keep_end_readable()
     return trainer
 
 
@@ -266,4 +286,3 @@ def _begin(trainer: Trainer, start: Start) -> None:
         predicted_peak_bytes=start.plan.peak_bytes,
         budget_bytes=start.plan.budget_bytes,
     )
-    log.info("%d task(s) to learn; %s", len(trainer.pending_tasks()), start.plan.reason)

@@ -98,7 +98,7 @@ def make_plan(
     room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
     threads = device.threads or device.own_threads
     base = measure_base(with_torch=options.head == "cosine")
-    work = Work(bundle.manifest, options, base, room, threads)
+    work = Work(bundle.manifest, options, base, room, threads, device.profile.arena_bytes)
     budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
     return memory_plan.plan(work, budget_bytes, fixed or Fixed())
 

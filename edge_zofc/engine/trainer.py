@@ -16,7 +16,9 @@ from edge_zofc.data.stream import Stream, Task
 from edge_zofc.device.system import PeakSampler, larger, mib
 from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.pictures import TaskPictures
+from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
+from edge_zofc.engine.task_ends import is_readable, load_end, save_end
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.signals import StopSignals
@@ -32,6 +34,15 @@ Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """One task of a stream: new and old classes together, pictures to learn from and to test with."""
+
+    classes: int
+    train_images: int
+    test_images: int
 
 
 @dataclass
@@ -55,10 +66,15 @@ class Trainer:
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
 
+    sized: tuple[Stream, dict[str, TaskSize]] | None = None
+    """A stream and the sizes of its tasks by name, once they were counted (``work.py``)."""
+
     def __post_init__(self) -> None:
         self.frozen_theta = self.bundle.initial_adapter()
         self._saved_at = self._clock = time.monotonic()
         self._interval_seconds = 0.0
+        self.pixels = PixelStore(self.run.features, self.bundle.manifest.image)
+        self.train_pixels = ""
 
     @property
     def pictures(self) -> TaskPictures:
@@ -72,7 +88,19 @@ class Trainer:
             self.events,
             self.signals.check,
             self.count_forwards,
+            self.pixels,
+            self.train_pixels,
         )
+
+    def reads_again(self, task: Task) -> bool:
+        """Whether a train picture of ``task`` is decoded to the same pixels more than once."""
+        is_seen_again = self.options.augment == "none" or self.options.head == "lda"
+        return is_seen_again and self.options.epochs > 0 and len(task.class_ids) > 1
+
+    @property
+    def tests_again(self) -> bool:
+        """Whether test pictures are decoded at the end of later tasks too."""
+        return self.options.epochs > 0 and self.evaluate == "all"
 
     @property
     def store(self) -> FeatureStore:
@@ -131,8 +159,14 @@ class Trainer:
         found = self.state.to_snapshot()
         if task_end is not None:
             # First this one: after a cut in between, the task is finished again and both are written.
-            checkpoint.save_task(self.run.state, task_end, found)
+            save_end(self.run.state, task_end, found)
         checkpoint.save(self.run.state, found)
+
+    def keep_end_readable(self) -> None:
+        """Write the newest task's end as a whole if one that it needs was deleted: ``undo_task`` may want it."""
+        last = len(self.state.progress.tasks) - 1
+        if last >= 0 and self.state.progress.phase == "idle" and not is_readable(self.run.state, last):
+            checkpoint.save_task(self.run.state, last, self.state.to_snapshot())
 
     def save_when_due(self) -> None:
         """Write a checkpoint after the first step of a process, then in intervals that double up to SNAPSHOT_SECONDS.
@@ -197,7 +231,7 @@ class Trainer:
         """
         head_backend = self.state.progress.head_backend
         if before >= 0:
-            self.state.restore(checkpoint.load_task(self.run.state, before))
+            self.state.restore(load_end(self.run.state, before))
         else:
             self.state.restart(self.frozen_theta)
         self.state.progress.head_backend = head_backend

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.data.stream import PARTS, Stream, Task, list_samples
 from edge_zofc.engine.pictures import PictureReader
-from edge_zofc.engine.trainer import Trainer
+from edge_zofc.engine.pixel_store import Picture
+from edge_zofc.engine.trainer import TaskSize, Trainer
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.result import LearnCost
 from edge_zofc.storage.settings import Placement
+
+log = logging.getLogger("edge_zofc")
 
 TIMED_PICTURES = 64
 TIMED_FORWARDS = 10
 """Runs of the graph that a prediction of time is made from."""
 
 
-@dataclass(frozen=True)
-class TaskSize:
-    """One task of a stream: new and old classes together, pictures to learn from and to test with."""
-
-    classes: int
-    train_images: int
-    test_images: int
+def survey(stream: Stream, tasks: Sequence[Task]) -> tuple[tuple[TaskSize, ...], list[Path]]:
+    """The size of each of these tasks, and some train pictures of each, spread evenly; folders are listed once."""
+    sizes, spread = [], list[Path]()
+    for task in tasks:
+        train, test = (list_samples(stream, task, part) for part in PARTS)
+        sizes.append(TaskSize(len(task.class_ids), len(train), len(test)))
+        spread += [sample.path for sample in train[:: max(1, len(train) // TIMED_PICTURES)]]
+    return tuple(sizes), spread
 
 
 def task_sizes(stream: Stream, tasks: Sequence[Task]) -> tuple[TaskSize, ...]:
     """The size of each of these tasks."""
-    return tuple(
-        TaskSize(len(task.class_ids), *(len(list_samples(stream, task, part)) for part in PARTS)) for task in tasks
-    )
+    return survey(stream, tasks)[0]
 
 
 def step_forwards(options: Options) -> int:
@@ -70,11 +74,15 @@ def run_forwards(
     return found
 
 
-def forwards_left(trainer: Trainer, by_name: Mapping[str, TaskSize]) -> int:
-    """Image-forwards that the pending tasks, whose sizes are given ``by_name``, still take, at most."""
+def forwards_left(trainer: Trainer) -> int:
+    """Image-forwards that the pending tasks still take, at most. The stream is listed once."""
     state, options = trainer.state, trainer.options
     progress, pending = state.progress, trainer.pending_tasks()
-    sizes = [by_name[task.name] for task in pending]
+    if trainer.sized is None or trainer.sized[0] is not trainer.stream:
+        tasks = trainer.stream.tasks
+        named = zip(tasks, task_sizes(trainer.stream, tasks), strict=True)
+        trainer.sized = trainer.stream, {task.name: size for task, size in named}
+    sizes = [trainer.sized[1][task.name] for task in pending]
     tested = sum(task.test_images for task in state.finished_tasks)
     left = sum(run_forwards(options, sizes, tested, len(trainer.distinct_adapters()) > 1))
     if progress.phase == "idle" or not sizes:
@@ -82,6 +90,42 @@ def forwards_left(trainer: Trainer, by_name: Mapping[str, TaskSize]) -> int:
     done = progress.epoch * sizes[0].train_images + progress.batch * options.batch_size
     share = 1.0 if progress.phase == "trained" else done / max(options.epochs * sizes[0].train_images, 1)
     return left - sizes[0].train_images - int(share * sizes[0].train_images * step_forwards(options))
+
+
+@dataclass
+class Forecast:
+    """What a ``learn`` will take, told as it begins, and what it has taken so far.
+
+    ``image_forwards`` at most. ``seconds`` is None until ten runs of the graph have been timed, so that nothing is
+    computed for its sake; the first run of a session is slower and does not count.
+    """
+
+    image_forwards: int
+    seconds: float | None = None
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    _runs: int = 0
+    _timed_from: tuple[float, int] = (0.0, 0)
+
+    def count(self, image_forwards: int) -> None:
+        """So many image-forwards were done in one go."""
+        self.done += image_forwards
+        self._runs += 1
+        if self._runs == 1:
+            self._timed_from = time.monotonic(), self.done
+        elif self._runs == TIMED_FORWARDS + 1:
+            each = (time.monotonic() - self._timed_from[0]) / max(self.done - self._timed_from[1], 1)
+            self.seconds = self.image_forwards * each
+            log.info("predicted: at most %.1f minutes, %.1f ms an image-forward", self.seconds / 60, 1000 * each)
+
+    def cost(self) -> LearnCost:
+        """For ``result.json``."""
+        return LearnCost(
+            predicted_image_forwards=self.image_forwards,
+            predicted_seconds=self.seconds,
+            image_forwards=self.done,
+            seconds=time.monotonic() - self.began,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,16 +138,14 @@ class TimePlan:
 
 
 def predict_time(
-    bundle: Bundle, options: Options, placement: Placement, stream: Stream, sizes: Sequence[TaskSize]
+    bundle: Bundle, options: Options, placement: Placement, sizes: Sequence[TaskSize], some: Sequence[Path]
 ) -> TimePlan:
-    """The time of a new run over the stream, whose tasks have ``sizes``, from a few forwards on its pictures.
+    """The time of a new run over tasks of these ``sizes``, from a few forwards on ``some`` of their pictures.
 
-    Raises InputError.
+    Both come from ``survey``.
     """
     forwards = sum(run_forwards(options, sizes))
-    samples = [sample for task in stream.tasks for sample in list_samples(stream, task, "train")]
-    spread = samples[:: max(1, len(samples) // TIMED_PICTURES)]
-    each = seconds_a_forward(bundle, placement, [sample.path for sample in spread])
+    each = seconds_a_forward(bundle, placement, some[:: max(1, len(some) // TIMED_PICTURES)])
     return TimePlan(forwards, each, None if each is None else forwards * each)
 
 
@@ -116,7 +158,7 @@ def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path
     adapters = [bundle.initial_adapter()] * placement.parallel_queries
     reader = PictureReader(bundle.manifest.image, True, lambda index, path, error: None)
     wanted = (TIMED_FORWARDS + 1) * placement.micro_batch if paths else 0
-    parts = reader.features(backbone, adapters, [paths[index % len(paths)] for index in range(wanted)])
+    parts = reader.features(backbone, adapters, [Picture(paths[index % len(paths)]) for index in range(wanted)])
     if next(parts, None) is None:  # the first run of a session is slower
         return None
     started = time.perf_counter()

@@ -8,16 +8,19 @@ caller's array itself, and perturbing theta in place needs no copy.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from edge_zofc.errors import DamagedFileError, Stopped
+from edge_zofc.errors import ArenaFullError, DamagedFileError, Stopped
 from edge_zofc.signals import bus_errors_told
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
@@ -38,10 +41,15 @@ _NO_START = "built in, but it does not start on this machine"
 
 # What the message of an allocation that failed holds: malloc's, the arena's (the second where gpu_mem_limit is
 # reached), a thread's stack, CUDA's, cuBLAS's and cuDNN's.
+_ARENA_FULL = "is smaller than requested bytes"
 _OUT_OF_MEMORY = (
-    "bad_alloc", "failed to allocate", "is smaller than requested bytes", "pthread_create failed", "out of memory",
-    "status_alloc_failed",
+    "bad_alloc", "failed to allocate", _ARENA_FULL, "pthread_create failed", "out of memory", "status_alloc_failed",
 )  # fmt: skip
+
+# How the loader names a library that it does not find.
+_NOT_FOUND = re.compile(r"(\S+): cannot open shared object file")
+# Levels of onnxruntime's log, whose default cannot be asked for.
+_DEFAULT_SEVERITY, _FATAL = 2, 4
 
 # ONNX model (IR 8, opset 13) of one node, y = x + x on float32 [1]: what ``probe_providers`` runs.
 _PROBE_MODEL = bytes.fromhex(
@@ -57,7 +65,7 @@ def session_options(options: Placement) -> Any:
     settings.inter_op_num_threads = 1
     settings.enable_cpu_mem_arena = options.arena
     settings.enable_mem_pattern = options.arena
-    settings.log_severity_level = 3  # errors only: warnings would mix with the program's own output
+    settings.log_severity_level = _FATAL  # errors are raised, and told once; warnings would mix with our own output
     # Within a run idle threads spin: an operator of a small network is over before a sleeping one has woken (1.3 times
     # as fast on a ViT-Ti/16 at 96 px, one picture, 2 threads). Between runs they sleep: the head's step and the
     # decoder need the cores too.
@@ -85,9 +93,9 @@ class Backbone:
                 str(bundle.graph_path), settings, providers=list(providers), enable_fallback=0
             )
         except _RUNTIME_ERRORS as error:
-            raise _failure(error, f"open {bundle.graph_path}", "; export the bundle again.") from error
+            raise self._failure(error, "open", "; export the bundle again.") from error
         self._run = ort.RunOptions()
-        self._run.log_severity_level = 4  # what fails is raised; to be asked to stop is nothing to print
+        self._run.log_severity_level = _FATAL  # what fails is raised; to be asked to stop is nothing to print
         side = bundle.manifest.image.size
         self.image_buffer = np.zeros((placement.micro_batch, 3, side, side), np.float32)
 
@@ -113,7 +121,7 @@ class Backbone:
         except _RUNTIME_ERRORS as error:
             if self._run.terminate:
                 raise Stopped("a run of the graph was interrupted") from error
-            raise _failure(error, f"run {self.bundle.graph_path}", " (see 'edge-zofc doctor --bundle').") from error
+            raise self._failure(error, "run", " (see 'edge-zofc doctor --bundle').") from error
         found, due = np.asarray(result), (len(adapters), len(self.image_buffer), self.feature_size)
         if found.dtype != np.float32 or found.shape != due:
             raise DamagedFileError(
@@ -121,6 +129,19 @@ class Backbone:
                 "export the bundle again."
             )
         return found[:, :count]
+
+    def _failure(self, error: Exception, doing: str, way_out: str) -> Exception:
+        """A MemoryError for an allocation that failed, which onnxruntime's text alone tells, else DamagedFileError."""
+        for name, options in self.providers:
+            if _ARENA_FULL in str(error) and "gpu_mem_limit" in options:
+                limit_mib = int(options["gpu_mem_limit"]) >> 20
+                return ArenaFullError(f"the arena of {name} is full at its limit of {limit_mib} MiB")
+        text = _first_line(error)
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            return MemoryError(text)
+        return DamagedFileError(
+            f"onnxruntime {ort.__version__} cannot {doing} {self.bundle.graph_path}: {text}{way_out}"
+        )
 
 
 def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:
@@ -156,10 +177,10 @@ def _probe(provider: str) -> tuple[bool, str]:
         session = _open_probe(settings, provider, {})
         # onnxruntime falls back to the CPU without raising when a provider cannot start.
         if session.get_providers()[0] != provider:
-            return False, _NO_START
+            return False, _no_start(provider)
         (result,) = session.run(None, {"x": np.ones(1, np.float32)})
     except _RUNTIME_ERRORS as error:
-        return False, _first_line(error)
+        return False, _no_start(provider, error)
     return bool(result[0] == 2.0), "ran a node"
 
 
@@ -171,14 +192,39 @@ def _why_not(provider: str, options: dict[str, str]) -> str:
     try:
         started = _open_probe(_probe_settings(fallback=True), provider, options).get_providers()
     except _RUNTIME_ERRORS as error:
-        return _first_line(error)
-    return "" if started[0] == provider else _NO_START
+        return _no_start(provider, error)
+    return "" if started[0] == provider else _no_start(provider)
 
 
 def _open_probe(settings: Any, provider: str, options: dict[str, str]) -> Any:
     if provider == "CUDAExecutionProvider":
         _load_cuda_libraries()
-    return ort.InferenceSession(_PROBE_MODEL, settings, providers=[(provider, options)], enable_fallback=0)
+    # Loading a provider logs to no session's logger. What fails is told by ``_no_start``.
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        return ort.InferenceSession(_PROBE_MODEL, settings, providers=[(provider, options)], enable_fallback=0)
+    finally:
+        ort.set_default_logger_severity(_DEFAULT_SEVERITY)
+
+
+def _no_start(provider: str, error: Exception | None = None) -> str:
+    """Why a provider does not start: the library that is missing, else what was raised."""
+    library = _missing_library(provider)
+    if library:
+        return f"built in, but the library {library} is missing"
+    return _NO_START if error is None else _first_line(error)
+
+
+def _missing_library(provider: str) -> str:
+    """The first library that a provider's own one needs and the system's loader does not find; "" if there is none."""
+    name = f"libonnxruntime_providers_{provider.removesuffix('ExecutionProvider').lower()}.so"
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / name))
+    except OSError as error:
+        found = _NOT_FOUND.match(str(error))
+        # The provider's own is no file of its own where it is linked in.
+        return found[1] if found and not found[1].endswith(name) else ""
+    return ""
 
 
 def _probe_settings(fallback: bool) -> Any:
@@ -197,14 +243,6 @@ def _load_cuda_libraries() -> None:
     """
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(*_RUNTIME_ERRORS, OSError):
         ort.preload_dlls()
-
-
-def _failure(error: Exception, doing: str, way_out: str) -> Exception:
-    """MemoryError for an allocation that failed, which onnxruntime's text alone tells; DamagedFileError otherwise."""
-    text = _first_line(error)
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-        return MemoryError(text)
-    return DamagedFileError(f"onnxruntime {ort.__version__} cannot {doing}: {text}{way_out}")
 
 
 def _first_line(error: Exception) -> str:

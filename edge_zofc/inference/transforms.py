@@ -33,6 +33,13 @@ class Crop(NamedTuple):
     height: int
 
 
+class Cropped(NamedTuple):
+    """What the test transform cuts out of a picture, uint8 [S, S, 3], and how many pixels the whole picture has."""
+
+    pixels: np.ndarray
+    source_pixels: int
+
+
 def load_test(path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.ndarray | None = None) -> np.ndarray:
     """The test transform: short side to floor(size / crop_fraction), centre crop of S = size, x / 255, then
     (x - mean) / std unless ``normalise`` is False.
@@ -41,11 +48,17 @@ def load_test(path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.nd
     Raises ImageError. The numbers are those of timm's and torchvision's transforms on Pillow pictures; for strips and
     for JPEGs that are decoded smaller they are close to them.
     """
+    return to_input(decode_test(path, spec).pixels, spec, normalise, out)
+
+
+def decode_test(path: Path, spec: ImageSpec) -> Cropped:
+    """The first half of ``load_test``, which takes most of its time. Raises ImageError."""
     scaled = math.floor(spec.size / spec.crop_fraction)
     with pillow_errors(path):
         opened = open_picture(path)
-        pixels = _middle(decode(opened, min(opened.size) / scaled, path), scaled, spec)
-    return _to_array(pixels, spec, normalise, out)
+        width, height = opened.size
+        pixels = _middle(decode(opened, min(width, height) / scaled, path), scaled, spec)
+        return Cropped(np.asarray(pixels), width * height)
 
 
 def load_train(
@@ -66,7 +79,7 @@ def load_train(
         pixels = _resized(pixels.crop((left, top, right, bottom)), (spec.size, spec.size), spec)
         if flip:
             pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _to_array(pixels, spec, normalise, out)
+    return to_input(np.asarray(pixels), spec, normalise, out)
 
 
 def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bool]:
@@ -111,13 +124,14 @@ def _resized(pixels: Image.Image, size: tuple[int, int], spec: ImageSpec) -> Ima
     return pixels.resize(size, Image.Resampling[spec.interpolation.upper()])
 
 
-def _to_array(pixels: Image.Image, spec: ImageSpec, normalise: bool, out: np.ndarray | None) -> np.ndarray:
+def to_input(pixels: np.ndarray, spec: ImageSpec, normalise: bool, out: np.ndarray | None) -> np.ndarray:
+    """The second half of ``load_test``: ``pixels`` uint8 [S, S, 3] to float32 [3, S, S]."""
     shape = (3, spec.size, spec.size)
     if out is None:
         out = np.empty(shape, np.float32)
     elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be C-contiguous float32 {shape}, not {out.dtype} {out.shape}")
-    out[...] = np.asarray(pixels).transpose(2, 0, 1)
+    out[...] = pixels.transpose(2, 0, 1)
     out /= np.float32(255)
     if normalise:
         out -= np.array(spec.mean, np.float32)[:, None, None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.device.profiles import CPU, format_bytes, matching_profile
+from edge_zofc.device.profiles import CPU, CUDA, format_bytes, matching_profile
 from edge_zofc.device.system import Board, board
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.report import text
@@ -168,9 +168,10 @@ def _providers(probed: Sequence[tuple[str, bool, str]], flavour: str) -> list[Fi
     if all(name != CPU for name, _, _ in probed):
         probed = [*probed, (CPU, False, "missing")]
     again = f"pip install --force-reinstall {flavour}"
+    instead = "CUDA" if any(name == CUDA and works for name, works, _ in probed) else "the CPU"
     findings = []
     for name, works, detail in probed:
-        ok, remedy = (False, again) if name == CPU else (None, "the CPU is used instead")
+        ok, remedy = (False, again) if name == CPU else (None, f"{instead} is used instead")
         findings.append(Finding(name, True, detail) if works else Finding(name, ok, detail, remedy))
     return findings
 

@@ -87,6 +87,7 @@ def _facts(run: RunResult) -> list[str]:
         f"Average accuracy over the stages: {average}; last {last}",
         f"Forgetting: {text.points(run.forgetting)}; backward transfer {transfer}",
         f"Memory: {text.memory_sentence(run)}",
+        *([] if run.last_learn is None else [f"Time: {text.time_sentence(run)}"]),
         f"Memory by kind: {held} anonymous, {mapped} file-backed, each at its peak",
         f"Work: {text.count(run.steps, 'step')} in {text.duration(run.seconds)}, {step} a step",
         f"Forward passes: {text.number(run.forward_passes)} for training, {passes} for evaluation",

@@ -76,6 +76,18 @@ def memory_sentence(result: RunResult) -> str:
     return text + "."
 
 
+def time_sentence(result: RunResult) -> str:
+    """What the last ``learn`` took beside what had been predicted, in one sentence."""
+    cost = result.last_learn
+    if cost is None:
+        return "The time was not predicted."
+    took = f"{number(cost.seconds / 60, 'min', 1)} for {count(cost.image_forwards, 'image-forward')}"
+    if not cost.predicted_image_forwards:
+        return f"The last learn took {took}; there was nothing to learn."
+    minutes = "" if cost.predicted_seconds is None else f"{number(cost.predicted_seconds / 60, 'min', 1)} for "
+    return f"The last learn took {took}; at most {minutes}{number(cost.predicted_image_forwards)} had been predicted."
+
+
 def percent(fraction: float | None, unit: str = " %") -> str:
     """A fraction as ``71.2 %``, None as a dash."""
     return NOTHING if fraction is None else f"{100 * fraction:.1f}{unit}"

@@ -1,7 +1,8 @@
 """Atomic snapshots of a run's state: named arrays and JSON in one safetensors file that proves itself whole.
 
 ``state/snapshot-<serial>.safetensors`` (serial of 8 digits, growing; the last few are kept) and
-``state/task-<NNN>.safetensors`` (the state at the latest end of a task, kept for rollbacks), format version 2:
+``state/task-<NNN>.safetensors`` (what is kept of the latest end of a task, see ``engine/task_ends.py``), format
+version 2 (an end that holds only what its task changed says "edge-zofc task end 1" in place of "snapshot 2"):
 
     8 bytes   length of the header, uint64 little-endian
     header    ASCII JSON, padded with spaces to a multiple of 8 bytes:
@@ -34,11 +35,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, InputError, explained
-from edge_zofc.storage.reading import read_bounded
+from edge_zofc.storage.reading import read_at, read_bounded
 from edge_zofc.storage.writing import DISK, Files, write_atomic
 
 FORMAT = "edge-zofc snapshot 2"
-_READABLE = ("edge-zofc snapshot 1", FORMAT)
+PART = "edge-zofc task end 1"
+"""Of a state whose rest the end before holds."""
+FOLLOWS = "follows"
+"""The key in the metadata of such a state: the SHA-256 of the end before."""
+_READABLE = ("edge-zofc snapshot 1", FORMAT, PART)
 """Format 1 is the same file; it holds a closed-form head's scatter where 2 holds the second moment."""
 KEEP = 3
 MAX_SNAPSHOT_BYTES = 1 << 28
@@ -148,6 +153,31 @@ def load_task(folder: Path, task: int) -> Snapshot:
     return load(_path(folder, "task", task))
 
 
+def task_sha256(folder: Path, task: int) -> str:
+    """The SHA-256 that the end of task number ``task`` tells of itself; ``load_task`` checks it.
+
+    "" where no other end can follow it, as its statistics are those of format 1 or it is none of ours. Raises
+    InputError if there is no such file.
+    """
+    raw = _start_of(folder, task)
+    is_known = raw[8 : _DIGEST.start] == _START and raw[_DIGEST.stop :].startswith((_named(FORMAT), _named(PART)))
+    return raw[_DIGEST].decode("latin-1") if is_known else ""
+
+
+def is_part(folder: Path, task: int) -> bool:
+    """Whether the end of task number ``task`` needs the one before. Raises InputError if there is no such file."""
+    return _start_of(folder, task)[_DIGEST.stop :].startswith(_named(PART))
+
+
+def _start_of(folder: Path, task: int) -> bytes:
+    return read_at(_path(folder, "task", task), 0, _DIGEST.stop + 64)
+
+
+def _named(name: str) -> bytes:
+    """How a file of this format goes on behind its SHA-256."""
+    return f'","format":"{name}"'.encode()
+
+
 def tasks(folder: Path) -> list[int]:
     """The numbers of the tasks that ``load_task`` finds, in order."""
     return _numbers(folder, "task")
@@ -177,7 +207,9 @@ def _numbers(folder: Path, kind: str) -> list[int]:
 
 def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
     """The file in pieces; the arrays are not copied if they are contiguous."""
-    entries: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "format": FORMAT}}
+    entries: dict[str, Any] = {
+        "__metadata__": {"sha256": "0" * 64, "format": PART if FOLLOWS in snapshot.metadata else FORMAT}
+    }
     try:
         entries["__metadata__"]["state"] = json.dumps(snapshot.metadata, allow_nan=False, sort_keys=True)
     except ValueError as error:

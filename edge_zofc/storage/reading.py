@@ -51,6 +51,16 @@ def plain_handle(path: Path, flags: int, doing: str) -> int:
     return handle
 
 
+def read_at(path: Path, offset: int, size_bytes: int) -> bytes:
+    """``size_bytes`` of a plain file from ``offset`` on, fewer where it ends. Raises as ``open_plain``."""
+    handle = plain_handle(path, os.O_RDONLY, "read")
+    try:
+        with explained(path, "read"):
+            return os.pread(handle, size_bytes, offset)
+    finally:
+        os.close(handle)
+
+
 def is_there(path: Path) -> bool:
     """Whether anything has this name, be it a link to nowhere. Raises as ``explained`` where one may not look."""
     # ValueError: a zero byte in the name.

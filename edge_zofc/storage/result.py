@@ -82,6 +82,19 @@ class Scores(_Record):
         return task_forgetting(self.accuracy_matrix)
 
 
+class LearnCost(_Record):
+    """What the last ``learn`` was predicted to take at most, and what it took.
+
+    ``image_forwards`` are pictures x adapters through the graph. ``predicted_seconds`` is None where it ended before
+    there was anything to predict from.
+    """
+
+    predicted_image_forwards: Count
+    predicted_seconds: Seconds | None = None
+    image_forwards: Count
+    seconds: Seconds
+
+
 class ClassResult(_Record):
     """One class: the training pictures that were read, and the test pictures of the last evaluation."""
 
@@ -122,6 +135,7 @@ class RunResult(Scores):
     floor_forward_passes: Count | None = None
     seconds: Seconds | None = None
     seconds_per_step: Seconds | None = None
+    last_learn: LearnCost | None = None
     peak_rss_mib: Mebibytes | None = None
     peak_anonymous_mib: Mebibytes | None = None
     peak_file_mib: Mebibytes | None = None

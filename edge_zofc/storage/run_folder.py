@@ -3,7 +3,8 @@
     settings.json   options and bundle of the run, written once by the first ``learn`` (``settings.py``)
     journal.bin     one record a step (``journal.py``)
     state/          checkpoints (``checkpoint.py``)
-    features/       features of pictures, a cache (``engine/feature_store.py``)
+    features/       features of pictures, and pixels of large ones, a cache (``engine/feature_store.py``,
+                    ``engine/pixel_store.py``)
     events.jsonl    what happened, one JSON object a line
     result.json     the numbers, rewritten after each task (``result.py``)
     lock            held by the process that learns (``lock.py``)

@@ -209,7 +209,8 @@ def append_at(path: Path, data: Data, size_bytes: int) -> None:
     Not fsynced, as a log: for caches whose pieces prove themselves whole. Raises as ``explained``.
     """
     with explained(path, "appended to", len(data)):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(path, flags, 0o666)
         try:
             if os.fstat(handle).st_size != size_bytes:
                 os.ftruncate(handle, size_bytes)
@@ -218,6 +219,22 @@ def append_at(path: Path, data: Data, size_bytes: int) -> None:
                 rest = rest[os.write(handle, rest) :]
         finally:
             os.close(handle)
+
+
+def write_at(path: Path, data: Data, offset: int) -> None:
+    """Write ``data`` over what stands from ``offset`` on in a plain file, made if need be.
+
+    Not fsynced: for caches whose pieces prove themselves whole. Raises as ``plain_handle``.
+    """
+    handle = plain_handle(path, os.O_WRONLY | os.O_CREAT, "written")
+    try:
+        with explained(path, "written", len(data)):
+            rest = memoryview(data)
+            while rest:
+                count = os.pwrite(handle, rest, offset)
+                rest, offset = rest[count:], offset + count
+    finally:
+        os.close(handle)
 
 
 class AppendFile:

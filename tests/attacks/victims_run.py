@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from made_runs import make_events, make_result
-from victim import D, Victim, tiny_bundle
+from PIL import Image
+from victim import SPEC, D, Victim, tiny_bundle
 
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
+from edge_zofc.engine.pixel_store import Picture, PixelStore
 from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.inference.transforms import load_test
 from edge_zofc.report.classes import cards, matrix, pairs
 from edge_zofc.report.curves import read_log
 from edge_zofc.report.pictures import Gallery, gallery
@@ -175,3 +178,16 @@ def run_victims(folder: Path) -> Iterator[Victim]:
         return len(store.kept(pictures, theta))
 
     yield Victim("features", writer.folder / writer.name(pictures, theta), read_features, {0})
+
+    shown = Picture(folder / "shown.png", "kept.u8")
+    side = SPEC.size
+    Image.new("RGB", (4 * side, 4 * side), (10, 20, 30)).save(shown.path)
+
+    def read_pixels() -> object:
+        out = np.empty((3, side, side), np.float32)
+        PixelStore(writer.folder, SPEC).load(shown, True, out)
+        assert out.tobytes() == load_test(shown.path, SPEC).tobytes(), "damaged pixels pass for good"
+        return None
+
+    read_pixels()
+    yield Victim("pixels", writer.folder / "kept.u8", read_pixels, {0})

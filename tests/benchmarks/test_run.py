@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from edge_zofc.benchmarks import NAMES, ON_A_DEVICE, run
+from edge_zofc.cli.arguments import BENCHMARKS
 from edge_zofc.errors import InputError
 
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib")
@@ -41,3 +42,7 @@ def test_streams_is_a_program_of_its_own() -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "python -m edge_zofc.benchmarks.streams" in done.stdout
+
+
+def test_the_command_line_offers_every_benchmark() -> None:
+    assert set(BENCHMARKS) == set(NAMES)

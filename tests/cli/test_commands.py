@@ -9,15 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from small import picture, write_small_bundle, write_small_stream
 
-from edge_zofc.cli import arguments
+from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
+from edge_zofc.data import folders
+from edge_zofc.data import stream as streams
+from edge_zofc.errors import ArenaFullError
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
@@ -222,7 +227,7 @@ def test_plan_prints_its_items_and_code_3_when_nothing_fits(
 
 
 def test_plan_times_the_forwards_that_the_stream_takes(
-    small_bundle: Bundle, small_stream: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+    small_bundle: Bundle, small_stream: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FAULTS C5: the run that was learnt took no more image-forwards than were planned."""
     words = ["plan", "--bundle", small_bundle.folder, "--stream", small_stream, *FAST]
@@ -231,9 +236,32 @@ def test_plan_times_the_forwards_that_the_stream_takes(
     result = json.loads((learned / "result.json").read_text())
     took = sum(result[f"{name}forward_passes"] for name in ("", "evaluation_", "floor_"))
     assert took <= time["image_forwards"] <= 1.5 * took
+    cost = result["last_learn"]
+    assert cost["predicted_image_forwards"] == time["image_forwards"]
+    assert cost["image_forwards"] == took
+    assert cost["predicted_seconds"] > 0
+    assert run("report", learned, "--out", tmp_path / "page.html") == 0
+    assert f"{took:,} image-forwards; at most " in capsys.readouterr().out
     assert time["seconds"] == time["image_forwards"] * time["seconds_a_forward"] > 0
     assert run(*words) == 0
     assert f"{time['image_forwards']}  image-forwards at most" in capsys.readouterr().out
+
+
+def test_plan_lists_train_pictures_twice(
+    small_bundle: Bundle, small_stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS C5: once to read the stream, once to count and to choose what is timed. The stream has 6 such folders."""
+    listed = Counter[str]()
+
+    def scan(folder: Path) -> Any:
+        listed[str(folder)] += folder.parent.name == "train"
+        return real(folder)
+
+    real = folders.scan
+    for module in (folders, streams):
+        monkeypatch.setattr(module, "scan", scan)
+    assert run("plan", "--bundle", small_bundle.folder, "--stream", small_stream, *FAST) == 0
+    assert sorted(listed[name] for name in listed if listed[name]) == [2] * 6
 
 
 def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +353,27 @@ def test_a_signal_saves_and_ends_with_its_number(
     assert child.returncode == 128 + number
     assert "--resume" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("8 bytes"), "Memory ran out (8 bytes); give a larger budget."),
+        (
+            ArenaFullError("it is full"),
+            "Memory ran out: it is full; give a device profile with a larger gpu_mem_limit_mib.",
+        ),
+    ],
+)
+def test_memory_that_runs_out_ends_with_code_3_and_its_way_out(
+    error: MemoryError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "profiles", fails)
+    assert main(["profiles"]) == 3
+    assert capsys.readouterr().err == f"edge-zofc: {told}\n"
 
 
 def test_a_budget_without_a_unit_is_not_taken_for_bytes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """The plan adds up and chooses speed where there is room."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,13 +108,26 @@ def test_activations_are_those_of_the_manifest() -> None:
     assert item(alone, "activations").anonymous_bytes == (1 + 2 * (6 + 20)) * MIB
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "shape"), [("film", 0, (4, 1)), ("film", 1, (16, 5)), ("bottleneck", 0, (16, 5))]
+)
+def test_films_on_the_first_block_run_one_at_a_time_as_they_share_nothing(
+    kind: str, first: int, shape: tuple[int, int]
+) -> None:
+    asked = work(threads=2)
+    adapter = asked.manifest.adapter.model_copy(update={"kind": kind, "blocks": (first, 5)})
+    asked = replace(asked, manifest=asked.manifest.model_copy(update={"adapter": adapter}))
+    found = memory_plan.plan(asked, 100_000 * MIB).placement
+    assert (found.micro_batch, found.parallel_queries) == shape
+
+
 def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
     found = planned(100_000, head="lda", head_backend="numpy")
-    assert item(found, "covariance of the closed-form head").anonymous_bytes == 3 * 8 * 768**2
+    assert item(found, "covariance of the closed-form head").anonymous_bytes == 4 * 8 * 768**2
     cosine = planned(100_000, head_backend="numpy")
     more = item(found, "head").anonymous_bytes - item(cosine, "head").anonymous_bytes
     assert more == (100 - 66) * 100 * 768
-    assert found.peak_bytes - cosine.peak_bytes == 3 * 8 * 768**2 + more
+    assert found.peak_bytes - cosine.peak_bytes == 4 * 8 * 768**2 + more
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:
@@ -134,6 +149,32 @@ def test_a_run_goes_on_with_its_weights_as_they_were_packed() -> None:
     tight = planned(500, "fp32", 327, prepacking=True)
     assert tight.placement.prepacking
     assert tight.peak_bytes <= 500 * MIB
+
+
+# Weights take 89 MiB and b x K 1 + 6 b + 20 b K: 16 x 5 together 1,786 MiB, 4 x 5 514, 1 x 5 196, 2 x 1 142.
+@pytest.mark.parametrize(
+    ("arena_mib", "shape"),
+    [
+        (None, (16, 5)),
+        (1786, (16, 5)),
+        (1785, (8, 5)),
+        (514, (4, 5)),
+        (196, (1, 5)),
+        (195, (1, 3)),
+        (155, (2, 1)),
+        (116, (1, 1)),
+        (9, (1, 1)),
+    ],
+)
+def test_the_micro_batch_is_one_that_an_accelerators_arena_has_room_for(
+    arena_mib: int | None, shape: tuple[int, int]
+) -> None:
+    """Without it the first step of a run on a GPU failed and was done again, and the plan's shape was not the run's."""
+    asked = replace(work(), arena_bytes=None if arena_mib is None else arena_mib * MIB)
+    found = memory_plan.plan(asked, 100_000 * MIB).placement
+    assert (found.micro_batch, found.parallel_queries) == shape
+    kept = memory_plan.plan(asked, 100_000 * MIB, memory_plan.Fixed(16, 5)).placement
+    assert (kept.micro_batch, kept.parallel_queries) == (16, 5)  # a run keeps its shape, and so its bits
 
 
 def test_what_is_asked_for_is_kept() -> None:

@@ -22,8 +22,8 @@ from small import write_small_stream
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.data.stream import read_stream
 from edge_zofc.engine.disk_plan import predict_disk
-from edge_zofc.engine.trainer import Trainer
-from edge_zofc.engine.work import TaskSize, task_sizes
+from edge_zofc.engine.trainer import TaskSize, Trainer
+from edge_zofc.engine.work import task_sizes
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle

@@ -16,6 +16,7 @@ from edge_zofc.algorithm.heads import Head
 from edge_zofc.engine import evaluation, loop
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.errors import ArenaFullError, DoesNotFitError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
@@ -114,6 +115,29 @@ def test_a_session_that_cannot_be_opened_again_is_halved_further(
     assert np.allclose(one, other, rtol=0, atol=1e-4)
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [e["to"] for e in events if e["event"] == "micro_batch_halved"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way_out"),
+    [
+        (ArenaFullError, "give a device profile with a larger gpu_mem_limit_mib, or"),
+        (MemoryError, "a larger --memory-b"),
+    ],
+)
+def test_where_nothing_is_left_to_halve_the_way_out_is_that_of_the_memory_that_ran_out(
+    small_bundle: Bundle,
+    small_stream: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[MemoryError],
+    way_out: str,
+) -> None:
+    def fails(*_: object) -> None:
+        raise kind("the arena is full")
+
+    monkeypatch.setattr(Backbone, "features", fails)
+    with pytest.raises(DoesNotFitError, match=f"at a time .the arena is full.; the state is saved: .*{way_out}"):
+        go(small_bundle, small_stream, tmp_path / "run")
 
 
 def test_the_arena_is_the_last_thing_given_up() -> None:

@@ -132,6 +132,18 @@ def test_a_profile_file_is_found_from_another_folder_and_named_when_it_is_gone(
         learnt(small_bundle, small_stream, tmp_path / "run", max_steps=3)
 
 
+def test_the_arena_of_a_gpu_that_is_not_here_does_not_shape_a_run(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    text = 'name = "board"\nram_mib = 4096\nsystem_reserve_mib = 96\nlearning_budget_mib = 900\nthreads = 1\n'
+    text += "verified_on_hardware = false\n"
+    text += '[[providers]]\nname = "CUDAExecutionProvider"\ngpu_mem_limit_mib = 1\n'
+    (tmp_path / "board.toml").write_text(text + '[[providers]]\nname = "CPUExecutionProvider"\n')
+    free = {"micro_batch": None, "parallel_queries": None, "max_steps": 1}
+    result = go(small_bundle, small_stream, tmp_path / "run", profile=str(tmp_path / "board.toml"), **free)
+    assert result["micro_batch"] == FAST["batch_size"]
+
+
 def test_a_budget_that_does_not_fit_is_not_kept(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
     """FAULTS B5: a number typed wrong must not stay in the settings."""
     words = ["learn", "--bundle", str(small_bundle.folder), "--stream", str(small_stream), "--run", str(tmp_path / "r")]

@@ -10,13 +10,14 @@ from typing import Any
 
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
+from edge_zofc.engine.task_ends import load_end
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 
 FAST = {"epochs": 2, "batch_size": 8, "queries": 2}
 _MEASURED = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib"}
-_VARYING = {*_MEASURED, "stopped", "stream_folder"}
+_VARYING = {*_MEASURED, "stopped", "stream_folder", "last_learn"}
 
 
 def quiet(session: Trainer, loss: float) -> None:
@@ -65,7 +66,7 @@ def end_state(run: Path) -> dict[str, Any]:
     tasks = checkpoint.tasks(run / "state")
     return {
         "state": plain_state(newest.snapshot),
-        "ends": {task: plain_state(checkpoint.load_task(run / "state", task)) for task in tasks},
+        "ends": {task: plain_state(load_end(run / "state", task)) for task in tasks},
         "journal": hashlib.sha256((run / "journal.bin").read_bytes()).hexdigest(),
         "result": without_times(json.loads((run / "result.json").read_text())),
         "leftovers": sorted(str(p.relative_to(run)) for p in run.rglob(".tmp-*")),

@@ -1,5 +1,6 @@
 """The session: the same numbers as torch, padding that does not show, K at once as K in turn."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from small import SIDE, WIDTH, small_model
 
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.spsa import BASE, queries
-from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers
+from edge_zofc.errors import ArenaFullError
+from edge_zofc.inference.backbone import CPU as CPU_ALONE
+from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers, session_options
 from edge_zofc.inference.features import Pictures, query_features
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
@@ -152,6 +155,56 @@ def test_what_keeps_a_provider_from_starting_is_told(
 
 
 @pytest.mark.parametrize(
+    ("loader", "told"),
+    [
+        (
+            "libnvinfer.so.10: cannot open shared object file: No such file or directory",
+            "built in, but the library libnvinfer.so.10 is missing",
+        ),
+        ("/x/libonnxruntime_providers_tensorrt.so: cannot open shared object file: No such file", "x.cc:729 Please"),
+        ("something else", "x.cc:729 Please"),
+    ],
+)
+def test_a_library_that_a_provider_lacks_is_named_and_onnxruntime_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, loader: str, told: str
+) -> None:
+    """onnxruntime 1.31 raises where in its source it was, and logs the library's name to stderr in red."""
+    severities: list[int] = []
+
+    def fails(*_: object, **__: object) -> None:
+        assert severities[-1] == 4
+        raise RuntimeError("x.cc:729 Please")
+
+    def load(_: str) -> None:
+        raise OSError(loader)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(ort, "set_default_logger_severity", severities.append)
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert probe_providers() == [("TensorrtExecutionProvider", False, told)]
+    assert severities == [4, 2]
+
+
+def test_the_arenas_limit_is_named_where_it_is_reached(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("/x/bfc_arena.cc:360 f(size_t) Available memory of 5 is smaller than requested bytes of 9")
+
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    limited = ((CUDA, {"gpu_mem_limit": str(8 << 20)}), *CPU_ALONE)
+    with pytest.raises(ArenaFullError, match=f"^the arena of {CUDA} is full at its limit of 8 MiB$"):
+        Backbone(small_bundle, Placement.simple(1), limited)
+    with pytest.raises(MemoryError, match="smaller than requested") as caught:
+        Backbone(small_bundle, Placement.simple(1))  # no limit, so nothing to raise
+    assert not isinstance(caught.value, ArenaFullError)
+
+
+def test_onnxruntime_prints_no_error_that_it_raises() -> None:
+    """FATAL alone: an arena that was full was told twice, once in red with a line of onnxruntime's source."""
+    assert session_options(Placement.simple()).log_severity_level == 4
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "bfc_arena.cc:376 Available memory of 0 is smaller than requested bytes of 2048",  # gpu_mem_limit is reached
@@ -183,3 +236,14 @@ def test_nothing_is_written_into_the_home_folder(small_bundle: Bundle, tmp_path:
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run([sys.executable, "-c", code, str(small_bundle.folder)], env={**environment, **home}, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numpy_starts_no_thread_of_its_own() -> None:
+    """FAULTS D5: a second thread of its products waits in a loop, on a core that onnxruntime needs."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    code = (
+        "import os, edge_zofc, numpy as np; np.linalg.solve(np.eye(300), np.ones((300, 300)));"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -170,6 +170,16 @@ def test_a_provider_that_cannot_run_a_node_is_told_and_is_no_fault_while_the_cpu
     assert (found.ok, found.detail) == (None, "no driver")
 
 
+@pytest.mark.parametrize(
+    ("cuda_works", "instead"), [(True, "CUDA is used instead"), (False, "the CPU is used instead")]
+)
+def test_without_tensorrt_cuda_is_used_where_it_works(cuda_works: bool, instead: str) -> None:
+    def probe() -> list[tuple[str, bool, str]]:
+        return [("TensorrtExecutionProvider", False, "x"), ("CUDAExecutionProvider", cuda_works, "y"), *cpu_works()]
+
+    assert by_name(inspect(here=PC, providers=probe))["TensorrtExecutionProvider"].remedy == instead
+
+
 @pytest.mark.parametrize("probed", [[], [("CPUExecutionProvider", False, "broken")]])
 def test_without_a_working_cpu_provider_something_must_be_done(probed: list[tuple[str, bool, str]]) -> None:
     found = by_name(inspect(here=PC, providers=lambda: probed))["CPUExecutionProvider"]

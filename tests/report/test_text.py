@@ -8,7 +8,7 @@ from made_runs import make_result
 from edge_zofc.report.curves import Log
 from edge_zofc.report.page import page
 from edge_zofc.report.summary import summary
-from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, table, verdict
+from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, table, time_sentence, verdict
 from edge_zofc.storage.result import check_result
 
 
@@ -67,6 +67,21 @@ def test_the_memory_sentence_compares_peak_budget_and_prediction():
         "450 MiB had been predicted, 25 % below that."
     )
     assert memory_sentence(check_result(make_result(peak_rss_mib=None))) == "The peak memory was not measured."
+
+
+def test_the_time_sentence_stands_beside_what_was_predicted() -> None:
+    """FAULTS C5; a result of an earlier version has no such numbers."""
+    cost = {"predicted_image_forwards": 5000, "predicted_seconds": 90.0, "image_forwards": 4321, "seconds": 66.0}
+    told = [
+        time_sentence(check_result(make_result(last_learn=found)))
+        for found in (None, cost, {**cost, "predicted_seconds": None}, {**cost, "predicted_image_forwards": 0})
+    ]
+    assert told == [
+        "The time was not predicted.",
+        "The last learn took 1.1 min for 4,321 image-forwards; at most 1.5 min for 5,000 had been predicted.",
+        "The last learn took 1.1 min for 4,321 image-forwards; at most 5,000 had been predicted.",
+        "The last learn took 1.1 min for 4,321 image-forwards; there was nothing to learn.",
+    ]
 
 
 def test_numbers_and_missing_ones_are_written_for_people():

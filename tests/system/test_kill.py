@@ -25,7 +25,7 @@ from runs import end_state, final_bits, go
 from small import write_small_bundle, write_small_stream
 
 from edge_zofc.cli.main import main
-from edge_zofc.engine import pictures
+from edge_zofc.engine import pixel_store
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.writing import DISK
 
@@ -303,7 +303,7 @@ def test_a_device_cut_every_few_pictures_still_advances(
     small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
     """FAULTS B4: each process decodes a micro-batch and a little more, far less than a task's beginning takes."""
-    real, decoded = pictures.load_test, [0]
+    real, decoded = pixel_store.decode_test, [0]
 
     def load_and_die(*given: Any, **named: Any) -> Any:
         decoded[0] += 1
@@ -312,7 +312,7 @@ def test_a_device_cut_every_few_pictures_still_advances(
         return real(*given, **named)
 
     learn(small_bundle, stream, tmp_path / "whole", head)
-    monkeypatch.setattr(pictures, "load_test", load_and_die)
+    monkeypatch.setattr(pixel_store, "decode_test", load_and_die)
     for processes in itertools.count(1):
         with contextlib.suppress(Killed):
             learn(small_bundle, stream, tmp_path / "run", head)

@@ -26,6 +26,7 @@ HOME_OF = {
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
     "onnx": {"export", "benchmarks"},
+    "onnxscript": {"export", "benchmarks"},
     "sklearn": {"export", "benchmarks"},
 }
 LAZY = {"torch", "matplotlib", "jinja2"}

@@ -120,7 +120,7 @@ def test_the_result_of_the_first_task_keeps_all_its_keys(name: str) -> None:
     old = json.loads((MADE / name / "result.json").read_text())
     new = json.loads(read_result(MADE / name).model_dump_json(exclude={"stopped"}))
     assert {key: new[key] for key in old} == old
-    assert (new["classes"], new["confusion"], new["next_steps"]) == ([], None, [])
+    assert (new["classes"], new["confusion"], new["next_steps"], new["last_learn"]) == ([], None, [], None)
 
 
 def test_the_runs_moved(world: Path) -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from runs import end_state, go
 from small import write_small_bundle, write_small_stream
 
-from edge_zofc.engine import pictures
+from edge_zofc.engine import pixel_store
 from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.errors import Stopped
 from edge_zofc.inference.backbone import Backbone
@@ -54,7 +54,7 @@ class StopPoints:
             patch.setattr(DISK, name, self._before(getattr(DISK, name)), raising=False)
         patch.setattr(EventLog, "write", self._before(EventLog.write))
         patch.setattr(Backbone, "features", self._before(Backbone.features))
-        patch.setattr(pictures, "load_test", self._before(pictures.load_test))
+        patch.setattr(pixel_store, "decode_test", self._before(pixel_store.decode_test))
 
     def _before(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -192,7 +192,7 @@ def test_a_signal_is_heard_between_two_pictures_of_a_micro_batch(
         for path in (stream / "000_task/train").rglob("*.png"):
             path.write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
-        real = pictures.load_test
+        real = pixel_store.decode_test
 
         def load(*given: Any, **named: Any) -> Any:
             read.append(1)
@@ -200,7 +200,7 @@ def test_a_signal_is_heard_between_two_pictures_of_a_micro_batch(
                 signal.raise_signal(signal.SIGTERM)
             return real(*given, **named)
 
-        patch.setattr(pictures, "load_test", load)
+        patch.setattr(pixel_store, "decode_test", load)
         result = go(small_bundle, stream, tmp_path / "run", changes=SHORT, micro_batch=16)
     assert result["stopped"] == "SIGTERM"
     assert len(read) == 3
