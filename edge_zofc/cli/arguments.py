@@ -73,7 +73,6 @@ def _add(parser: Any, members: tuple[Add, ...]) -> None:
         member(parser)
 
 
-_BUNDLE = _path("--bundle", "FOLDER", "bundle folder (default: bundle/)", default=Path("bundle"))
 RUN = Path("run")
 _RUN = _path("run", "RUN", "run folder")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
@@ -107,8 +106,10 @@ _METHOD = _group(
 
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
-        _path("--folder", "FOLDER", "where bundle/, stream/ and run/ go (default: demo/)", default=Path("demo")),
-        _seed("of the class order and the run"),
+        _path(
+            "--folder", "FOLDER", "place of bundle/, photographs/ and digits/ (default: demo/)", default=Path("demo")
+        ),
+        _seed("of the class orders and the runs"),
     ),
     "export": (
         _path("out", "OUT", "bundle folder (default: bundle/)", nargs="?", default=Path("bundle")),
@@ -153,8 +154,13 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         ),
         _seed("of the class order"),
     ),
+    "backbones": (
+        _argument("names", metavar="NAME", nargs="*", help="show these alone (default: all)"),
+        _argument("--measure", action="store_true", help="time each graph on this machine: seconds for each"),
+    ),
     "plan": (
-        _BUNDLE,
+        _path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
+        _argument("--backbone", metavar="NAME", help="plan before an export, see 'edge-zofc backbones'"),
         _path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
         _DEVICE,
         _METHOD,

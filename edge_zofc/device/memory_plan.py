@@ -31,7 +31,7 @@ from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.manifest import WEIGHTS, Manifest
+from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.settings import Placement
 
 MAX_MICRO_BATCH = 16
@@ -104,7 +104,7 @@ class Work:
     ``arena_bytes``: the limit of an accelerator's arena, or None. Weights and activations count as on a CPU there.
     """
 
-    manifest: Manifest
+    sizes: BundleSizes
     options: Options
     base: BaseCost
     classes: int
@@ -142,10 +142,16 @@ def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
     raise DoesNotFitError(_does_not_fit(work, min(plans, key=lambda found: found.peak_bytes), fixed))
 
 
+def peak_range(work: Work) -> tuple[int, int]:
+    """Bytes of the thriftiest placement's peak, and of the one that is taken where there is room."""
+    peaks = [_planned(work, choice, 0, Fixed()).peak_bytes for choice in _choices(work, Fixed())]
+    return min(peaks), peaks[0]
+
+
 def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     """Every placement, the most wanted first, the thriftiest last; only the smallest if none fits the arena."""
     batch, evaluations = work.options.batch_size, work.evaluations
-    is_shared = not _shares_nothing(work.manifest)
+    is_shared = work.sizes.queries_share
     most = min(batch, MAX_MICRO_BATCH)
     if not is_shared:
         most = min(most, max(_LEAST_FILM_BATCH, _FILM_BATCH_A_THREAD * work.threads))
@@ -157,36 +163,28 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     may_use_torch = work.base.torch is not None and work.options.head == "cosine"
     heads: list[HeadBackend] = ["torch", "numpy"] if may_use_torch else ["numpy"]
     heads = heads if fixed.head_backend is None else [fixed.head_backend]
-    packs = [True, False] if PREPACKED[work.manifest.precision][2] else [False]
+    packs = [True, False] if PREPACKED[work.sizes.precision][2] else [False]
     packs = packs if fixed.prepacking is None else [fixed.prepacking]
     for backend, prepacking, arena, count, size in product(heads, packs, (True, False), adapters, batches):
         choice = Placement(
-            micro_batch=size,
-            parallel_queries=count,
-            threads=work.threads,
-            prepacking=prepacking,
-            arena=arena,
-            head_backend=backend,
-        )
+            micro_batch=size, parallel_queries=count, threads=work.threads,
+            prepacking=prepacking, arena=arena, head_backend=backend,
+        )  # fmt: skip
         is_smallest = (size, count) == (batches[-1], adapters[-1])
         if is_smallest or _fits_arena(work, choice):
             yield choice
 
 
-def _shares_nothing(manifest: Manifest) -> bool:
-    return manifest.adapter.kind == "film" and manifest.adapter.blocks[0] == 0
-
-
 def _fits_arena(work: Work, choice: Placement) -> bool:
-    taken = work.manifest.files[WEIGHTS].bytes + _activations(work.manifest, choice)
+    taken = work.sizes.weights_bytes + _activations(work.sizes, choice)
     return work.arena_bytes is None or taken <= work.arena_bytes
 
 
 def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
     items = tuple(_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
-    reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
-    reserved += int(_activations(work.manifest, choice) * ARENA_RESERVED)
+    # The weights are mapped privately and writable, though never written.
+    reserved = work.sizes.weights_bytes + int(_activations(work.sizes, choice) * ARENA_RESERVED)
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
@@ -197,7 +195,7 @@ def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> 
 def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     yield from _process_items(work, choice)
     yield from _learning_items(work, choice)
-    side, b = work.manifest.image.size, choice.micro_batch
+    side, b = work.sizes.image_side, choice.micro_batch
     yield PlanItem("picture buffer", 4 * 3 * side**2 * (b + 2), 0, f"{b} x 3 x {side} x {side}")
     decoding = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * side**2
     yield PlanItem("picture decoding", decoding, 0, "the largest picture, one at a time")
@@ -211,7 +209,7 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
     if choice.head_backend == "torch" and base.torch is not None:
         yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
-    size, precision = work.manifest.files[WEIGHTS].bytes, work.manifest.precision
+    size, precision = work.sizes.weights_bytes, work.sizes.precision
     if choice.prepacking:
         anonymous, mapped, _ = PREPACKED[precision]
         note = f"{precision}, prepacked copy and what stays memory-mapped"
@@ -220,14 +218,14 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
         yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
     yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
-    note = f"{shape}, from the export's measurement, arena {'on' if choice.arena else 'off'}"
-    yield PlanItem("activations", _activations(work.manifest, choice), 0, note)
+    note = f"{shape}, from {work.sizes.activations_from}, arena {'on' if choice.arena else 'off'}"
+    yield PlanItem("activations", _activations(work.sizes, choice), 0, note)
 
 
 def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     """Adapter, features and head."""
     options, k = work.options, choice.parallel_queries
-    size, width = work.manifest.adapter.size, work.manifest.feature_size
+    size, width = work.sizes.adapter_size, work.sizes.feature_size
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
     copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer]
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
@@ -243,8 +241,8 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
         yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
 
 
-def _activations(manifest: Manifest, choice: Placement) -> int:
-    measured = manifest.activation_bytes
+def _activations(sizes: BundleSizes, choice: Placement) -> int:
+    measured = sizes.activation_bytes
     together = measured.predict(choice.micro_batch, choice.parallel_queries)
     if choice.arena:
         return together
@@ -256,10 +254,10 @@ def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     some = f"{together} of {step} adapters a run" if together > 1 else "one adapter at a time, perturbed in place"
     parts = ["all queries of a step share one run" if together == step else some]
     parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
-    if PREPACKED[work.manifest.precision][2]:
+    if PREPACKED[work.sizes.precision][2]:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
     else:
-        parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
+        parts.append(f"weights memory-mapped (prepacking {work.sizes.precision} is no faster)")
     if choice.head_backend == "numpy" and fixed.head_backend is None and work.options.head == "cosine":
         missing = work.base.torch is None
         parts.append(f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}")
@@ -280,8 +278,8 @@ def _does_not_fit(work: Work, thriftiest: MemoryPlan, fixed: Fixed) -> str:
         return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {advice}."
     least = min(found.peak_bytes for found in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
-    if work.manifest.precision == "fp32":
+    if work.sizes.precision == "fp32" and work.sizes.has_linear_layers:
         # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
-        smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
+        smaller = least - int(work.sizes.weights_bytes * 0.73)
         advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
     return f"{text}{advice}."

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -134,6 +135,24 @@ class FileEntry(Strict):
     sha256: Sha256
 
 
+@dataclass(frozen=True)
+class BundleSizes:
+    """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
+    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
+    precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
+    """
+
+    precision: Precision
+    weights_bytes: int
+    image_side: int
+    feature_size: int
+    adapter_size: int
+    activation_bytes: ActivationBytes
+    activations_from: str
+    has_linear_layers: bool
+    queries_share: bool
+
+
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
@@ -147,6 +166,21 @@ class Manifest(Strict):
     fidelity: Fidelity
     activation_bytes: ActivationBytes
     files: dict[str, FileEntry]
+
+    @property
+    def sizes(self) -> BundleSizes:
+        """What a plan counts of this bundle."""
+        return BundleSizes(
+            precision=self.precision,
+            weights_bytes=self.files[WEIGHTS].bytes,
+            image_side=self.image.size,
+            feature_size=self.feature_size,
+            adapter_size=self.adapter.size,
+            activation_bytes=self.activation_bytes,
+            activations_from="the export's measurement",
+            has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
+            queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
+        )
 
     @model_validator(mode="after")
     def _known_files(self) -> Manifest:

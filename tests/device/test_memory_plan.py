@@ -60,7 +60,7 @@ def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> mem
     asked = {name: changes[name] for name in OPTIONS if name in changes}
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
     base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
-    return memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
+    return memory_plan.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
 
 
 def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
@@ -114,9 +114,8 @@ def test_activations_are_those_of_the_manifest() -> None:
 def test_films_on_the_first_block_run_one_at_a_time_as_they_share_nothing(
     kind: str, first: int, shape: tuple[int, int]
 ) -> None:
-    asked = work(threads=2)
-    adapter = asked.manifest.adapter.model_copy(update={"kind": kind, "blocks": (first, 5)})
-    asked = replace(asked, manifest=asked.manifest.model_copy(update={"adapter": adapter}))
+    adapter = manifest("w8").adapter.model_copy(update={"kind": kind, "blocks": (first, 5)})
+    asked = replace(work(threads=2), sizes=manifest("w8").model_copy(update={"adapter": adapter}).sizes)
     found = memory_plan.plan(asked, 100_000 * MIB).placement
     assert (found.micro_batch, found.parallel_queries) == shape
 
