@@ -34,7 +34,17 @@ MORE_NAMES = {
 
 
 def loaded(name: str, side: int = SIDE) -> LoadedBackbone:
-    return load_backbone(BackboneRequest(name, random_weights=True, img_size=side))
+    """Random weights in which every part matters: timm starts norms as the identity, a ConvNeXt's branches at 1e-6."""
+    found = load_backbone(BackboneRequest(name, random_weights=True, img_size=side))
+    generator = torch.Generator().manual_seed(11)
+    for key, value in found.model.state_dict().items():
+        if "gamma" in key:
+            value.fill_(0.5)
+        elif key.endswith(("running_mean", "bias")):
+            value.normal_(std=0.1, generator=generator)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 1.5, generator=generator)
+    return found
 
 
 def pictures(count: int, side: int = SIDE) -> np.ndarray:
