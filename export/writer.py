@@ -238,7 +238,7 @@ def _manifest(
     folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
-        format_version=3,
+        format_version=2 if layout.kind == "bottleneck" else 3,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),

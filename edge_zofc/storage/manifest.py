@@ -3,7 +3,7 @@
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
 measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which counts where it is not "bottleneck". In format version 1, whose manifests have
+version 3 added the adapter's kind, which is written where it is not "bottleneck". In format version 1, whose manifests have
 the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
@@ -14,7 +14,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -196,17 +196,24 @@ def identity_of(manifest: Manifest, raw: bytes) -> str:
     """
     if manifest.format_version == 1:
         return hashlib.sha256(raw).hexdigest()
-    decisive = manifest.model_dump(mode="json", include={"image", "adapter", "feature_size", "precision"})
-    if manifest.adapter.kind == "bottleneck":
-        del decisive["adapter"]["kind"]  # so that it is the identity of the same bundle in format version 2
+    dumped = _dumped(manifest)
+    decisive = {name: dumped[name] for name in ("image", "adapter", "feature_size", "precision")}
     hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
     text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def _dumped(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON-able values, a bottleneck's kind left out: it is what format version 2 means."""
+    found = manifest.model_dump(mode="json")
+    if manifest.adapter.kind == "bottleneck":
+        del found["adapter"]["kind"]
+    return found
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``bundle.json``, the last file of an export (a folder without it is not a bundle)."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(_dumped(manifest), indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
