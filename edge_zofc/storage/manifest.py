@@ -3,8 +3,8 @@
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
 measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which is written where it is not "bottleneck". In format version 1, whose manifests have
-the keys of 2, the identity is the SHA-256 of ``bundle.json``.
+version 3 added the adapter's kind, which is written where it is not "bottleneck". In format version 1, whose manifests
+have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
