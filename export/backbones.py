@@ -1,13 +1,9 @@
-"""Where the frozen backbone comes from: the package, timm's hub, a checkpoint file, or random numbers.
-
-How pictures are normalised comes from timm's record of the named weights, unless it is given.
-"""
+"""Where the frozen backbone comes from: a package, timm's hub, a checkpoint file, or random numbers."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,29 +13,27 @@ import torch
 from torch import nn
 
 from edge_zofc.errors import InputError
-from edge_zofc.export.checkpoints import Checkpoint, fill, parse_checkpoint, read_checkpoint
-from edge_zofc.export.vit import SUPPORTED, check_supported
+from edge_zofc.export import cnn, vit
+from edge_zofc.export.checkpoints import Checkpoint, fill, fill_cnn, read_checkpoint
+from edge_zofc.export.image_spec import Colour, check_colours, image_spec, normalisation_note, picture_note, timm_origin
+from edge_zofc.export.package_weights import fill_shipped
+from edge_zofc.export.shipped import DEFAULT, SHIPPED, Shipped
 from edge_zofc.storage.manifest import BackboneInfo, ImageSpec
 
-PACKAGE_NAME = "vit_tiny_patch16_96"
-_PACKAGE_ARCHITECTURE = "vit_tiny_patch16_224"
-_PACKAGE_IMAGE = ImageSpec(
-    size=96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=1.0
-)
-_MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers
-MAX_IMAGE_SIZE = 1024
+_VIT_MODULES = ("vision_transformer", "deit")  # timm's modules that build plain VisionTransformers
+_CNN_MODULES = ("efficientnet", "mobilenetv3", "resnet", "regnet", "convnext")
+_SIDES = (8, 1024)
 Source = Literal["package", "timm", "checkpoint", "random"]
-Colour = tuple[float, float, float]
-"""Red, green, blue of pixels from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class BackboneRequest:
-    """Which backbone to load. Without ``name`` it is the package's own small ViT at 96 pixels.
+    """Which backbone to load. Without ``name`` it is the default, EfficientNet-Lite0 from its package.
 
-    With a timm ``name`` exactly one source of weights must be given: ``pretrained`` (timm's hub), ``checkpoint`` (a
-    safetensors file) or ``random_weights``. ``img_size`` S, in pixels, resizes the position table. ``depth`` keeps the
-    first blocks. ``seed`` feeds random weights. ``mean`` and ``std`` replace those that timm names.
+    A ``name`` of SHIPPED brings its weights. With a timm ``name`` exactly one source of weights must be given:
+    ``pretrained`` (timm's hub), ``checkpoint`` (a safetensors file) or ``random_weights``. ``img_size`` S is in pixels;
+    a ViT's position table is resized to it. ``depth`` keeps the first blocks of a ViT. ``seed`` feeds random weights.
+    ``mean`` and ``std`` replace those that come with the name.
     """
 
     name: str | None = None
@@ -52,10 +46,15 @@ class BackboneRequest:
     mean: Colour | None = None
     std: Colour | None = None
 
+    @property
+    def shipped(self) -> Shipped | None:
+        """The backbone of a package that is meant, if one is."""
+        return SHIPPED.get(self.name or DEFAULT)
+
     def source(self) -> Source:
         """Where the weights come from. Raises InputError if that is not said, or said twice."""
         given = [self.pretrained, self.checkpoint is not None, self.random_weights]
-        if self.name is None:
+        if self.shipped is not None:
             if any(given):
                 raise InputError("--pretrained, --checkpoint and --random-weights need --backbone NAME (a timm model).")
             return "package"
@@ -67,16 +66,13 @@ class BackboneRequest:
         return "timm" if self.pretrained else "random" if self.checkpoint is None else "checkpoint"
 
 
-PACKAGE_BACKBONE = BackboneRequest()
-
-
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A timm VisionTransformer in eval mode, how its inputs are made, and where its weights came from.
+    """A timm network without its classifier in eval mode, how its inputs are made, and where its weights came from.
 
     ``info.weights_sha256`` is the file's SHA-256 for ``package`` and ``checkpoint``, and that of all names and
     values in name order for the others, where there is no one file.
-    ``width`` is D, the length of a token and of a feature. ``notes`` are sentences for whoever exports.
+    ``width`` is D, the length of a feature. ``notes`` are sentences for whoever exports.
     """
 
     model: nn.Module
@@ -85,76 +81,120 @@ class LoadedBackbone:
     width: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def is_vit(self) -> bool:
+        """Whether it is a VisionTransformer; if not it is a CNN."""
+        return hasattr(self.model, "patch_embed")
 
-def load_backbone(request: BackboneRequest = PACKAGE_BACKBONE) -> LoadedBackbone:
+
+@dataclass(frozen=True)
+class _Weighted:
+    """A model with its weights, their SHA-256 if they are one file, and what there is to tell of them."""
+
+    model: Any
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_backbone(request: BackboneRequest) -> LoadedBackbone:
     """Build the backbone; torch's global random state is left alone.
 
     Raises InputError for everything that does not fit together.
     """
-    source = request.source()
-    if request.name is not None:
-        _check_name(request.name)
-    checkpoint = _checkpoint(request, source)
-    model = _create(request, source, checkpoint is not None and checkpoint.pools_average)
-    depth = _depth(model, request.depth)
+    source, shipped = request.source(), request.shipped
+    check_colours(request.mean, request.std)
+    if request.img_size is not None and not _SIDES[0] <= request.img_size <= _SIDES[1]:
+        raise InputError(f"The image size must be {_SIDES[0]} to {_SIDES[1]} pixels, got {request.img_size}.")
+    name = shipped.architecture if shipped else _known_name(str(request.name))
+    side = request.img_size or (shipped.image.size if shipped else None)
+    is_vit = _is_of(name, _VIT_MODULES)
+    if request.depth is not None and not is_vit:
+        raise InputError("--depth keeps the first blocks of a ViT; a CNN is taken whole.")
+    checkpoint = None
+    if request.checkpoint is not None and is_vit:
+        checkpoint = read_checkpoint(request.checkpoint)
+    model = (_create_vit if is_vit else _create_cnn)(name, source, side, request.seed, checkpoint)
+    weighted = _weighted(model, request, checkpoint, is_vit)
+    return _loaded(weighted, request, source, is_vit)
+
+
+def _weighted(model: Any, request: BackboneRequest, checkpoint: Checkpoint | None, is_vit: bool) -> _Weighted:
+    """Fill ``model``, which timm has filled already where the weights are timm's or random."""
+    if request.shipped is not None:
+        fill_shipped(model, request.shipped)
+        return _Weighted(model, request.shipped.sha256)
     if checkpoint is not None:
-        checkpoint = fill(model, checkpoint, request.name or PACKAGE_NAME, request.depth)
-    model.blocks = model.blocks[:depth]
+        checkpoint = fill(model, checkpoint, str(request.name), request.depth)
+    elif request.checkpoint is not None:
+        checkpoint = fill_cnn(model, request.checkpoint, str(request.name))
+    return _Weighted(model, checkpoint.sha256, checkpoint.notes) if checkpoint else _Weighted(model)
+
+
+def _loaded(weighted: _Weighted, request: BackboneRequest, source: Source, is_vit: bool) -> LoadedBackbone:
+    model, shipped = weighted.model, request.shipped
+    if is_vit:
+        model.blocks = model.blocks[: _depth(model, request.depth)]
+    side = model.patch_embed.img_size[0] if is_vit else request.img_size
+    if shipped is not None:
+        given = {"size": side or shipped.image.size, "mean": request.mean, "std": request.std}
+        image = shipped.image.model_copy(update={key: value for key, value in given.items() if value is not None})
+    else:
+        config = model.pretrained_cfg
+        image = image_spec(config, side or config["input_size"][1], request.mean, request.std)
     info = BackboneInfo(
-        name=request.name or PACKAGE_NAME,
+        name=shipped.name if shipped else str(request.name),
         source=source,
-        weights_sha256=checkpoint.sha256 if checkpoint else _state_digest(model),
-        depth=depth,
-        pooling=model.global_pool,
+        weights_sha256=weighted.sha256 or _state_digest(model),
+        depth=len(model.blocks) if is_vit else len(cnn.blocks_of(model)),
+        pooling=model.global_pool if is_vit else "avg",
     )
-    image = _image_spec(model, request)
-    notes = (_normalisation_note(image, model.pretrained_cfg, request), *(checkpoint.notes if checkpoint else ()))
-    return LoadedBackbone(model.eval().requires_grad_(False), image, info, int(model.embed_dim), notes)
+    origin = f"of {shipped.name}" if shipped else timm_origin(model.pretrained_cfg, str(request.name))
+    notes = (picture_note(image), normalisation_note(image, origin, request.mean, request.std), *weighted.notes)
+    width = int(model.embed_dim) if is_vit else cnn.feature_size(model, image.size)
+    return LoadedBackbone(model.eval().requires_grad_(False), image, info, width, notes)
 
 
-def _create(request: BackboneRequest, source: Source, average: bool) -> Any:
-    """The model at the size that was asked for, with random weights or those of timm's hub.
-
-    ``average`` makes it pool the average of the tokens, whatever timm's model of the name does.
-    """
-    size = request.img_size
-    if request.name is None and size is None:
-        size = _PACKAGE_IMAGE.size
-    if size is not None and not 8 <= size <= MAX_IMAGE_SIZE:
-        raise InputError(f"The image size must be 8 to {MAX_IMAGE_SIZE} pixels, got {size}.")
-    options: dict[str, Any] = {"num_classes": 0, "pretrained": source == "timm"}
-    if size is not None:
-        options["img_size"] = size
-    if average:
+def _create_vit(name: str, source: Source, side: int | None, seed: int, checkpoint: Checkpoint | None) -> Any:
+    """A ViT at S = ``side``, with random weights or those of timm's hub, pooled as the checkpoint was."""
+    options: dict[str, Any] = {"pretrained": source == "timm"}
+    if side is not None:
+        options["img_size"] = side
+    if checkpoint is not None and checkpoint.pools_average:
         options |= {"global_pool": "avg", "fc_norm": True}
-    model = _from_timm(request.name or _PACKAGE_ARCHITECTURE, options, request.seed)
-    check_supported(model)
-    _check_patches(model)
+    model = _from_timm(name, options, seed)
+    vit.check_supported(model)
+    size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
+    if size % patch or size < patch:
+        raise InputError(f"The image size must be a multiple of the patch size {patch}, got {size}.")
     return model
 
 
-def _checkpoint(request: BackboneRequest, source: Source) -> Checkpoint | None:
-    """The file that the weights come from, if they come from one."""
-    if source == "package":
-        weights = importlib.resources.files(__package__).joinpath(f"weights/{PACKAGE_NAME}.safetensors")
-        return parse_checkpoint(weights.read_bytes(), PACKAGE_NAME)
-    return None if request.checkpoint is None else read_checkpoint(request.checkpoint)
+def _create_cnn(name: str, source: Source, _side: int | None, seed: int, _checkpoint: Checkpoint | None) -> Any:
+    """A CNN, whose weights fit any size of picture."""
+    model = _from_timm(name, {"pretrained": source == "timm"}, seed)
+    cnn.check_supported(model)
+    return model
 
 
-def _check_name(name: str) -> None:
+def _known_name(name: str) -> str:
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.split(".")[0], [*timm.list_models(), *SHIPPED], n=3, cutoff=0.5)
         hint = f"the nearest are {', '.join(near)}" if near else "timm.list_models() has them all"
         raise InputError(f"timm has no model named '{name}'; {hint}.")
-    if not any(name.split(".")[0] in timm.list_models(module=module) for module in _MODULES):
-        raise InputError(f"'{name}' is not a VisionTransformer; supported are {SUPPORTED}.")
+    if not _is_of(name, (*_VIT_MODULES, *_CNN_MODULES)):
+        raise InputError(f"'{name}' is not supported; supported are {cnn.SUPPORTED}, and {vit.SUPPORTED}.")
+    return name
+
+
+def _is_of(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name.split(".")[0] in timm.list_models(module=module) for module in modules)
 
 
 def _from_timm(architecture: str, options: dict[str, Any], seed: int) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return timm.create_model(architecture, **options)
+            return timm.create_model(architecture, num_classes=0, **options)
     # timm and its hub client raise these for no network, no such tag or no such weights; httpx's errors,
     # which are none of them, are re-raised by the client as one of its own OSErrors.
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -167,12 +207,6 @@ def _from_timm(architecture: str, options: dict[str, Any], seed: int) -> Any:
         raise InputError(f"timm cannot build '{architecture}' ({first}).") from error
 
 
-def _check_patches(model: Any) -> None:
-    size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
-    if size % patch or size < patch:
-        raise InputError(f"The image size must be a multiple of the patch size {patch}, got {size}.")
-
-
 def _depth(model: Any, depth: int | None) -> int:
     available = len(model.blocks)
     if depth is None:
@@ -180,56 +214,6 @@ def _depth(model: Any, depth: int | None) -> int:
     if not 1 <= depth <= available:
         raise InputError(f"--depth must be 1 to {available}, the blocks of this backbone; got {depth}.")
     return depth
-
-
-def _image_spec(model: Any, request: BackboneRequest) -> ImageSpec:
-    _check_normalisation(request)
-    size, config = model.patch_embed.img_size[0], model.pretrained_cfg
-    own = _PACKAGE_IMAGE if request.name is None else None
-    interpolation = config.get("interpolation", "bicubic")
-    return ImageSpec(
-        size=size,
-        mean=request.mean or (own.mean if own else tuple(config["mean"])),
-        std=request.std or (own.std if own else tuple(config["std"])),
-        interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest", "lanczos") else "bicubic",
-        crop_fraction=own.crop_fraction if own else config.get("crop_pct") or 1.0,
-    )
-
-
-def _check_normalisation(request: BackboneRequest) -> None:
-    for option, values, low in (("--mean", request.mean, 0.0), ("--std", request.std, 1e-3)):
-        if values is not None and not all(low <= value <= 1.0 for value in values):
-            shown = ",".join(f"{value:g}" for value in values)
-            raise InputError(
-                f"{option} must be {low:g} to 1 in red, green and blue, as pixels are 0 to 1; got {shown}. "
-                "Divide numbers for pixels of 0 to 255 by 255."
-            )
-
-
-def _normalisation_note(image: ImageSpec, config: Any, request: BackboneRequest) -> str:
-    """One sentence: mean, standard deviation and where they came from."""
-    mean, std = (",".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
-    given = {"mean": request.mean, "std": request.std}
-    kept = [name for name, values in given.items() if values is None]
-    told = [f"{name} as given" for name, values in given.items() if values is not None]
-    if kept:
-        told.append(f"{' and '.join(kept)} {_normalisation_origin(config, request.name)}")
-    return f"pictures are normalised with mean {mean} and std {std}: {', '.join(told)}"
-
-
-def _normalisation_origin(config: Any, name: str | None) -> str:
-    if name is None:
-        return "of the package's own ViT"
-    architecture, tag = str(config.get("architecture")), str(config.get("tag"))
-    if "." in name:
-        return f"of timm's tag '{tag}'"
-    found = f"of '{tag}', timm's default tag for {name}"
-    mine = (tuple(config["mean"]), tuple(config["std"]))
-    tags = {other: timm.get_pretrained_cfg(other) for other in timm.list_pretrained(f"{architecture}.*")}
-    others = [other for other, its in tags.items() if its and (tuple(its.mean), tuple(its.std)) != mine]
-    if not others:
-        return f"{found} (weights trained with others need --mean and --std)"
-    return f"{found} (others are used by {', '.join(others[:3])}: name that, or give --mean and --std)"
 
 
 def _state_digest(model: nn.Module) -> str:

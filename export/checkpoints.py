@@ -1,4 +1,4 @@
-"""Reads a checkpoint that somebody else wrote into a timm VisionTransformer.
+"""Reads a checkpoint that somebody else wrote into a timm network.
 
 A checkpoint is a safetensors file with timm's names, or the index of several. They may stand behind any prefix
 (``module.``, ``model.encoder.``, ``teacher.backbone.``, ...), and heads and decoders of the training may be in the file
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from edge_zofc.errors import InputError
 from edge_zofc.export.checkpoint_files import parse_tensors, read_tensors
 
-_ANCHOR = "patch_embed.proj.weight"  # every VisionTransformer has it; what stands before it is the prefix
+VIT_ANCHOR = "patch_embed.proj.weight"  # every VisionTransformer has it; what stands before it is the prefix
 _WRAPPERS = re.compile(r"\b(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")  # DINOv2 trains its blocks in groups
 _LAYER_SCALE = re.compile(r"\.gamma_([12])$")
@@ -58,21 +58,24 @@ class Checkpoint:
         return "fc_norm.weight" in self.tensors and "norm.weight" not in self.tensors
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file, or the shards of an index file. Raises InputError if it is not safetensors or has other names."""
-    return _with_plain_names(*read_tensors(path), str(path))
+def read_checkpoint(path: Path, anchor: str = VIT_ANCHOR) -> Checkpoint:
+    """Read a file, or the shards of an index file, of a network that has a tensor of the name ``anchor``.
+
+    Raises InputError if it is not safetensors or has another library's names.
+    """
+    return _with_plain_names(*read_tensors(path), str(path), anchor)
 
 
-def parse_checkpoint(raw: bytes, origin: str) -> Checkpoint:
+def parse_checkpoint(raw: bytes, origin: str, anchor: str = VIT_ANCHOR) -> Checkpoint:
     """The checkpoint in the bytes of a safetensors file; errors as ``read_checkpoint``."""
-    return _with_plain_names(parse_tensors(raw, origin), hashlib.sha256(raw).hexdigest(), origin)
+    return _with_plain_names(parse_tensors(raw, origin), hashlib.sha256(raw).hexdigest(), origin, anchor)
 
 
-def _with_plain_names(found: dict[str, torch.Tensor], sha256: str, origin: str) -> Checkpoint:
-    prefix, others = _prefix(found)
-    _refuse_other_names(found, prefix, origin)
+def _with_plain_names(found: dict[str, torch.Tensor], sha256: str, origin: str, anchor: str) -> Checkpoint:
+    prefix, others = _prefix(found, anchor)
+    _refuse_other_names(found, prefix + anchor, origin)
     taken = [key for key in found if key.startswith(prefix) and not key.startswith(others)]
-    kept = {_plain(key[len(prefix) :]): found[key] for key in taken}
+    kept = {_plain(key[len(prefix) :], anchor): found[key] for key in taken}
     checkpoint = Checkpoint(origin, sha256, kept)
     if prefix:
         checkpoint = _noted(checkpoint, f"the backbone's names in {origin} begin with '{prefix}'")
@@ -95,13 +98,42 @@ def fill(model: Any, checkpoint: Checkpoint, name: str, depth: int | None) -> Ch
         for key, value in wanted.items():
             if key.startswith("blocks.") and int(key.split(".")[1]) >= depth:
                 state.setdefault(key, value)
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    check_names(wanted, state, origin, name)
+    if model.pos_embed is not None:
+        state["pos_embed"] = _resize_positions(state["pos_embed"], model, origin)
+    copy_tensors(model, state, origin)
+    return _noted(checkpoint, _left_out(origin, extra))
+
+
+def fill_cnn(model: torch.nn.Module, path: Path, name: str) -> Checkpoint:
+    """Copy the tensors of a file into ``model``, timm's CNN ``name`` without its classifier.
+
+    Returns the checkpoint with its notes. Raises InputError if something does not fit.
+    """
+    wanted = model.state_dict()
+    checkpoint = read_checkpoint(path, next(iter(wanted)))
+    extra = [key for key in checkpoint.tensors if key not in wanted and _NO_BACKBONE.match(key)]
+    state = {key: value for key, value in checkpoint.tensors.items() if key not in extra}
+    for key, value in wanted.items():
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, value)  # a counter of training, which some writers leave out
+    check_names(wanted, state, checkpoint.origin, name)
+    copy_tensors(model, state, checkpoint.origin)
+    return _noted(checkpoint, _left_out(checkpoint.origin, extra))
+
+
+def check_names(wanted: Collection[str], found: Collection[str], origin: str, name: str) -> None:
+    """Raise InputError unless both are the same names."""
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or unknown:
         raise InputError(
             f"{origin} does not fit {name} with timm's key names: missing {_some(missing)}, unknown {_some(unknown)}."
         )
-    if model.pos_embed is not None:
-        state["pos_embed"] = _resize_positions(state["pos_embed"], model, origin)
+
+
+def copy_tensors(model: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Copy ``state``, which has the model's names, into it. Raises InputError for other shapes or numbers like nan."""
+    wanted = model.state_dict()
     wrong = [key for key in sorted(wanted) if wanted[key].shape != state[key].shape]
     if wrong:
         key = wrong[0]
@@ -112,15 +144,14 @@ def fill(model: Any, checkpoint: Checkpoint, name: str, depth: int | None) -> Ch
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise InputError(f"{origin} holds weights that are not finite numbers.")
     model.load_state_dict(state)
-    return _noted(checkpoint, _left_out(origin, extra))
 
 
-def _prefix(keys: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+def _prefix(keys: Iterable[str], anchor: str) -> tuple[str, tuple[str, ...]]:
     """What stands before the names of the backbone, and before those of other backbones in the file.
 
     A teacher's or an averaged backbone comes first, as it is the one that self-supervised methods are judged by.
     """
-    found = [key[: -len(_ANCHOR)] for key in keys if key == _ANCHOR or key.endswith("." + _ANCHOR)]
+    found = [key[: -len(anchor)] for key in keys if key == anchor or key.endswith("." + anchor)]
 
     def rank(prefix: str) -> tuple[bool, bool, int, str]:
         averaged = any(word in re.split(r"[._]", prefix) for word in _AVERAGED)
@@ -132,8 +163,8 @@ def _prefix(keys: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     return best, tuple(other for other in found if not best.startswith(other))
 
 
-def _refuse_other_names(keys: Iterable[str], prefix: str, origin: str) -> None:
-    if any(key == prefix + _ANCHOR for key in keys):
+def _refuse_other_names(keys: Collection[str], anchor: str, origin: str) -> None:
+    if anchor in keys:
         return
     for part, library in _OTHER_NAMES:
         if any(part in key for key in keys):
@@ -143,14 +174,17 @@ def _refuse_other_names(keys: Iterable[str], prefix: str, origin: str) -> None:
             )
 
 
-def _plain(name: str) -> str:
-    name = _CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name))
+def _plain(name: str, anchor: str) -> str:
+    name = _WRAPPERS.sub("", name)
+    if anchor != VIT_ANCHOR:
+        return name
+    name = _CHUNKED.sub(r"blocks.\1.", name)
     return _LAYER_SCALE.sub(r".ls\1.gamma", name)
 
 
 def _check_sizes(state: dict[str, torch.Tensor], model: Any, origin: str, name: str) -> None:
     """Refuse another width or patch size with both numbers."""
-    patches = state.get(_ANCHOR)
+    patches = state.get(VIT_ANCHOR)
     if patches is None or patches.ndim != 4:
         return
     width, side, own_side = patches.shape[0], patches.shape[-1], model.patch_embed.patch_size[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -33,31 +34,53 @@ _NEVER = -1e29  # a solved head gives classes without pictures the bias -1e30
 _MAX_PROTO_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for one message, less room for the graph itself
 
 
+class Learnt(NamedTuple):
+    """What goes into a file: the head's rows [C, D] belong to ``class_names``; ``adapter`` is float32 [P].
+
+    ``normalise`` False says that the run was learnt on pixels in [0, 1], without mean and standard deviation.
+    """
+
+    head: Head
+    adapter: np.ndarray
+    class_names: Sequence[str]
+    bundle: Bundle
+    normalise: bool = True
+
+
 def deploy(
     head: Head, adapter: np.ndarray, class_names: Sequence[str], bundle: Bundle, out_path: Path, normalise: bool = True
 ) -> None:
     """Write ``out_path``: input ``image`` float32 [N, 3, S, S], output ``probabilities`` float32 [N, C].
 
-    The head's rows [C, D] belong to ``class_names``; ``adapter`` is float32 [P]; ``normalise`` False says that the run
-    was learnt on pixels in [0, 1], without mean and standard deviation. The file replaces one
-    that is there in one step, after it gave the same answers as the bundle on the bundle's probe.
+    The arguments are those of ``Learnt``. The file replaces one that is there in one step, after it gave the same
+    answers as the bundle on the bundle's probe.
     Raises InputError if the parts do not fit each other or the path cannot be written.
     """
+    check_place(out_path)
+    write_atomic(out_path, float_model(Learnt(head, adapter, class_names, bundle, normalise)))
+
+
+def check_place(out_path: Path) -> None:
+    """Raise InputError if ``out_path`` is a file of a run or a bundle, or lies in no folder."""
     refuse_own(out_path)
     if not out_path.parent.is_dir():
         raise InputError(f"{out_path} cannot be written ({out_path.parent} is no folder); choose another OUT.onnx.")
-    manifest = bundle.manifest
-    _require(head.rows, (len(class_names), manifest.feature_size), "the head's rows")
-    _require(adapter, (manifest.adapter.size,), "the adapter")
+
+
+def float_model(learnt: Learnt) -> bytes:
+    """The file's bytes, after they gave the same answers as the bundle on the bundle's probe. Raises InputError."""
+    manifest = learnt.bundle.manifest
+    _require(learnt.head.rows, (len(learnt.class_names), manifest.feature_size), "the head's rows")
+    _require(learnt.adapter, (manifest.adapter.size,), "the adapter")
     weights_bytes = manifest.files[WEIGHTS].bytes
     if weights_bytes > _MAX_PROTO_BYTES:
         raise DoesNotFitError(
             f"The weights have {weights_bytes} bytes, one ONNX file holds {_MAX_PROTO_BYTES}; "
             "export the bundle as w8 or w4."
         )
-    model = _model(head, adapter, bundle, _metadata(bundle, class_names, normalise))
-    _check(model, bundle, head, adapter)
-    write_atomic(out_path, model)
+    model = with_head(network(learnt), learnt)
+    _check(model, learnt.bundle, learnt.head, learnt.adapter)
+    return model
 
 
 def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
@@ -68,12 +91,17 @@ def _require(values: np.ndarray, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def _model(head: Head, adapter: np.ndarray, bundle: Bundle, metadata: dict[str, str]) -> bytes:
-    """The bundle's graph with adapter, head and metadata, as the bytes of an ONNX file."""
-    model = onnx.load(str(bundle.graph_path))
-    _fix_adapter(model.graph, adapter)
-    _append_head(model.graph, head)
-    helper.set_model_props(model, metadata)
+def network(learnt: Learnt) -> onnx.ModelProto:
+    """The bundle's graph with the adapter as a constant: ``image`` [N, 3, S, S] to ``features`` [1, N, D]."""
+    model = onnx.load(str(learnt.bundle.graph_path))
+    _fix_adapter(model.graph, learnt.adapter)
+    return model
+
+
+def with_head(model: onnx.ModelProto, learnt: Learnt) -> bytes:
+    """``network``'s graph, to which head, softmax and metadata are added, as the bytes of an ONNX file."""
+    _append_head(model.graph, learnt.head)
+    helper.set_model_props(model, _metadata(learnt.bundle, learnt.class_names, learnt.normalise))
     serialised: bytes = model.SerializeToString(deterministic=True)
     return serialised
 

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.directions import direction
+from edge_zofc.export.adapted import Adapted
+from edge_zofc.export.adapters import initial_adapter, on_lattice
 from edge_zofc.export.session import compute_features
-from edge_zofc.export.vit import AdapterViT, initial_adapter, on_lattice
 from edge_zofc.storage.manifest import Fidelity
 
 EPS = lattice_eps(1e-3)
@@ -33,7 +34,7 @@ _ADAPTERS_AT_ONCE = 4
 
 def measure_fidelity(
     session: ort.InferenceSession,
-    reference: AdapterViT,
+    reference: Adapted,
     images: np.ndarray,
     eps: float = EPS,
     directions: int = DIRECTIONS,
@@ -66,7 +67,7 @@ def measure_fidelity(
     )
 
 
-def moved_adapter(reference: AdapterViT) -> np.ndarray:
+def moved_adapter(reference: Adapted) -> np.ndarray:
     """The initial adapter with every entry moved uniformly within +-0.02: float32 [P], on the lattice."""
     random = np.random.Generator(np.random.Philox(key=np.array([_SEED, 2], dtype=np.uint64)))
     start = initial_adapter(reference.layout, _SEED)
@@ -101,7 +102,7 @@ def _loss(features: torch.Tensor, rows: np.ndarray, labels: np.ndarray) -> torch
 
 
 def _gradient(
-    reference: AdapterViT, images: np.ndarray, theta: np.ndarray, rows: np.ndarray, labels: np.ndarray
+    reference: Adapted, images: np.ndarray, theta: np.ndarray, rows: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """dL/dtheta float64 [P] by autograd, one picture at a time to keep its memory small."""
     total = np.zeros(theta.size)

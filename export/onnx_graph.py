@@ -1,11 +1,7 @@
 """Writes an AdapterViT as an ONNX graph: ``images`` [B,3,S,S] and ``adapters`` [K,P] -> ``features`` [K,B,D].
 
-The nodes are written one by one with ``onnx.helper``. ``torch.onnx.export`` is not used, for three reasons, which
-hold for every version of torch that is supported:
-
-    adapter weights stay inputs            the tracer folds parameters away
-    attention is one operator              ``torch.onnx.ops.symbolic`` exists only in newer torch
-    a precision has its own linear layer   no second pass over a finished graph is needed
+The nodes are written one by one with ``onnx.helper``. What torch's exporter writes (``traced_graph``) is right too, but
+slower: it has no operator for a whole attention, and computes every token of the last block (benchmarks/COSTS.md).
 
 Between the operators tokens are rows of a matrix [rows, D], so that a linear layer with its bias is one Gemm. The only
 run-time shapes are K and B. They are read from the inputs once.
@@ -21,27 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from edge_zofc.export.adapters import pieces_at
+from edge_zofc.export.linear import CONTRIB, quantised_linear
 from edge_zofc.export.onnx_writer import OnnxWriter
-from edge_zofc.export.precision import quantise_blocks, quantise_columns
-from edge_zofc.export.vit import AdapterViT, gelu_form, pieces_of_block
-from edge_zofc.storage.manifest import GRAPH, WEIGHTS, Precision
-
-_CONTRIB = "com.microsoft"
-_FP32_ARITHMETIC = 1  # MatMulNBits' accuracy_level: weights are expanded, activations are not rounded
+from edge_zofc.export.vit import AdapterViT, gelu_form
+from edge_zofc.storage.manifest import Precision
 
 
 def write_graph(model: AdapterViT, precision: Precision, folder: Path) -> None:
     """Write ``backbone.onnx`` and ``backbone.onnx.data`` of ``model`` in ``precision`` to ``folder``."""
     graph = _Graph(model, precision)
     graph.build()
-    side = int(graph.vit.patch_embed.img_size[0])
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, side, side])
-    adapters = helper.make_tensor_value_info("adapters", TensorProto.FLOAT, ["K", model.layout.size])
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["K", "B", graph.width])
-    # Without a version: the graph's bytes are part of the bundle's identity.
-    graph.to.write(folder / GRAPH, WEIGHTS, [images, adapters], [features], "edge-zofc")
+    graph.to.write_bundle(folder, model.image_side, model.layout.size, model.feature_size)
 
 
 class _Graph:
@@ -56,6 +45,7 @@ class _Graph:
         self.width = int(self.vit.embed_dim)
         self.tokens = int(self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens)
         self.expanded = False  # whether rows are those of K * B pictures already
+        self.unequal = False  # whether a block's branch has these and what it is added to has those of B
 
     def build(self) -> None:
         images, adapters = self.cast("images", "images_f"), self.cast("adapters", "adapters_f")
@@ -137,7 +127,7 @@ class _Graph:
     def block(self, x: str, index: int, block: Any, class_token_alone: bool) -> str:
         """Rows of all tokens -> the same, or the class tokens' rows alone; from there on T is 1."""
         name = f"blocks.{index}"
-        n = self.norm(x, block.norm1, f"{name}.norm1")
+        n = self.film(self.norm(x, block.norm1, f"{name}.norm1"), index, "norm1.")
         if class_token_alone:
             mixed = self.attention_of_class_token(n, block.attn, f"{name}.attn")
             x = self.class_tokens(x, f"{name}.class_token")
@@ -145,14 +135,19 @@ class _Graph:
         else:
             mixed = self.attention(n, block.attn, f"{name}.attn")
         x = self.residual(x, mixed, block.ls1, f"{name}.attn")
-        n = self.norm(x, block.norm2, f"{name}.norm2")
+        n = self.film(self.norm(x, block.norm2, f"{name}.norm2"), index, "norm2.")
         x = self.residual(x, self.mlp(n, block.mlp, f"{name}.mlp"), block.ls2, f"{name}.mlp")
-        return self.adapter(x, n, index) if index in self.layout.blocks else x
+        has_bottleneck = index in self.layout.blocks and self.layout.kind == "bottleneck"
+        return self.bottleneck(x, n, index) if has_bottleneck else x
 
     def residual(self, x: str, branch: str, scale: Any, name: str) -> str:
         if not isinstance(scale, torch.nn.Identity):
             branch = self.to.node("Mul", [branch, self.weight(f"{name}.gamma", scale.gamma)], f"{name}.scaled")
-        return self.to.node("Add", [x, branch], f"{name}.residual")
+        if not self.unequal:
+            return self.to.node("Add", [x, branch], f"{name}.residual")
+        self.unequal = False
+        branch = self.to.node("Reshape", [branch, self.per_adapter], f"{name}.per_adapter")
+        return self.rows(self.to.node("Add", [x, branch], f"{name}.residual"), f"{name}.residual_rows")
 
     def attention(self, n: str, attention: Any, name: str) -> str:
         qkv = self.linear(n, attention.qkv.weight, None, f"{name}.qkv")
@@ -184,7 +179,7 @@ class _Graph:
             # The operator adds this while it rearranges heads, which saves a pass over the activations.
             inputs.append(self.weight(f"{name}.qkv.bias", attention.qkv.bias))
         mixed = self.to.node(
-            "MultiHeadAttention", inputs, f"{name}.mixed", _CONTRIB,
+            "MultiHeadAttention", inputs, f"{name}.mixed", CONTRIB,
             num_heads=int(attention.num_heads), scale=float(attention.scale),
         )  # fmt: skip
         return self.linear(
@@ -196,13 +191,27 @@ class _Graph:
         hidden = self.to.node("Gelu", [hidden], f"{name}.gelu", approximate=str(gelu_form(mlp.act)))
         return self.linear(hidden, mlp.fc2.weight, mlp.fc2.bias, f"{name}.fc2")
 
-    def adapter(self, x: str, n: str, index: int) -> str:
+    def film(self, n: str, index: int, place: str) -> str:
+        """Scale and shift the rows of a norm; the first film turns rows of B pictures into rows of K * B."""
+        if index not in self.layout.blocks or self.layout.kind != "film":
+            return n
+        name = f"blocks.{index}.{place}film"
+        if self.expanded:
+            n = self.to.node("Reshape", [n, self.per_adapter], f"{name}.in")
+        scale, shift = (self.pieces[piece.name] for piece in pieces_at(self.layout, index, place))
+        factor = self.to.node("Add", [scale, self.to.constant("one", np.array(1, dtype=self.float))], f"{name}.factor")
+        n = self.to.node("Mul", [n, factor], f"{name}.scaled")  # [1 or K, rows, D] x [K, 1, D]
+        n = self.to.node("Add", [n, shift], f"{name}.shifted")
+        self.unequal, self.expanded = not self.expanded, True
+        return self.rows(n, f"{name}.rows")
+
+    def bottleneck(self, x: str, n: str, index: int) -> str:
         """Add the adapters' output to ``x`` rows; the first one turns rows of B pictures into rows of K * B."""
         name = f"blocks.{index}.adapter"
         if self.expanded:
             n = self.to.node("Reshape", [n, self.per_adapter], f"{name}.in")
             x = self.to.node("Reshape", [x, self.per_adapter], f"{name}.x")
-        down, down_bias, up, up_bias = (self.pieces[piece.name] for piece in pieces_of_block(self.layout, index))
+        down, down_bias, up, up_bias = (self.pieces[piece.name] for piece in pieces_at(self.layout, index))
         down = self.to.node("Transpose", [down], f"{name}.down", perm=[0, 2, 1])
         hidden = self.to.node("MatMul", [n, down], f"{name}.down_product")  # [1 or K, rows, D] x [K, D, r]
         hidden = self.to.node("Add", [hidden, down_bias], f"{name}.hidden")
@@ -246,29 +255,4 @@ class _Graph:
         if self.precision in ("fp32", "fp16"):
             return self.float_linear(x, weight, bias, name)
         bias_name = self.weight(f"{name}.bias", bias) if bias is not None else ""
-        values = weight.detach().numpy()
-        if self.precision == "int8":
-            columns = quantise_columns(values)
-            parts = [
-                self.to.constant(f"{name}.codes", columns.codes),
-                self.to.constant(f"{name}.scales", columns.scales),
-                self.to.constant(f"{name}.zeros", np.zeros(len(columns.scales), dtype=np.int8)),
-            ]
-            return self.to.node("DynamicQuantizeMatMul", _trim([x, *parts, bias_name]), name, _CONTRIB)
-        blocks = quantise_blocks(values, self.precision)
-        parts = [
-            self.to.constant(f"{name}.codes", blocks.packed),
-            self.to.constant(f"{name}.scales", blocks.scales.reshape(-1)),
-        ]
-        return self.to.node(
-            "MatMulNBits", _trim([x, *parts, "", "", bias_name]), name, _CONTRIB,
-            K=blocks.inputs, N=len(blocks.scales), bits=blocks.bits, block_size=blocks.block_size,
-            accuracy_level=_FP32_ARITHMETIC,
-        )  # fmt: skip
-
-
-def _trim(inputs: list[str]) -> list[str]:
-    """Inputs without the empty names at the end: optional inputs that are not given."""
-    while inputs and not inputs[-1]:
-        inputs = inputs[:-1]
-    return inputs
+        return quantised_linear(self.to, self.precision, x, weight.detach().numpy(), name, bias_name)

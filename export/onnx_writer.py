@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_zofc.storage.manifest import GRAPH, WEIGHTS
+
 OPSET = 20
 """The first with Gelu as one operator; onnxruntime reads it since 1.17."""
 IR_VERSION = 9
@@ -51,6 +53,14 @@ class OnnxWriter:
     def shape(self, *sizes: int) -> str:
         """An int64 shape constant, shared by all its users."""
         return self.constant("shape_" + "x".join(map(str, sizes)), np.array(sizes, dtype=np.int64))
+
+    def write_bundle(self, folder: Path, side: int, parameters: int, width: int) -> None:
+        """Write a bundle's two files: ``images`` [B, 3, side, side], ``adapters`` [K, P] -> ``features`` [K, B, D]."""
+        images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, side, side])
+        adapters = helper.make_tensor_value_info("adapters", TensorProto.FLOAT, ["K", parameters])
+        features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["K", "B", width])
+        # Without a version: the graph's bytes are part of the bundle's identity.
+        self.write(folder / GRAPH, WEIGHTS, [images, adapters], [features], "edge-zofc")
 
     def write(
         self,

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from edge_zofc.export.vit import AdapterViT
+from edge_zofc.errors import InputError
+from edge_zofc.export.adapted import Adapted
 from edge_zofc.storage.manifest import Precision
 
-BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 BLOCK_SIZE = {"w8": 64, "w4": 32}
 BITS = {"w8": 8, "w4": 4}
 EXPORT_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "w8": 1e-4, "w4": 1e-4, "fp16": 2e-2, "int8": 0.5}
@@ -96,7 +97,21 @@ def quantise_columns(weight: np.ndarray) -> ColumnWeights:
     return ColumnWeights(np.ascontiguousarray(codes.T), scales)
 
 
-def dequantised_weights(model: AdapterViT, precision: Precision) -> AdapterViT:
+def linear_layers(model: Adapted) -> list[nn.Linear]:
+    """The layers that ``w8``, ``w4`` and ``int8`` quantise: those of a ViT's blocks and of ConvNeXt's."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
+def check_precision(model: Adapted, precision: Precision) -> None:
+    """Raise InputError if ``precision`` quantises linear layers and ``model`` has none."""
+    if precision not in ("fp32", "fp16") and not linear_layers(model):
+        raise InputError(
+            f"--precision {precision} quantises matrix products, and this backbone has convolutions alone; "
+            "choose fp32, or fp16 for inference only."
+        )
+
+
+def dequantised_weights(model: Adapted, precision: Precision) -> Adapted:
     """A copy of ``model`` that computes in float32 with the numbers that a bundle of ``precision`` holds."""
     result = copy.deepcopy(model)
     with torch.no_grad():
@@ -104,9 +119,8 @@ def dequantised_weights(model: AdapterViT, precision: Precision) -> AdapterViT:
             for parameter in result.parameters():
                 parameter.copy_(parameter.half().float())
         elif precision != "fp32":
-            for name, parameter in result.named_parameters():
-                if name.startswith("vit.blocks.") and name.endswith(tuple(f"{n}.weight" for n in BLOCK_LAYERS)):
-                    parameter.copy_(torch.from_numpy(_rounded(parameter.numpy(), precision)))
+            for layer in linear_layers(result):
+                layer.weight.copy_(torch.from_numpy(_rounded(layer.weight.numpy(), precision)))
     return result
 
 

@@ -10,27 +10,25 @@ of the network.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
 from timm.models import vision_transformer as timm_vit
 from torch import nn
 from torch.nn import functional
 
-from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
-from edge_zofc.storage.manifest import AdapterLayout, AdapterPiece
+from edge_zofc.export.adapters import cut, pieces_at
+from edge_zofc.storage.manifest import AdapterLayout
 
 SUPPORTED = (
     "timm VisionTransformer models (ViT, DeiT, AugReg, DINO, DINOv2) with plain pre-norm blocks, LayerNorm, "
     "GELU and class-token or average pooling"
 )
-MAX_RANK = 256
 # timm is typed in part only. Names move between its modules from version to version; this module has them all.
 _timm: Any = timm_vit
-_ADAPTER_KEY = 0x41444150  # keeps the initial adapter apart from other Philox streams of the same seed
+FILM_PLACES = ("norm1.", "norm2.")
+"""Where a block's films are: after each of its norms."""
 
 
 class AdapterViT(nn.Module):
@@ -53,86 +51,47 @@ class AdapterViT(nn.Module):
         """The wrapped model. Any, because timm's attributes are typed too vaguely to be used."""
         return self.vit
 
+    @property
+    def image_side(self) -> int:
+        """S: inputs are [B, 3, S, S]."""
+        return int(self.timm_model.patch_embed.img_size[0])
+
+    @property
+    def feature_size(self) -> int:
+        """D."""
+        return int(self.timm_model.embed_dim)
+
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
         vit, count = self.timm_model, len(adapters)
-        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))  # [B, T, D], from the first adapter on [K*B, T, D]
-        tokens, width = x.shape[1:]
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))[None]  # [1, B, T, D], from the first adapter on K
         for index, block in enumerate(vit.blocks):
-            x = x + block.ls1(block.attn(block.norm1(x)))
-            n = block.norm2(x)
+            x = x + block.ls1(self._attention(block, self._film(index, "norm1.", block.norm1(x), adapters)))
+            n = self._film(index, "norm2.", block.norm2(x), adapters)
             x = x + block.ls2(block.mlp(n))
-            if index in self.layout.blocks:
-                shape = (-1, len(images) * tokens, width)  # [1 or K, B*T, D]
-                x = x.reshape(shape) + self._adapter(index, n.reshape(shape), adapters)
-                x = x.reshape(count * len(images), tokens, width)
-        features: torch.Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
-        return features.reshape(count, len(images), width)
+            if index in self.layout.blocks and self.layout.kind == "bottleneck":
+                x = x + self._bottleneck(index, n, adapters)
+        features: torch.Tensor = vit.fc_norm(vit.pool(vit.norm(x.flatten(0, 1))))
+        return features.reshape(count, len(images), self.feature_size)
 
-    def _adapter(self, block: int, n: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
-        """The adapter's output [K, rows, D] for ``n`` [1 or K, rows, D]."""
-        down, down_bias, up, up_bias = (
-            adapters[:, piece.offset : piece.offset + piece.size].reshape(-1, *piece.shape)
-            for piece in pieces_of_block(self.layout, block)
-        )
-        hidden = functional.gelu(n @ down.transpose(1, 2) + down_bias[:, None])
-        return self.layout.scale * (hidden @ up.transpose(1, 2) + up_bias[:, None])
+    def _attention(self, block: Any, n: torch.Tensor) -> torch.Tensor:
+        mixed: torch.Tensor = block.attn(n.flatten(0, 1))
+        return mixed.reshape(n.shape)
 
+    def _film(self, block: int, place: str, n: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
+        """``n`` [1 or K, B, T, D] scaled and shifted, [K, B, T, D]; ``n`` itself where there is no film."""
+        if block not in self.layout.blocks or self.layout.kind != "film":
+            return n
+        scale, shift = cut(adapters, pieces_at(self.layout, block, place))
+        return n * (1.0 + scale)[:, None, None] + shift[:, None, None]
 
-def pieces_of_block(layout: AdapterLayout, block: int) -> tuple[AdapterPiece, ...]:
-    """The four pieces of one block in the order down.weight, down.bias, up.weight, up.bias."""
-    return tuple(piece for piece in layout.pieces if piece.name.startswith(f"blocks.{block}."))
-
-
-def adapter_layout(width: int, blocks: tuple[int, ...], rank: int, scale: float) -> AdapterLayout:
-    """Where the pieces of adapters of ``rank`` on ``blocks`` of a ViT of ``width`` D lie in the flat vector.
-
-    Raises InputError if there is no block, a block twice or a rank outside 1..MAX_RANK.
-    """
-    if not blocks or len(set(blocks)) != len(blocks) or min(blocks) < 0:
-        raise InputError(f"Adapter blocks must be distinct block numbers from 0, got {list(blocks)}.")
-    if not 1 <= rank <= MAX_RANK:
-        raise InputError(f"The adapter's rank must be 1 to {MAX_RANK}, got {rank}.")
-    if not math.isfinite(scale) or scale == 0.0:
-        raise InputError(f"The adapter's scale must be a finite number other than 0, got {scale}.")
-    pieces: list[AdapterPiece] = []
-    offset = 0
-    for block in sorted(blocks):
-        for name, shape in (
-            ("down.weight", (rank, width)),
-            ("down.bias", (rank,)),
-            ("up.weight", (width, rank)),
-            ("up.bias", (width,)),
-        ):
-            pieces.append(AdapterPiece(name=f"blocks.{block}.{name}", shape=shape, offset=offset))
-            offset += pieces[-1].size
-    return AdapterLayout(blocks=tuple(sorted(blocks)), rank=rank, scale=scale, pieces=tuple(pieces))
-
-
-def initial_adapter(layout: AdapterLayout, seed: int) -> np.ndarray:
-    """The starting point, float32 [P] on the lattice: the identity, since every up-projection is zero.
-
-    ``down.weight`` is uniform on +-1/sqrt(D), which is kaiming_uniform with a = sqrt(5); the rest is zero.
-    """
-    flat = np.zeros(layout.size, dtype=np.float64)
-    for index, piece in enumerate(layout.pieces):
-        if piece.name.endswith("down.weight"):
-            bound = 1.0 / math.sqrt(piece.shape[1])
-            flat[piece.offset : piece.offset + piece.size] = bound * _uniform(seed, index, piece.size)
-    return on_lattice(flat)
-
-
-def on_lattice(values: np.ndarray) -> np.ndarray:
-    """``values`` rounded to multiples of 2^-22, as float32."""
-    return np.asarray(np.rint(values / LATTICE_STEP) * LATTICE_STEP, dtype=np.float32)
-
-
-def _uniform(seed: int, stream: int, size: int) -> np.ndarray:
-    """float64 [size], uniform on [-1, 1), from raw Philox words: the same under every numpy version."""
-    key = np.array([seed, _ADAPTER_KEY], dtype=np.uint64)
-    counter = np.array([0, stream, 0, 0], dtype=np.uint64)
-    words = np.random.Philox(key=key, counter=counter).random_raw(size)
-    return np.asarray((words >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0)
+    def _bottleneck(self, block: int, n: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
+        """The adapter's output [K, B, T, D] for ``n`` [1 or K, B, T, D]."""
+        down, down_bias, up, up_bias = cut(adapters, pieces_at(self.layout, block))
+        rows = n.flatten(1, 2)
+        hidden = functional.gelu(rows @ down.transpose(1, 2) + down_bias[:, None])
+        out = self.layout.scale * (hidden @ up.transpose(1, 2) + up_bias[:, None])
+        return out.reshape(len(out), *n.shape[1:])
 
 
 def check_supported(vit: nn.Module) -> None:

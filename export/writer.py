@@ -1,4 +1,4 @@
-"""Writes a bundle: a frozen timm ViT with adapters as ONNX, checked and measured before it gets its name.
+"""Writes a bundle: a frozen timm network with adapters as ONNX, checked and measured before it gets its name.
 
 Nothing is written at OUT until the end. All files are made in a hidden folder beside it, run in onnxruntime against
 torch, measured, and read back as a device would. Then the folder gets its name. Whatever goes wrong before, SIGTERM
@@ -22,15 +22,19 @@ from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.errors import InputError
-from edge_zofc.export.backbones import BackboneRequest, Colour, LoadedBackbone, load_backbone
+from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
+from edge_zofc.export.adapters import initial_adapter
+from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
+from edge_zofc.export.image_spec import Colour
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.partial import partial_folder
-from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
+from edge_zofc.export.precision import EXPORT_TOLERANCE, check_precision, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.traced_graph import write_traced_graph
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
 from edge_zofc.storage.manifest import (
@@ -41,6 +45,7 @@ from edge_zofc.storage.manifest import (
     MIN_FIDELITY,
     PROBE,
     ActivationBytes,
+    AdapterKind,
     AdapterLayout,
     Fidelity,
     FileEntry,
@@ -54,13 +59,11 @@ PICTURES = 4
 """Pictures of the probe and of the check against torch."""
 FIDELITY_PICTURES = 2
 """Of these, the first few that fidelity is measured on: 129 forwards each, a minute for a ViT-B on one idle core."""
-DEFAULT_BLOCKS = 5
-"""Adapters sit on the first five blocks unless told otherwise, as in the paper."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export, where to. ``adapter_blocks`` is ``0-4``, ``0,3,5`` or a mix; None is the first five.
+    """What to export, where to: the fields of ``BackboneRequest`` and, with other names, of ``AdapterRequest``.
 
     ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
     adapter and random weights; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
@@ -76,8 +79,9 @@ class ExportOptions:
     depth: int | None = None
     mean: Colour | None = None
     std: Colour | None = None
+    adapter_kind: AdapterKind | None = None
     adapter_blocks: str | None = None
-    rank: int = 5
+    rank: int | None = None
     scale: float = 0.1
     precision: Precision = "fp32"
     seed: int = 0
@@ -105,11 +109,14 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
     started = perf_counter()
     with exit_on_sigterm():
         loaded = load_backbone(_backbone_request(options))
-        blocks = parse_blocks(options.adapter_blocks, loaded.info.depth)
-        layout = adapter_layout(loaded.width, blocks, options.rank, options.scale)
-        model = AdapterViT(loaded.model, layout)
         images = probe_pictures(loaded.image, PICTURES, options.pictures)
-        tell(f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters")
+        model = adapted(loaded, _adapter_request(options), images)
+        check_precision(model, options.precision)
+        layout = model.layout
+        tell(
+            f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters "
+            f"({layout.kind} on blocks {_shown(layout.blocks)})"
+        )
         for note in loaded.notes:
             tell(note)
         with partial_folder(options.out, tell) as folder:
@@ -120,29 +127,6 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
                 replace_folder(folder, options.out)
         tell(f"wrote {options.out} in {perf_counter() - started:.0f} s")
         return read_bundle(options.out)
-
-
-def parse_blocks(text: str | None, depth: int) -> tuple[int, ...]:
-    """Block numbers of ``0-4``, ``0,3,5`` or ``0-2,7``, ascending; None is the first five of ``depth``.
-
-    Raises InputError if the text is not such a list, names a block twice or one that is not there.
-    """
-    if text is None:
-        return tuple(range(min(DEFAULT_BLOCKS, depth)))
-    blocks: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)) or len(part) > 9:
-            raise InputError(f"--adapter-blocks must look like 0-4 or 0,3,5, got '{text}'.")
-        low, high = int(first), int(last or first)
-        if low > high or high >= depth:
-            raise InputError(
-                f"--adapter-blocks {text} asks for {part.strip()}, the backbone has blocks 0 to {depth - 1}."
-            )
-        blocks.extend(range(low, high + 1))
-    if len(set(blocks)) != len(blocks):
-        raise InputError(f"--adapter-blocks {text} names a block twice.")
-    return tuple(sorted(blocks))
 
 
 def _check_options(options: ExportOptions) -> None:
@@ -162,6 +146,12 @@ def _check_options(options: ExportOptions) -> None:
         raise InputError(f"{out} is a folder with other things in it; choose another OUT.")
 
 
+def _shown(blocks: tuple[int, ...]) -> str:
+    """``0-4`` or ``0, 3, 5``."""
+    is_range = blocks == tuple(range(blocks[0], blocks[-1] + 1))
+    return f"{blocks[0]}-{blocks[-1]}" if is_range and len(blocks) > 1 else ", ".join(map(str, blocks))
+
+
 def _backbone_request(options: ExportOptions) -> BackboneRequest:
     return BackboneRequest(
         name=options.backbone,
@@ -176,8 +166,12 @@ def _backbone_request(options: ExportOptions) -> BackboneRequest:
     )
 
 
+def _adapter_request(options: ExportOptions) -> AdapterRequest:
+    return AdapterRequest(options.adapter_kind, options.adapter_blocks, options.rank, options.scale)
+
+
 def _write_and_measure(
-    folder: Path, model: AdapterViT, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
 ) -> _Measured:
     """Write all files but the manifest to ``folder``. Raises InputError if the graph differs from torch."""
     fidelity = _write_checked(folder, model, images, options, tell)
@@ -189,9 +183,12 @@ def _write_and_measure(
 
 
 def _write_checked(
-    folder: Path, model: AdapterViT, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
 ) -> Fidelity:
-    write_graph(model, options.precision, folder)
+    if isinstance(model, AdapterViT):
+        write_graph(model, options.precision, folder)
+    else:
+        write_traced_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
     (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(model.layout, options.seed)}))
     reference = dequantised_weights(model, options.precision)
@@ -203,7 +200,7 @@ def _write_checked(
 
 
 def _write_probe(
-    folder: Path, session: InferenceSession, reference: AdapterViT, images: np.ndarray, options: ExportOptions
+    folder: Path, session: InferenceSession, reference: Adapted, images: np.ndarray, options: ExportOptions
 ) -> float:
     """Write the graph's own answers for the initial and a moved adapter; returns their error against torch."""
     adapters = np.stack([initial_adapter(reference.layout, options.seed), moved_adapter(reference)])
@@ -241,7 +238,7 @@ def _manifest(
     folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
-        format_version=2,
+        format_version=2 if layout.kind == "bottleneck" else 3,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),

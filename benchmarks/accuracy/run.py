@@ -24,6 +24,7 @@ from edge_zofc.benchmarks.accuracy.class_orders import has_other_orders, in_orde
 from edge_zofc.benchmarks.methods.names import EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
 from edge_zofc.benchmarks.process import edge_zofc
 from edge_zofc.errors import InputError
+from edge_zofc.export.shipped import OWN_VIT, SHIPPED
 
 log = logging.getLogger("edge_zofc")
 
@@ -56,7 +57,7 @@ def _add_seeds(parser: argparse.ArgumentParser) -> None:
 def _add_backbone(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("backbone").add_argument
     add("--bundle", type=Path, help="for zo-fc (default: exported from the backbone into OUT)")
-    add("--backbone", help="timm name (default: the package's own ViT)")
+    add("--backbone", default=OWN_VIT, help="see 'edge-zofc backbones' (default: package-vit)")
     add("--checkpoint", type=Path, help="weights of --backbone (default: timm's pretrained)")
     add("--img-size", type=int, help="picture size of the backbone")
 
@@ -146,10 +147,9 @@ def _own_bundle(arguments: argparse.Namespace, out: Path) -> Path:
     """The bundle of the backbone, exported once."""
     bundle = out / "bundle"
     if not (bundle / "bundle.json").exists():
-        words: list[object] = []
-        if arguments.backbone:
-            weights = ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else ["--pretrained"]
-            words += ["--backbone", arguments.backbone, *weights]
+        words: list[object] = ["--backbone", arguments.backbone]
+        if arguments.backbone not in SHIPPED:
+            words += ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else ["--pretrained"]
         if arguments.img_size:
             words += ["--img-size", arguments.img_size]
         log.info("exporting %s", bundle)

@@ -19,6 +19,7 @@ from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.errors import InputError
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
+from edge_zofc.export.shipped import OWN_VIT, SHIPPED
 from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.manifest import ImageSpec
 
@@ -138,8 +139,8 @@ def numbers(counted: Counted) -> dict[str, Any]:
 def load_vit(request: CellRequest) -> TorchBackbone:
     """The backbone in torch. Raises InputError if it is not the bundle's."""
     asked = BackboneRequest(
-        request.backbone,
-        pretrained=request.backbone is not None and request.checkpoint is None,
+        request.backbone or OWN_VIT,
+        pretrained=request.backbone not in (None, *SHIPPED) and request.checkpoint is None,
         checkpoint=request.checkpoint,
         img_size=request.img_size,
     )

@@ -48,7 +48,11 @@ class Place:
         """The bundle "ti" or "base", exported when it is first asked for."""
         found = self.folder / name
         if not found.exists():
-            words: list[object] = ["--backbone", "vit_base_patch16_224", "--random-weights"] if name == "base" else []
+            words: list[object] = (
+                ["--backbone", "vit_base_patch16_224", "--random-weights"]
+                if name == "base"
+                else ["--backbone", "package-vit"]
+            )
             if self.tiny:
                 words = ["--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", 32, "--depth", 2]
             good(zofc("export", found, *words, seconds=200))

@@ -23,7 +23,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
 from edge_zofc.benchmarks.costs.variants import Variant
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
 
@@ -157,8 +158,7 @@ class TorchStep:
             n = block.norm2(x)
             x = x + block.ls2(block.mlp(n))
             if has_adapter:
-                rows = n.reshape(1, -1, n.shape[-1])
-                x = x + self.model._adapter(index, rows, self.flat[None]).reshape(x.shape)
+                x = x + self.model._bottleneck(index, n[None], self.flat[None])[0]
             return x
 
         return run

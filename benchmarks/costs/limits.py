@@ -60,7 +60,7 @@ def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any])
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            make_plan(found, options, Device(profile, middle * MIB), fixed=Fixed(head_backend=head))
+            make_plan(found.manifest.sizes, options, Device(profile, middle * MIB), fixed=Fixed(head_backend=head))
         except DoesNotFitError:
             low = middle
         else:

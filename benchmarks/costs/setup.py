@@ -55,9 +55,10 @@ class Setup:
     def load(self) -> Any:
         """The backbone in torch as the exporter loads it (``LoadedBackbone``)."""
         from edge_zofc.export.backbones import BackboneRequest, load_backbone
+        from edge_zofc.export.shipped import OWN_VIT
 
         asked = BackboneRequest(
-            self.backbone, random_weights=self.random_weights, img_size=self.img_size, depth=self.depth
+            self.backbone or OWN_VIT, random_weights=self.random_weights, img_size=self.img_size, depth=self.depth
         )
         return load_backbone(asked)
 
@@ -102,8 +103,9 @@ def write_bundles(setup: Setup, wanted: set[tuple[str, str]]) -> int:
 def _write_bundle(folder: Path, loaded: Any, blocks: tuple[int, ...], precision: Any) -> None:
     from safetensors.numpy import save_file
 
+    from edge_zofc.export.adapters import adapter_layout, initial_adapter
     from edge_zofc.export.onnx_graph import write_graph
-    from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+    from edge_zofc.export.vit import AdapterViT
     from edge_zofc.storage import bundle, manifest
 
     layout = adapter_layout(loaded.width, blocks, 5, 0.1)

@@ -9,6 +9,24 @@ from typing import Any
 from edge_zofc.benchmarks.tables import Columns, as_markdown, for_terminal, write_json
 
 COLUMNS: dict[str, Columns] = {
+    "deployed": {
+        "file": ("file", ""),
+        "mib": ("MiB", ".1f"),
+        "right": ("right", "d"),
+        "pictures": ("of", "d"),
+        "accuracy": ("accuracy", ".1%"),
+        "changed": ("other answer than float32", "d"),
+        "lost": ("right to wrong", "d"),
+        "won": ("wrong to right", "d"),
+    },
+    "deployed-speed": {
+        "threads": ("threads", ""),
+        "micro_batch": ("b", "d"),
+        "float_ms": ("float32, ms", ".1f"),
+        "int8_ms": ("int8, ms", ".1f"),
+        "ratio": ("float32 / int8", ".2f"),
+        "ratio_fastest": ("of the fastest rounds", ".2f"),
+    },
     "memory": {
         "title": ("arm", ""),
         "peak_rss_mib": ("peak RSS MiB", ".0f"),

@@ -31,7 +31,8 @@ from edge_zofc.benchmarks.methods.registry import MethodSettings, build
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
 from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.data.stream import Sample, read_stream
-from edge_zofc.export.backbones import load_backbone
+from edge_zofc.export.backbones import BackboneRequest, load_backbone
+from edge_zofc.export.shipped import OWN_VIT
 
 METHODS = ("zo-fc-torch", "fo-fc", "zo-all", "fo-adapter+zo-head")
 RADIUS = 0.005
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment on the package's ViT; prints and writes one JSON object."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(1)
-    loaded = load_backbone()
+    loaded = load_backbone(BackboneRequest(OWN_VIT))
     backbone = loaded.model, loaded.image
     methods = {name: measure_method(name, backbone, options) for name in options.methods.split(",")}
     answer = {"rho": RHO, "radius": RADIUS, "methods": methods}

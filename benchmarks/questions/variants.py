@@ -83,7 +83,7 @@ class Bench:
         """The package's ViT exported with these options, once."""
         folder = self.out / "bundles" / ("-".join(word.lstrip("-") for word in export) or "default")
         if not (folder / "bundle.json").exists():
-            edge_zofc("export", folder, *export)
+            edge_zofc("export", folder, "--backbone", "package-vit", *export)
         return folder
 
     def _row(self, variant: QuestionVariant) -> dict[str, Any]:

@@ -168,10 +168,9 @@ def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, l
     return _cross_entropy(logits, labels), row_gradient, sigma_gradient
 
 
-MATRICES = 3
-"""float64 [D, D] alive beside a run of the graph: the run's own scatter, a task's, and a micro-batch's product.
-
-Solving takes five (their sum, its shrunk copy and the solver's), when what the graph took is free again.
+MATRICES = 4
+"""float64 [D, D] alive at once, while a head is solved: the run's moment, that with a task's, the covariance, and the
+solver's copy of it.
 """
 GRID = 2.0**-12
 """What features are rounded to before they are summed: far below what separates classes."""
@@ -214,6 +213,12 @@ class Statistics:
         if self.moment.size:
             self.moment += rounded.T @ rounded
 
+    def absorb(self, other: Statistics) -> None:
+        """Count in, in place, what ``other`` counted, which knows no more classes."""
+        self.sums[: len(other.sums)] += other.sums
+        self.counts[: len(other.counts)] += other.counts
+        self.moment += other.moment
+
     def plus(self, other: Statistics) -> Statistics:
         """The statistics of both; either may know more classes."""
         return self._with(other, 1)
@@ -225,7 +230,9 @@ class Statistics:
     @property
     def scatter(self) -> np.ndarray:
         """The scatter within classes, float64 [D, D]: the sum of (f - class mean) (f - class mean)^T."""
-        return np.asarray(self.moment - _between(self.sums, self.counts))
+        found = _between(self.sums, self.counts)
+        np.subtract(self.moment, found, out=found)
+        return found
 
     def _with(self, other: Statistics, sign: int) -> Statistics:
         classes = max(len(self.counts), len(other.counts))
@@ -233,7 +240,8 @@ class Statistics:
         for part, factor in ((self, 1), (other, sign)):
             sums[: len(part.sums)] += factor * part.sums
             counts[: len(part.counts)] += factor * part.counts
-        return Statistics(sums, counts, self.moment + sign * other.moment)
+        combined = np.add if sign > 0 else np.subtract
+        return Statistics(sums, counts, combined(self.moment, other.moment))
 
 
 def _on_grid(values: np.ndarray, step: float) -> np.ndarray:
@@ -258,7 +266,8 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     if np.trace(scatter) <= _NO_SCATTER * total:
         # Copies of one picture a class: what is left is rounding, and the nearest mean decides.
         scatter = np.eye(len(scatter)) * max(total, 1e-30) / len(scatter)
-    covariance = shrunk(scatter / free, free)
+    scatter /= free
+    covariance = shrunk(scatter, free)
     rows = np.linalg.solve(covariance, means.T).T
     biases = -0.5 * np.sum(means * rows, axis=1)
     biases[~seen] = -1e30

@@ -15,6 +15,7 @@ from typing import Any
 from edge_zofc.algorithm.options import PRESETS, declared
 from edge_zofc.errors import InputError
 
+ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
 BENCHMARKS = ("memory", "speed", "accuracy", "questions", "soak", "growth", "streams")
 
@@ -72,7 +73,6 @@ def _add(parser: Any, members: tuple[Add, ...]) -> None:
         member(parser)
 
 
-_BUNDLE = _path("--bundle", "FOLDER", "bundle folder (default: bundle/)", default=Path("bundle"))
 RUN = Path("run")
 _RUN = _path("run", "RUN", "run folder")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
@@ -106,14 +106,16 @@ _METHOD = _group(
 
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
-        _path("--folder", "FOLDER", "where bundle/, stream/ and run/ go (default: demo/)", default=Path("demo")),
-        _seed("of the class order and the run"),
+        _path(
+            "--folder", "FOLDER", "place of bundle/, photographs/ and digits/ (default: demo/)", default=Path("demo")
+        ),
+        _seed("of the class orders and the runs"),
     ),
     "export": (
         _path("out", "OUT", "bundle folder (default: bundle/)", nargs="?", default=Path("bundle")),
         _group(
             "the network",
-            _argument("--backbone", metavar="NAME", help="timm name of a VisionTransformer (default: the package's)"),
+            _argument("--backbone", metavar="NAME", help="see 'edge-zofc backbones' (default: EfficientNet-Lite0)"),
             _one_of(
                 _argument("--pretrained", action="store_true", help="weights from timm's hub"),
                 _path("--checkpoint", "FILE", "weights from a safetensors file with timm's names"),
@@ -123,14 +125,21 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             _colour("--mean", "of the pixels, from 0 to 1, that pictures are normalised with"),
             _colour("--std", "their standard deviation"),
             _number("--img-size", "input side in pixels (default: the network's)"),
-            _number("--depth", "keep the first N blocks (default: all)"),
+            _number("--depth", "keep the first N blocks of a ViT (default: all)"),
         ),
         _group(
             "the adapter",
             _argument(
-                "--adapter-blocks", metavar="A-B", help="blocks that get one: 0-4 or 0,3,5 (default: the first five)"
+                "--adapter-kind",
+                choices=ADAPTER_KINDS,
+                help="film scales and shifts channels, bottleneck is the paper's (default: film for a CNN)",
             ),
-            _number("--rank", "rank of the adapter (default: 5)", default=5),
+            _argument(
+                "--adapter-blocks",
+                metavar="A-B",
+                help="blocks that get one: 0-4 or 0,3,5 (default: all; a ViT's bottlenecks the first five)",
+            ),
+            _number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
             _seed("of random weights and of the adapter's start"),
         ),
         _path("--pictures", "FOLDER", "pictures to measure fidelity on (default: the package's own)"),
@@ -145,8 +154,13 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         ),
         _seed("of the class order"),
     ),
+    "backbones": (
+        _argument("names", metavar="NAME", nargs="*", help="show these alone (default: all)"),
+        _argument("--measure", action="store_true", help="time each graph on this machine: seconds for each"),
+    ),
     "plan": (
-        _BUNDLE,
+        _path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
+        _argument("--backbone", metavar="NAME", help="plan before an export, see 'edge-zofc backbones'"),
         _path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
         _DEVICE,
         _METHOD,
@@ -179,7 +193,13 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _MOVED_BUNDLE,
         _THREADS,
     ),
-    "deploy": (_RUN, _path("out", "OUT.onnx", "the file to write"), _MOVED_BUNDLE),
+    "deploy": (
+        _RUN,
+        _path("out", "OUT.onnx", "the file to write"),
+        _MOVED_BUNDLE,
+        _argument("--int8", action="store_true", help="smaller and faster, in 8 bits; some answers may change"),
+        _path("--calibrate", "FOLDER", "pictures for --int8 (default: the run's training pictures)"),
+    ),
     "report": (
         _RUN,
         _path("--out", "FILE", "the page (default: RUN/report.html)"),

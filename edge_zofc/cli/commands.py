@@ -1,53 +1,23 @@
-"""One function a command: call the runtime, print the answer. Its docstring is the help of the command.
+"""One function a command of the device: call the runtime, print the answer. Its docstring is the help of the command.
 
 Heavy parts are imported inside the functions. ``edge-zofc --help`` loads neither onnxruntime nor torch, and the
-commands of the device never load the workstation's packages.
+commands of the device never load the workstation's packages. Those of the workstation stand in ``workstation.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
-import json
 import logging
-import shutil
 import signal
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from edge_zofc.cli import arguments
-from edge_zofc.cli.terminal import say
+from edge_zofc.cli.answer import answer, terminal_width
 from edge_zofc.errors import EdgeZofcError, InputError, shown
 
 log = logging.getLogger("edge_zofc")
-
-
-def demo(options: argparse.Namespace) -> int:
-    """The whole road on what ships in the package: export, learn, report."""
-    from edge_zofc.cli.demo import run_demo
-
-    _need("timm", "onnx", "sklearn")
-    return _print(options, run_demo(options.folder, options.seed))
-
-
-def export(options: argparse.Namespace) -> int:
-    """Write a bundle: a frozen ViT with a small adapter as ONNX."""
-    from edge_zofc.export.writer import ExportOptions, export_bundle
-
-    given = vars(options)
-    asked = {field.name: given[field.name] for field in fields(ExportOptions) if field.name in given}
-    bundle = export_bundle(ExportOptions(**asked), log.info)
-    manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
-    text = (
-        f"{bundle.folder}: {manifest.backbone.name} at {manifest.image.size} px, {manifest.precision}, "
-        f"{manifest.adapter.size} adapter parameters on blocks {list(manifest.adapter.blocks)}\n"
-        f"fidelity at eps {fidelity.eps:.4g}: one-sided {fidelity.one_sided:.3f}, "
-        f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)"
-    )
-    data = {"bundle": str(bundle.folder), "identity": bundle.identity, **manifest.model_dump(mode="json")}
-    return _print(options, data, text)
 
 
 def split(options: argparse.Namespace) -> int:
@@ -59,34 +29,34 @@ def split(options: argparse.Namespace) -> int:
     for note in found.notes:
         log.info("%s", note)
     counts = f"{found.tasks} tasks, {found.classes} classes, {found.train_images} pictures to learn from"
-    return _print(options, asdict(found), f"{options.out}: {counts}, {found.test_images} to test with")
+    return answer(options, asdict(found), f"{options.out}: {counts}, {found.test_images} to test with")
 
 
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
-    from edge_zofc.cli.plan_text import plan_text
+    from edge_zofc.cli.plan_text import plan_text, planned
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.setup import Device, make_plan
     from edge_zofc.engine.work import predict_time, survey
-    from edge_zofc.storage.bundle import read_bundle
 
-    bundle = read_bundle(options.bundle)
+    bundle, sizes = planned(options.bundle, options.backbone)
     stream = read_stream(options.stream) if options.stream else None
     chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks, some = survey(stream, stream.tasks) if stream else ((), [])
-    disk = predict_disk(bundle, chosen, tasks)
+    disk = predict_disk(sizes, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
-    found = make_plan(bundle, chosen, device, len(stream.class_names) if stream else None, fixed)
-    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream else None
+    found = make_plan(sizes, chosen, device, len(stream.class_names) if stream else None, fixed)
+    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream and bundle else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
-    return _print(options, data, plan_text(found, disk, time, len(tasks), _terminal_width()))
+    data["backbone"] = options.backbone
+    return answer(options, data, plan_text(found, disk, time, len(tasks), terminal_width(), options.backbone))
 
 
 def learn(options: argparse.Namespace) -> int:
@@ -119,7 +89,7 @@ def learn(options: argparse.Namespace) -> int:
             stopped = result.stopped or ""
     # A watch that was stopped before it learnt anything has no result to show.
     data = {**(result.model_dump(mode="json") if result else {}), "stopped": stopped or None}
-    _print(options, data, summary(data, _terminal_width()) if result else "")
+    answer(options, data, summary(data, terminal_width()) if result else "")
     if not stopped:
         return 0
     if result is not None:
@@ -138,8 +108,8 @@ def evaluate(options: argparse.Namespace) -> int:
     rows.append(("all", percent(found.accuracy), f"of {sum(task.total for task in found.tasks)}"))
     rows.append(("mean over classes", percent(found.mean_per_class_accuracy), ""))
     unknown = ", ".join(map(shown, found.unknown_classes))
-    text = table(rows, "lrl", _terminal_width()) + (f"\nnot learnt yet, left out: {unknown}" if unknown else "")
-    return _print(options, asdict(found), text)
+    text = table(rows, "lrl", terminal_width()) + (f"\nnot learnt yet, left out: {unknown}" if unknown else "")
+    return answer(options, asdict(found), text)
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -164,20 +134,8 @@ def predict(options: argparse.Namespace) -> int:
             answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
             named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)
             lines.append(f"{shown(path)}: {named}")
-    _print(options, {"predictions": answers}, "\n".join(lines))
+    answer(options, {"predictions": answers}, "\n".join(lines))
     return InputError.exit_code if any("error" in answer for answer in answers) else 0
-
-
-def deploy(options: argparse.Namespace) -> int:
-    """Write what a run has learnt as one plain ONNX file."""
-    from edge_zofc.engine.predict import open_run
-    from edge_zofc.export.deploy import deploy as write
-
-    run = open_run(options.run, options.bundle)
-    write(run.head, run.adapter, run.class_names, run.bundle, options.out, normalise=run.normalise)
-    size_mib = options.out.stat().st_size / 2**20
-    data = {"out": str(options.out), "classes": list(run.class_names), "mib": round(size_mib, 2)}
-    return _print(options, data, f"{options.out}: {len(run.class_names)} classes, {size_mib:.1f} MiB")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -186,8 +144,8 @@ def report(options: argparse.Namespace) -> int:
     from edge_zofc.storage.result import read_result
 
     page = write_report(options.run, options.out, options.stream, options.pictures)
-    told = summary(read_result(options.run).model_dump(), _terminal_width())
-    return _print(options, {"report": str(page)}, f"{told}\n{page}")
+    told = summary(read_result(options.run).model_dump(), terminal_width())
+    return answer(options, {"report": str(page)}, f"{told}\n{page}")
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -196,7 +154,7 @@ def replay(options: argparse.Namespace) -> int:
 
     found = replay_run(options.bundle, options.journal, options.out, options.until_step, options.until_task)
     text = f"{options.out}: {found.steps} steps applied, SHA-256 of the adapter {found.sha256}"
-    return _print(options, asdict(found), text)
+    return answer(options, asdict(found), text)
 
 
 def history(options: argparse.Namespace) -> int:
@@ -213,11 +171,11 @@ def history(options: argparse.Namespace) -> int:
         rows.append((*numbers, percent(task["own_accuracy"]), percent(task["stage_accuracy"]), name))
     largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
-    lines = [table(rows, "rrrrrrl", _terminal_width())]
+    lines = [table(rows, "rrrrrrl", terminal_width())]
     lines.append(f"{found['steps']} steps; {format_bytes(sum(found['bytes'].values()))} on disk ({parts})")
     if found["rollbacks_to"]:
         lines.append("rolled back to task " + ", then ".join(map(str, found["rollbacks_to"])))
-    return _print(options, found, "\n".join(lines))
+    return answer(options, found, "\n".join(lines))
 
 
 def rollback(options: argparse.Namespace) -> int:
@@ -225,7 +183,7 @@ def rollback(options: argparse.Namespace) -> int:
     from edge_zofc.engine.history import roll_back
 
     found = roll_back(options.run, options.to_task, options.bundle)
-    return _print(options, found, f"{options.run} is back at the end of task {options.to_task}.")
+    return answer(options, found, f"{options.run} is back at the end of task {options.to_task}.")
 
 
 def profiles(options: argparse.Namespace) -> int:
@@ -236,13 +194,13 @@ def profiles(options: argparse.Namespace) -> int:
     found = [load_profile(name) for name in ([options.name] if options.name else profile_names())]
     data = {"profiles": [profile.model_dump(mode="json") for profile in found]}
     if options.name:
-        return _print(options, data, "\n".join(f"{key} = {value}" for key, value in data["profiles"][0].items()))
+        return answer(options, data, "\n".join(f"{key} = {value}" for key, value in data["profiles"][0].items()))
     rows = [("name", "RAM", "budget", "verified", "board")]
     for profile in found:
         ram, budget = format_bytes(profile.ram_mib * MIB), format_bytes(profile.learning_budget_bytes)
         rows.append((profile.name, ram, budget, "yes" if profile.verified_on_hardware else "no", profile.description))
     told = "verified: whether the limits were tried on the hardware itself"
-    return _print(options, data, f"{table(rows, 'lrrll', _terminal_width())}\n{told}")
+    return answer(options, data, f"{table(rows, 'lrrll', terminal_width())}\n{told}")
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -251,31 +209,5 @@ def doctor(options: argparse.Namespace) -> int:
     from edge_zofc.storage.bundle import read_bundle
 
     findings = inspect(read_bundle(options.bundle) if options.bundle else None)
-    _print(options, {"findings": [asdict(finding) for finding in findings]}, table(findings, _terminal_width()))
+    answer(options, {"findings": [asdict(finding) for finding in findings]}, table(findings, terminal_width()))
     return InputError.exit_code if any(finding.ok is False for finding in findings) else 0
-
-
-def bench(options: argparse.Namespace) -> int:
-    """Measure memory, speed or accuracy side by side."""
-    if options.name in ("accuracy", "questions") and not {"-h", "--help"} & set(options.rest):
-        _need("timm", "sklearn")  # its cells are processes of their own, each of which would fail in its log
-    # By name, as the benchmarks stand above the commands.
-    code: int = importlib.import_module("edge_zofc.benchmarks").run(options.name, options.rest)
-    return code
-
-
-def _terminal_width() -> int:
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-def _need(*packages: str) -> None:
-    """Raise ModuleNotFoundError, which ``main`` explains, for a package that is not installed; imports none."""
-    for name in packages:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(name=name)
-
-
-def _print(options: argparse.Namespace, data: dict[str, Any], text: str = "") -> int:
-    if options.json or text:
-        say(json.dumps(data, default=str) if options.json else text)
-    return 0

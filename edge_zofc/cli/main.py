@@ -1,4 +1,4 @@
-"""The command line: parse, call one function of ``commands.py``, and turn errors into exit codes.
+"""The command line: parse, call one function of ``commands.py`` or ``workstation.py``, and turn errors into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands
+from edge_zofc.cli import arguments, commands, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-_EXTRAS = {"export": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+_EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
@@ -65,7 +65,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     found = parser.add_subparsers(metavar="COMMAND", required=True)
     subs = {}
     for name in arguments.COMMANDS:
-        function = getattr(commands, "evaluate" if name == "eval" else name)  # eval is Python's own
+        room = commands if name not in _EXTRAS else workstation
+        function = getattr(room, "evaluate" if name == "eval" else name)  # eval is Python's own
         text = function.__doc__ or ""  # None under python -OO
         subs[name] = found.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
         arguments.fill(subs[name], name)
@@ -80,7 +81,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """End with exit code 2 and the nearest names where an option is unknown, also where others are missing."""
-    known = sorted({"--help", *re.findall(r"--[a-z-]+", parser.format_help())})
+    known = sorted({"--help", *re.findall(r"--[a-z0-9-]+", parser.format_help())})
     for word in words:
         option = word.partition("=")[0]
         if option == "--":  # ends the options

@@ -19,7 +19,7 @@ from edge_zofc.device.system import data_bytes, usage
 log = logging.getLogger("edge_zofc")
 
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
-_MMAP_THRESHOLD_BYTES = 64 << 10
+SMALL_BYTES, LARGE_BYTES = 64 << 10, 4 << 20
 
 
 def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
@@ -27,11 +27,11 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
 
     Call it before the session opens and torch is imported. The limit is VmData now, plus what anonymous memory may grow
     by within the budget, plus the plan's reservations; a hard limit already set is kept. A failed allocation is then a
-    MemoryError. With the arena off freed blocks go back at once. Returns None, with the reason logged, where it cannot:
-    not Linux, or ``accelerator`` True (a CUDA process reserves more address space than any such limit).
+    MemoryError. Freed matrices go back at once; with the arena off smaller blocks do, too. Returns None, with the
+    reason logged, where it cannot: not Linux, or ``accelerator`` True (a CUDA process reserves more address space than
+    any such limit).
     """
-    if not plan.placement.arena:
-        give_freed_memory_back()
+    give_freed_memory_back(LARGE_BYTES if plan.placement.arena else SMALL_BYTES)
     # OpenBLAS reserves its buffer (32 MiB) at the first product of large matrices (more than a million multiplications
     # with AVX-512), and ends the process where it cannot. So it reserves it now.
     large = np.ones((256, 256))
@@ -52,13 +52,14 @@ def enforce(plan: MemoryPlan, *, accelerator: bool = False) -> int | None:
     return limit
 
 
-def give_freed_memory_back() -> bool:
-    """Make glibc's malloc map every block from 64 KiB up, so that a freed one goes back at once.
+def give_freed_memory_back(least: int = SMALL_BYTES) -> bool:
+    """Make glibc's malloc map every block of ``least`` bytes or more, so that a freed one goes back at once.
 
     Otherwise malloc raises its threshold with each large free and keeps the memory: activations of a ViT-B run stayed
-    at 111 MiB where 42 were in use. Returns False where malloc is not glibc's.
+    at 111 MiB where 42 were in use, and matrices of 1280 x 1280 took 20 MiB more than were ever alive. Returns False
+    where malloc is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES) == 1
+    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, least) == 1

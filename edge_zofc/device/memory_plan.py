@@ -11,54 +11,36 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
-from edge_zofc.algorithm.adapter import Optimizer
 from edge_zofc.algorithm.heads import MATRICES, HeadBackend
-from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
+from edge_zofc.device.memory_costs import (
+    ARENA_OFF_FIXED,
+    ARENA_OFF_GROWING,
+    ARENA_RESERVED,
+    HEAD_BYTES,
+    LOOP_BYTES,
+    MIB,
+    MORE_VECTORS,
+    PICTURE_BYTES,
+    PICTURE_BYTES_A_PIXEL,
+    PREPACKED,
+    SESSION_BYTES,
+)
 from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.manifest import WEIGHTS, Manifest, Precision
+from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.settings import Placement
 
-MIB = 1 << 20
 MAX_MICRO_BATCH = 16
 """Beyond this a run of the graph gains no speed on a CPU; a larger one may be asked for."""
-PICTURE_BYTES, PICTURE_BYTES_A_PIXEL = 2 * MIB, 120
-"""Decoding an ordinary camera picture, and more for each pixel of the backbone's input: a JPEG is decoded reduced, but
-to no less than that. Of 12 megapixels at 96 px 1.9 MiB (5.0 for a narrow crop), at 224 px 4.3 (15.8); a progressive
-JPEG takes 38 and a 24-megapixel PNG 115 MiB."""
-LOOP_BYTES = 3 * MIB
-"""Logs, the journal, the sampler, Python objects of the loop; not measured apart."""
-
-# Parts of the weights' size that onnxruntime 1.32 holds as an anonymous copy and still maps from the file once
-# prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous, the same
-# peak of the resident set, and 1.15 times as fast on an Intel Xeon (a ViT-Ti/16 at 96 px 1.05 to 1.26 times; as fast as
-# without on an AMD EPYC); w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
-# measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
-_PREPACKED: dict[Precision, tuple[float, float, bool]] = {
-    "fp32": (1.0, 0.05, True),
-    "w8": (0.0, 1.0, False),
-    "w4": (0.8, 0.25, True),
-    "int8": (0.95, 0.1, True),
-    "fp16": (2.0, 0.1, False),
-}
-# An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
-# at 96 and ViT-B/16 at 224.
-_SESSION_BYTES = (3 * MIB, 13 * MIB)
-# Of the fixed and of the growing part of the manifest's activations (measured with arena and memory pattern on), what
-# is left with both off and a low mmap threshold. ViT-B w8, b 1: K 1 about 9 of 67 MiB, K 5 about 24 of 114.
-_ARENA_OFF_FIXED, _ARENA_OFF_GROWING = 0.1, 0.4
-# The arena asks for powers of two: the same run mapped 178 MiB beyond the 200 that it touched.
-_ARENA_RESERVED = 1.25
-# Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two
-# candidates and the copies that go into the graph.
-_MORE_VECTORS: dict[Optimizer, int] = {"sgd": 0, "sign": 0, "conserve": 4, "adam": 3}
-# Of each class and feature, at 1,000 classes x 768 on x86-64: rows, velocity, gradient, class sums, their copies in a
-# snapshot and its encoding. A solved head has feature sums of the run, the task and both together on top. Measured
-# growth of the peak: cosine 66 bytes with 1 and with 10 tasks; lda 72 with 1 task and 103 with 10.
-_HEAD_BYTES: dict[HeadKind, int] = {"cosine": 66, "lda": 100}
+_LEAST_FILM_BATCH, _FILM_BATCH_A_THREAD = 4, 2
+"""Films on the first block leave queries nothing to share: they gain nothing from one run, nor from more pictures than
+this (EfficientNet-Lite0 at 128 px, one thread: 3.3 ms a picture and adapter with 4 x 1, 3.4 with 4 x 5, 3.8 with
+16 x 5).
+"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,7 @@ class Work:
     ``arena_bytes``: the limit of an accelerator's arena, or None. Weights and activations count as on a CPU there.
     """
 
-    manifest: Manifest
+    sizes: BundleSizes
     options: Options
     base: BaseCost
     classes: int
@@ -160,44 +142,49 @@ def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
     raise DoesNotFitError(_does_not_fit(work, min(plans, key=lambda found: found.peak_bytes), fixed))
 
 
+def peak_range(work: Work) -> tuple[int, int]:
+    """Bytes of the thriftiest placement's peak, and of the one that is taken where there is room."""
+    peaks = [_planned(work, choice, 0, Fixed()).peak_bytes for choice in _choices(work, Fixed())]
+    return min(peaks), peaks[0]
+
+
 def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
     """Every placement, the most wanted first, the thriftiest last; only the smallest if none fits the arena."""
     batch, evaluations = work.options.batch_size, work.evaluations
+    is_shared = work.sizes.queries_share
     most = min(batch, MAX_MICRO_BATCH)
+    if not is_shared:
+        most = min(most, max(_LEAST_FILM_BATCH, _FILM_BATCH_A_THREAD * work.threads))
     sizes = [most, *(size for size in (16, 8, 4, 2, 1) if size < most)]
     batches = sizes if fixed.micro_batch is None else [min(fixed.micro_batch, batch)]
-    every = sorted({evaluations, ceil(evaluations / 2), 1}, reverse=True)
+    every = sorted({evaluations, ceil(evaluations / 2), 1}, reverse=True) if is_shared else [1]
     adapters = every if fixed.parallel_queries is None else [min(fixed.parallel_queries, evaluations)]
     # A head that is solved needs no torch, which is then never imported.
     may_use_torch = work.base.torch is not None and work.options.head == "cosine"
     heads: list[HeadBackend] = ["torch", "numpy"] if may_use_torch else ["numpy"]
     heads = heads if fixed.head_backend is None else [fixed.head_backend]
-    packs = [True, False] if _PREPACKED[work.manifest.precision][2] else [False]
+    packs = [True, False] if PREPACKED[work.sizes.precision][2] else [False]
     packs = packs if fixed.prepacking is None else [fixed.prepacking]
     for backend, prepacking, arena, count, size in product(heads, packs, (True, False), adapters, batches):
         choice = Placement(
-            micro_batch=size,
-            parallel_queries=count,
-            threads=work.threads,
-            prepacking=prepacking,
-            arena=arena,
-            head_backend=backend,
-        )
+            micro_batch=size, parallel_queries=count, threads=work.threads,
+            prepacking=prepacking, arena=arena, head_backend=backend,
+        )  # fmt: skip
         is_smallest = (size, count) == (batches[-1], adapters[-1])
         if is_smallest or _fits_arena(work, choice):
             yield choice
 
 
 def _fits_arena(work: Work, choice: Placement) -> bool:
-    taken = work.manifest.files[WEIGHTS].bytes + _activations(work.manifest, choice)
+    taken = work.sizes.weights_bytes + _activations(work.sizes, choice)
     return work.arena_bytes is None or taken <= work.arena_bytes
 
 
 def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
     items = tuple(_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
-    reserved = work.manifest.files[WEIGHTS].bytes  # mapped privately and writable, though never written
-    reserved += int(_activations(work.manifest, choice) * _ARENA_RESERVED)
+    # The weights are mapped privately and writable, though never written.
+    reserved = work.sizes.weights_bytes + int(_activations(work.sizes, choice) * ARENA_RESERVED)
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
@@ -208,7 +195,7 @@ def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> 
 def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     yield from _process_items(work, choice)
     yield from _learning_items(work, choice)
-    side, b = work.manifest.image.size, choice.micro_batch
+    side, b = work.sizes.image_side, choice.micro_batch
     yield PlanItem("picture buffer", 4 * 3 * side**2 * (b + 2), 0, f"{b} x 3 x {side} x {side}")
     decoding = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * side**2
     yield PlanItem("picture decoding", decoding, 0, "the largest picture, one at a time")
@@ -222,31 +209,31 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
     if choice.head_backend == "torch" and base.torch is not None:
         yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
-    size, precision = work.manifest.files[WEIGHTS].bytes, work.manifest.precision
+    size, precision = work.sizes.weights_bytes, work.sizes.precision
     if choice.prepacking:
-        anonymous, mapped, _ = _PREPACKED[precision]
+        anonymous, mapped, _ = PREPACKED[precision]
         note = f"{precision}, prepacked copy and what stays memory-mapped"
         yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
     else:
         yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
-    yield PlanItem("inference session", *_SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
+    yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
-    note = f"{shape}, from the export's measurement, arena {'on' if choice.arena else 'off'}"
-    yield PlanItem("activations", _activations(work.manifest, choice), 0, note)
+    note = f"{shape}, from {work.sizes.activations_from}, arena {'on' if choice.arena else 'off'}"
+    yield PlanItem("activations", _activations(work.sizes, choice), 0, note)
 
 
 def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     """Adapter, features and head."""
     options, k = work.options, choice.parallel_queries
-    size, width = work.manifest.adapter.size, work.manifest.feature_size
+    size, width = work.sizes.adapter_size, work.sizes.feature_size
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1) + _MORE_VECTORS[options.optimizer]
+    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer]
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
     # float32 once, and of one adapter the losses' float64 with two temporaries.
     evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)
     features = options.batch_size * width * (4 * evaluations + 3 * 8)
     yield PlanItem("features of a batch", features, 0, f"{evaluations} x {options.batch_size} x {width}")
-    classes, each = max(work.classes, 1), _HEAD_BYTES[options.head]
+    classes, each = max(work.classes, 1), HEAD_BYTES[options.head]
     note = f"{classes} classes x {width}, {each} bytes of each while a task begins, ends or is saved"
     yield PlanItem("head", classes * width * each, 0, note)
     if options.head == "lda":
@@ -254,12 +241,12 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
         yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
 
 
-def _activations(manifest: Manifest, choice: Placement) -> int:
-    measured = manifest.activation_bytes
+def _activations(sizes: BundleSizes, choice: Placement) -> int:
+    measured = sizes.activation_bytes
     together = measured.predict(choice.micro_batch, choice.parallel_queries)
     if choice.arena:
         return together
-    return int(measured.fixed * _ARENA_OFF_FIXED + (together - measured.fixed) * _ARENA_OFF_GROWING)
+    return int(measured.fixed * ARENA_OFF_FIXED + (together - measured.fixed) * ARENA_OFF_GROWING)
 
 
 def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
@@ -267,10 +254,10 @@ def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     some = f"{together} of {step} adapters a run" if together > 1 else "one adapter at a time, perturbed in place"
     parts = ["all queries of a step share one run" if together == step else some]
     parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
-    if _PREPACKED[work.manifest.precision][2]:
+    if PREPACKED[work.sizes.precision][2]:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
     else:
-        parts.append(f"weights memory-mapped (prepacking {work.manifest.precision} is no faster)")
+        parts.append(f"weights memory-mapped (prepacking {work.sizes.precision} is no faster)")
     if choice.head_backend == "numpy" and fixed.head_backend is None and work.options.head == "cosine":
         missing = work.base.torch is None
         parts.append(f"numpy head, as torch {'is not installed' if missing else 'does not fit beside the rest'}")
@@ -291,8 +278,8 @@ def _does_not_fit(work: Work, thriftiest: MemoryPlan, fixed: Fixed) -> str:
         return f"{text}leave the choice of {' and '.join(fixed.names)} to the plan: {advice}."
     least = min(found.peak_bytes for found in free)
     advice = f"the nearest that fits is a budget of {ceil(least / MIB)} MiB"
-    if work.manifest.precision == "fp32":
+    if work.sizes.precision == "fp32" and work.sizes.has_linear_layers:
         # Of the weights w8 keeps 0.27 (ViT-B/16: 89 of 327 MiB).
-        smaller = least - int(work.manifest.files[WEIGHTS].bytes * 0.73)
+        smaller = least - int(work.sizes.weights_bytes * 0.73)
         advice += f", or about {ceil(smaller / MIB)} MiB with a bundle exported with --precision w8"
     return f"{text}{advice}."

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
@@ -27,8 +28,8 @@ from edge_zofc.engine.state import RunState, TaskProgress
 from edge_zofc.engine.task_ends import end_bytes
 from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.storage import checkpoint
-from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal_format import HEADER_BYTES, record_bytes
+from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.result import MOST_CELLS, WrongPictures
 from edge_zofc.storage.run_folder import EVENTS_LIMIT_BYTES
 
@@ -60,11 +61,11 @@ class DiskPlan:
         return sum(item.bytes for item in self.items)
 
 
-def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
+def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
     """The disk that learning ``tasks`` takes; a class that comes back counts as a new one, on the safe side."""
     trained = [task for task in tasks if task.classes > 1]  # a single class is not trained
     steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
-    state, ends = RunState.of(bundle, options), 0
+    state, ends = _new_state(sizes, options), 0
     state.progress.head_backend = "numpy"  # the same bytes, without loading torch
     largest, last = checkpoint.file_bytes(state.to_snapshot()), 0
     for index, task in enumerate(tasks):
@@ -74,9 +75,9 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         ends += last
     journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
-    row_bytes = 2 * (4 * (bundle.manifest.feature_size + 1) + PIECE_BYTES)
+    row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
-    side = bundle.manifest.image.size
+    side = sizes.image_side
     # Without an epoch theta rests and no picture is decoded twice.
     pixels = min(LIMIT_BYTES, pictures * slot_bytes(side)) if options.epochs else 0
     kept = checkpoint.KEEP + 1
@@ -96,6 +97,12 @@ def predict_disk(bundle: Bundle, options: Options, tasks: Sequence[TaskSize]) ->
         ),
         steps,
     )
+
+
+def _new_state(sizes: BundleSizes, options: Options) -> RunState:
+    start = np.zeros(sizes.adapter_size, np.float32)
+    adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
+    return RunState.start(adapter, sizes.feature_size, options.head)
 
 
 def _grow(state: RunState, index: int, task: TaskSize) -> None:

@@ -165,7 +165,9 @@ def _open_task(trainer: Trainer, task: TaskProgress) -> None:
 
 
 def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
-    """Rows for the task's new classes; the closed-form head is solved with this task's ``found`` statistics."""
+    """Rows for the task's new classes; the closed-form head is solved with this task's ``found`` statistics, which
+    become those of the whole run.
+    """
     state, options, names = trainer.state, trainer.options, trainer.stream.class_names
     first, classes = len(state.progress.class_names), len(found.counts)
     means = mean_rows(found.sums, found.counts)
@@ -174,7 +176,8 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
     state.add_classes(list(names[first:classes]), rows)
     is_single = len(task.class_ids) == 1
     if state.statistics is not None:
-        state.head.rows, state.head.biases = solve(state.statistics.plus(found))
+        found.absorb(state.statistics)
+        state.head.rows, state.head.biases = solve(found)
     elif is_single:
         is_new = task.class_ids[0] >= first
         _set_single_row(trainer, task.class_ids[0], means, 0 if is_new else int(found.counts[task.class_ids[0]]))
@@ -267,6 +270,6 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     trainer.pictures.check_still_there(int(found.counts.sum()))
     if state.current_task.begun_under != adapter_key(theta):
         state.progress.forward_passes += len(samples)
-    statistics = state.statistics.plus(found)
-    state.head.rows, state.head.biases = solve(statistics)
-    return statistics
+    found.absorb(state.statistics)
+    state.head.rows, state.head.biases = solve(found)
+    return found

@@ -23,7 +23,7 @@ from edge_zofc.engine.state import tasks_of
 from edge_zofc.engine.trainer import Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.manifest import MIN_FIDELITY
+from edge_zofc.storage.manifest import MIN_FIDELITY, BundleSizes
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings, folder_place
 
@@ -89,16 +89,16 @@ class Device:
 
 
 def make_plan(
-    bundle: Bundle, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
+    sizes: BundleSizes, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
 ) -> MemoryPlan:
-    """The memory plan for a bundle on a device; ``classes`` of the stream and the run together, None: not known.
+    """The memory plan for a bundle of ``sizes`` on a device; ``classes`` of stream and run together, None: not known.
 
     Raises DoesNotFitError with the shortfall and what would fit.
     """
     room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
     threads = device.threads or device.own_threads
     base = measure_base(with_torch=options.head == "cosine")
-    work = Work(bundle.manifest, options, base, room, threads, device.profile.arena_bytes)
+    work = Work(sizes, options, base, room, threads, device.profile.arena_bytes)
     budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
     return memory_plan.plan(work, budget_bytes, fixed or Fixed())
 
@@ -113,7 +113,7 @@ def new_settings(
     options = make_options(request.preset or "edge", request.changes)
     check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    plan = make_plan(bundle, options, Device(profile, request.budget_bytes), classes, fixed)
+    plan = make_plan(bundle.manifest.sizes, options, Device(profile, request.budget_bytes), classes, fixed)
     settings = Settings.of(bundle, options, plan.placement, request.run)
     device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
     return settings.model_copy(update=device), plan
@@ -202,10 +202,10 @@ def _plan_again(
         kept.prepacking,
     )
     try:
-        return make_plan(bundle, settings.options, device, classes, fixed)
+        return make_plan(bundle.manifest.sizes, settings.options, device, classes, fixed)
     except DoesNotFitError:
         log.warning("The shapes the run began with no longer fit; from here on its features round differently.")
-        return make_plan(bundle, settings.options, device, classes)
+        return make_plan(bundle.manifest.sizes, settings.options, device, classes)
 
 
 def check_trainable(bundle: Bundle, options: Options) -> None:

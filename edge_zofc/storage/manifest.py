@@ -2,8 +2,9 @@
 
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
-measured, the probe's features included, and who wrote it may differ between two exports of the same weights. In format
-version 1, whose manifests have the same keys, the identity is the SHA-256 of ``bundle.json``.
+measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
+version 3 added the adapter's kind, which is written where it is not "bottleneck". In format version 1, whose manifests
+have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.reading import Strict, load_model
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -30,6 +32,7 @@ FILES = (GRAPH, WEIGHTS, ADAPTER, PROBE)
 MIN_FIDELITY = 0.9
 
 Precision = Literal["fp32", "w8", "w4", "fp16", "int8"]
+AdapterKind = Literal["bottleneck", "film"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -74,10 +77,14 @@ class AdapterPiece(Strict):
 
 
 class AdapterLayout(Strict):
-    """Where the adapter sits (block numbers from 0) and the pieces of its flat vector [P], row-major, back to back."""
+    """Where the adapter sits (block numbers from 0) and the pieces of its flat vector [P], row-major, back to back.
 
+    ``rank`` and ``scale`` are a bottleneck's; a film has rank 0 and scale 1.
+    """
+
+    kind: AdapterKind = "bottleneck"
     blocks: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
-    rank: Count
+    rank: Annotated[int, Field(ge=0, le=2**40)]
     scale: float
     pieces: Annotated[tuple[AdapterPiece, ...], Field(min_length=1)]
 
@@ -88,6 +95,8 @@ class AdapterLayout(Strict):
 
     @model_validator(mode="after")
     def _pieces_touch(self) -> AdapterLayout:
+        if self.kind == "bottleneck" and self.rank < 1:
+            raise ValueError(f"a bottleneck's rank is at least 1, not {self.rank}")
         end = 0
         for piece in self.pieces:
             if piece.offset != end:
@@ -126,10 +135,28 @@ class FileEntry(Strict):
     sha256: Sha256
 
 
+@dataclass(frozen=True)
+class BundleSizes:
+    """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
+    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
+    precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
+    """
+
+    precision: Precision
+    weights_bytes: int
+    image_side: int
+    feature_size: int
+    adapter_size: int
+    activation_bytes: ActivationBytes
+    activations_from: str
+    has_linear_layers: bool
+    queries_share: bool
+
+
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
-    format_version: Literal[1, 2]
+    format_version: Literal[1, 2, 3]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -139,6 +166,21 @@ class Manifest(Strict):
     fidelity: Fidelity
     activation_bytes: ActivationBytes
     files: dict[str, FileEntry]
+
+    @property
+    def sizes(self) -> BundleSizes:
+        """What a plan counts of this bundle."""
+        return BundleSizes(
+            precision=self.precision,
+            weights_bytes=self.files[WEIGHTS].bytes,
+            image_side=self.image.size,
+            feature_size=self.feature_size,
+            adapter_size=self.adapter.size,
+            activation_bytes=self.activation_bytes,
+            activations_from="the export's measurement",
+            has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
+            queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
+        )
 
     @model_validator(mode="after")
     def _known_files(self) -> Manifest:
@@ -150,19 +192,28 @@ class Manifest(Strict):
 def identity_of(manifest: Manifest, raw: bytes) -> str:
     """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``.
 
-    For format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
+    Since format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
     """
     if manifest.format_version == 1:
         return hashlib.sha256(raw).hexdigest()
-    decisive = manifest.model_dump(mode="json", include={"image", "adapter", "feature_size", "precision"})
+    dumped = _dumped(manifest)
+    decisive = {name: dumped[name] for name in ("image", "adapter", "feature_size", "precision")}
     hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
     text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def _dumped(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON-able values, a bottleneck's kind left out: it is what format version 2 means."""
+    found = manifest.model_dump(mode="json")
+    if manifest.adapter.kind == "bottleneck":
+        del found["adapter"]["kind"]
+    return found
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``bundle.json``, the last file of an export (a folder without it is not a bundle)."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(_dumped(manifest), indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 

@@ -11,12 +11,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from small import picture, write_small_bundle
+from small import picture, write_small_bundle, write_small_stream
 
 from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
@@ -27,7 +28,7 @@ from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
 COMMANDS = (
-    "demo", "export", "split", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
+    "demo", "export", "split", "backbones", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
     "rollback", "profiles", "doctor", "bench",
 )  # fmt: skip
 FAST = ["--epochs", "1", "--batch-size", "8", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]
@@ -183,6 +184,23 @@ def test_deploy_gives_predicts_probabilities(
         assert by_name[entry["class_name"]] == pytest.approx(entry["probability"], abs=1e-5)
 
 
+def test_deploy_int8_tells_how_many_answers_changed(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, folder = write_small_stream(tmp_path / "stream"), tmp_path / "run"
+    assert run("learn", "--bundle", small_bundle.folder, "--stream", stream, "--run", folder, *FAST) == 0
+    found = answer(capsys, "deploy", folder, tmp_path / "out.onnx", "--int8")["int8"]["comparison"]  # type: ignore[index]
+    assert (found["calibrated"], found["compared"], found["labelled"]) == (48, 24, 24)
+    assert run("deploy", folder, tmp_path / "out.onnx", "--int8", "--calibrate", stream / "000_task") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "int8, calibrated on pictures of --calibrate (24)"
+    assert lines[2].endswith(" of 24, on test pictures of the run's stream")
+    assert lines[3].startswith("right: ")
+    assert run("deploy", folder, tmp_path / "out2.onnx", "--calibrate", stream) == 2
+    assert "--calibrate belongs to --int8" in capsys.readouterr().err
+    assert not (tmp_path / "out2.onnx").exists()
+
+
 def test_rollback_and_learning_again_end_with_the_same_result(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +225,61 @@ def test_plan_prints_its_items_and_code_3_when_nothing_fits(
     assert "weights" in shown
     assert run("plan", "--bundle", small_bundle.folder, "--memory-budget", "20MiB") == 3
     assert "above the budget of 20" in capsys.readouterr().err
+
+
+def test_plan_answers_before_an_export(
+    small_stream: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("plan", "--backbone", "package-lite0", "--stream", small_stream, "--device-profile", "cpu-2gib") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("package-lite0 at 128 px in fp32, before an export: its activations")
+    assert "catalogue, an estimate until an export measures" in " ".join(" ".join(lines).split())
+    assert not [line for line in lines if len(line) > 80]
+    found = answer(capsys, "plan", "--backbone", "package-lite0", "--stream", small_stream)
+    assert (found["backbone"], found["time"]) == ("package-lite0", None)
+    assert found["disk_bytes"] > 1_000_000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("name", "told"), [("resnet18", False), ("vit_tiny_patch16_224", True)])
+def test_smaller_weights_are_advised_where_there_are_linear_layers(
+    name: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", "--backbone", name, "--memory-budget", "40MiB") == 3
+    assert ("--precision w8" in capsys.readouterr().err) is told
+
+
+def test_plan_for_a_backbone_is_that_for_a_bundle_of_the_same_sizes(
+    small_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, words = small_bundle.manifest.sizes, ("plan", "--device-profile", "cpu-2gib")
+    monkeypatch.setattr("edge_zofc.cli.plan_text.entry", lambda _name: SimpleNamespace(sizes=sizes, side=0))
+    before = answer(capsys, *words, "--backbone", "any")
+    assert before | {"backbone": None} == answer(capsys, *words, "--bundle", small_bundle.folder)
+
+
+def test_backbones_fit_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("backbones") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if len(line) > 80]
+    assert [line.split()[0] for line in lines if line].count("vit_small_patch14_dinov2") == 2
+    assert lines[-1] == "--measure adds the forward time on this machine."
+    found = answer(capsys, "backbones", "package-vit")["backbones"]
+    assert [(each["name"], each["forward_seconds"]) for each in found] == [("package-vit", None)]  # type: ignore[attr-defined]
+
+
+def test_backbones_measure_the_names_that_are_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pytest.importorskip("edge_zofc.export.catalogue_rows")
+    monkeypatch.setattr(rows, "time_forwards", lambda names, _tell: dict.fromkeys(names, 0.0123))
+    assert run("backbones", "resnet18", "package-vit", "--measure") == 0
+    told = capsys.readouterr().out
+    costs = told.split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in costs] == ["name", "resnet18", "package-vit"]
+    assert all(line.endswith("12.3") for line in costs[1:])
+    assert "measured here" in told
 
 
 def test_plan_times_the_forwards_that_the_stream_takes(
@@ -279,9 +352,13 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
         (["history", "nowhere"], 2, "There is no run in nowhere"),
         (["rollback", "nowhere", "--to-task", "0"], 2, "There is no run in nowhere"),
         (["replay", "nowhere", "j", "-o", "a"], 2, "There is no bundle in nowhere"),
-        (["export", "--backbone", "resnet50", "--random-weights"], 2, "VisionTransformer"),
+        (["export", "--backbone", "swin_tiny_patch4_window7_224", "--random-weights"], 2, "VisionTransformer"),
         (["split", "nowhere", "out", "--classes-per-task", "2"], 2, "nowhere"),
         (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
+        (["plan", "--backbone", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
+        (["plan", "--backbone", "resnet18", "--bundle", "b"], 2, "two things to plan for; give one"),
+        (["plan", "--backbone", "resnet50", "--memory-budget", "90MiB"], 3, "above the budget of 90"),
+        (["backbones", "resnet18", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
         (["doctor", "--bundle", "nowhere"], 2, "There is no bundle in nowhere"),
     ],
 )

@@ -60,7 +60,7 @@ def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> mem
     asked = {name: changes[name] for name in OPTIONS if name in changes}
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
     base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
-    return memory_plan.Work(manifest(precision, weights_mib), options, base, 100, threads)  # type: ignore[arg-type]
+    return memory_plan.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
 
 
 def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
@@ -108,13 +108,25 @@ def test_activations_are_those_of_the_manifest() -> None:
     assert item(alone, "activations").anonymous_bytes == (1 + 2 * (6 + 20)) * MIB
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "shape"), [("film", 0, (4, 1)), ("film", 1, (16, 5)), ("bottleneck", 0, (16, 5))]
+)
+def test_films_on_the_first_block_run_one_at_a_time_as_they_share_nothing(
+    kind: str, first: int, shape: tuple[int, int]
+) -> None:
+    adapter = manifest("w8").adapter.model_copy(update={"kind": kind, "blocks": (first, 5)})
+    asked = replace(work(threads=2), sizes=manifest("w8").model_copy(update={"adapter": adapter}).sizes)
+    found = memory_plan.plan(asked, 100_000 * MIB).placement
+    assert (found.micro_batch, found.parallel_queries) == shape
+
+
 def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
     found = planned(100_000, head="lda", head_backend="numpy")
-    assert item(found, "covariance of the closed-form head").anonymous_bytes == 3 * 8 * 768**2
+    assert item(found, "covariance of the closed-form head").anonymous_bytes == 4 * 8 * 768**2
     cosine = planned(100_000, head_backend="numpy")
     more = item(found, "head").anonymous_bytes - item(cosine, "head").anonymous_bytes
     assert more == (100 - 66) * 100 * 768
-    assert found.peak_bytes - cosine.peak_bytes == 3 * 8 * 768**2 + more
+    assert found.peak_bytes - cosine.peak_bytes == 4 * 8 * 768**2 + more
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:

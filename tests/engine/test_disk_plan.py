@@ -253,7 +253,7 @@ def test_the_prediction_is_a_little_above_what_a_run_takes(
     go(small_bundle, stream, tmp_path / "run", changes=changes)
     found_stream = read_stream(stream)
     sizes = task_sizes(found_stream, found_stream.tasks)
-    found = predict_disk(small_bundle, make_options("edge", changes), sizes)
+    found = predict_disk(small_bundle.manifest.sizes, make_options("edge", changes), sizes)
     predicted = {item.name: item.bytes for item in found.items}
     run = tmp_path / "run"
 
@@ -273,10 +273,10 @@ def test_the_prediction_is_a_little_above_what_a_run_takes(
 def test_a_month_of_steps_keeps_three_snapshots_and_two_logs(small_bundle: Bundle) -> None:
     """Ten tasks of a million pictures, 50 a step: 200,000 steps of 40 bytes; nothing else grows with the steps."""
     options = make_options("edge", {"batch_size": 50, "queries": 4})
-    found = predict_disk(small_bundle, options, [TaskSize(2, 1_000_000, 10)] * 10)
+    found = predict_disk(small_bundle.manifest.sizes, options, [TaskSize(2, 1_000_000, 10)] * 10)
     items = {item.name: item.bytes for item in found.items}
     assert found.steps == 10 * 20_000
     assert items["journal"] == 108 + 40 * (found.steps + 20)
     assert items["events"] == 300 * (found.steps + 80) < 64 << 20
-    long = predict_disk(small_bundle, options, [TaskSize(2, 1_000_000_000, 10)])
+    long = predict_disk(small_bundle.manifest.sizes, options, [TaskSize(2, 1_000_000_000, 10)])
     assert {item.name: item.bytes for item in long.items}["events"] == 64 << 20

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from edge_zofc.errors import InputError
-from edge_zofc.export.backbones import PACKAGE_NAME, BackboneRequest, load_backbone
+from edge_zofc.export.backbones import BackboneRequest, load_backbone
+from edge_zofc.export.shipped import OWN_VIT
 
 
-def test_the_packages_own_backbone_loads_without_a_name() -> None:
-    loaded = load_backbone(BackboneRequest(depth=2))
-    assert (loaded.info.name, loaded.info.source, loaded.info.depth) == (PACKAGE_NAME, "package", 2)
+def test_the_packages_own_vit_loads() -> None:
+    loaded = load_backbone(BackboneRequest(OWN_VIT, depth=2))
+    assert (loaded.info.name, loaded.info.source, loaded.info.depth) == ("vit_tiny_patch16_96", "package", 2)
     assert loaded.info.weights_sha256.startswith("6f3ffc8fb0d765ba")
     assert loaded.image.size == 96
     assert len(loaded.model.blocks) == 2
@@ -47,12 +48,13 @@ def test_random_weights_are_the_same_for_the_same_seed() -> None:
     ("options", "sentence"),
     [
         ({"name": "vit_tiny_patch16_225", "random_weights": True}, "nearest are .*vit_tiny_patch16_224"),
-        ({"name": "resnet18", "random_weights": True}, "not a VisionTransformer; supported are"),
+        ({"name": "swin_tiny_patch4_window7_224", "random_weights": True}, "not supported; supported are"),
         ({"name": "vit_tiny_patch16_224"}, "exactly one source of weights"),
         ({"pretrained": True}, "need --backbone NAME"),
-        ({"depth": 13}, "--depth must be 1 to 12"),
-        ({"depth": 0}, "--depth must be 1 to 12"),
-        ({"img_size": 100}, "multiple of the patch size 16, got 100"),
+        ({"name": OWN_VIT, "depth": 13}, "--depth must be 1 to 12"),
+        ({"name": OWN_VIT, "depth": 0}, "--depth must be 1 to 12"),
+        ({"name": OWN_VIT, "img_size": 100}, "multiple of the patch size 16, got 100"),
+        ({"depth": 3}, "--depth keeps the first blocks of a ViT"),
         ({"img_size": 4}, "8 to 1024 pixels"),
         ({"name": "vit_tiny_patch16_224", "checkpoint": Path("none.safetensors")}, "cannot be read"),
     ],
@@ -80,10 +82,10 @@ def test_a_checkpoint_of_another_model_names_the_keys_that_do_not_fit(tmp_path: 
         load_backbone(request)
 
 
-def normalisation_of(name: str | None, **options: Any) -> tuple[Any, Any, str]:
-    request = BackboneRequest(name, random_weights=name is not None, img_size=32, depth=1, **options)
+def normalisation_of(name: str, **options: Any) -> tuple[Any, Any, str]:
+    request = BackboneRequest(name, random_weights=name != OWN_VIT, img_size=32, depth=1, **options)
     loaded = load_backbone(request)
-    return loaded.image.mean, loaded.image.std, loaded.notes[0]
+    return loaded.image.mean, loaded.image.std, loaded.notes[1]
 
 
 def test_mean_and_std_are_told_with_their_origin_and_can_be_given() -> None:
@@ -99,9 +101,9 @@ def test_mean_and_std_are_told_with_their_origin_and_can_be_given() -> None:
     mean, std, note = normalisation_of("vit_small_patch16_224", mean=imagenet[0], std=imagenet[1])
     assert (mean, std) == imagenet
     assert note.endswith("mean as given, std as given")
-    mean, std, note = normalisation_of(None, std=(0.25, 0.25, 0.5))
+    mean, std, note = normalisation_of(OWN_VIT, std=(0.25, 0.25, 0.5))
     assert (mean, std) == (half, (0.25, 0.25, 0.5))
-    assert note.endswith("std as given, mean of the package's own ViT")
+    assert note.endswith("std as given, mean of vit_tiny_patch16_96")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_mean_and_std_are_told_with_their_origin_and_can_be_given() -> None:
 def test_a_mean_or_std_that_cannot_be_is_one_sentence(options: dict[str, Any]) -> None:
     """FAULTS C7: numbers for pixels of 0 to 255 are common."""
     with pytest.raises(InputError, match=r"--(mean|std) must be .* to 1 .*by 255"):
-        normalisation_of(None, **options)
+        normalisation_of(OWN_VIT, **options)
 
 
 def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

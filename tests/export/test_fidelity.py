@@ -9,13 +9,15 @@ import pytest
 import torch
 from tiny_vit import tiny_model
 
-from edge_zofc.export.backbones import load_backbone
+from edge_zofc.export.adapters import adapter_layout
+from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, correlation, measure_fidelity
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import open_session
-from edge_zofc.export.vit import AdapterViT, adapter_layout
+from edge_zofc.export.shipped import OWN_VIT
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage.manifest import GRAPH, Precision
 
 
@@ -50,7 +52,7 @@ def test_fidelity_notices_a_gradient_of_another_network(tmp_path: Path) -> None:
 def test_the_packages_backbone_can_be_trained_through_on_the_packages_photographs(
     tmp_path: Path, precision: Precision
 ) -> None:
-    loaded = load_backbone()
+    loaded = load_backbone(BackboneRequest(OWN_VIT))
     model = AdapterViT(loaded.model, adapter_layout(loaded.width, (0, 1, 2, 3, 4), 5, 0.1))
     write_graph(model, precision, tmp_path)
     images = probe_pictures(loaded.image, 2)

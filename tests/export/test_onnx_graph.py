@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from tiny_vit import tiny_model
+from tiny_vit import tiny_film, tiny_model
 
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import EXPORT_TOLERANCE, dequantised_weights
@@ -51,6 +51,19 @@ def test_the_graph_gives_torchs_features_for_every_kind_of_vit(
     found = compute_features(open_session(tmp_path / GRAPH), images, adapters)
     assert found.shape == (3, 2, 48)
     assert relative_error(found, by_torch(model, images, adapters)) < 1e-5
+
+
+@pytest.mark.parametrize("blocks", [(0, 1, 2), (1,), (2,)])
+@pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
+def test_films_after_the_norms_give_torchs_features_for_every_kind_of_vit(
+    tmp_path: Path, name: str, changes: dict[str, object], blocks: tuple[int, ...]
+) -> None:
+    model = tiny_film(name, blocks, **changes)
+    write_graph(model, "fp32", tmp_path)
+    images, adapters = inputs(model)
+    found = compute_features(open_session(tmp_path / GRAPH), images, adapters)
+    assert relative_error(found, by_torch(model, images, adapters)) < 1e-5
+    assert relative_error(found[0], found[1]) > 1e-3
 
 
 @pytest.mark.parametrize("precision", ["w8", "w4", "int8", "fp16"])

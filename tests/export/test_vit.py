@@ -9,7 +9,8 @@ from tiny_vit import tiny_vit
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.errors import InputError
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, film_layout, initial_adapter
+from edge_zofc.export.vit import FILM_PLACES, AdapterViT
 
 ARCHITECTURES = [
     ("vit_tiny_patch16_224", {}),
@@ -94,12 +95,28 @@ def test_one_adapter_moves_the_block_by_the_papers_formula() -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_film_scales_and_shifts_what_leaves_a_norm() -> None:
+    model = tiny_vit(depth=1)
+    layout = film_layout({0: 48}, FILM_PLACES)
+    flat = random_adapters(layout.size, 1)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    first, first_shift, second, second_shift = flat[0].split(48)
+    with torch.no_grad():
+        x = model._pos_embed(model.patch_embed(images))
+        block = model.blocks[0]
+        x = x + block.attn(block.norm1(x) * (1 + first) + first_shift)
+        x = x + block.mlp(block.norm2(x) * (1 + second) + second_shift)
+        expected = model.norm(x)[:, 0]
+        found = AdapterViT(model, layout)(images, flat)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_blocks_before_the_first_adapter_see_each_picture_once() -> None:
     model = tiny_vit()
     layout = adapter_layout(48, (1, 2), 2, 0.1)
     seen: list[int] = []
     for block in model.blocks:
-        block.mlp.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+        block.mlp.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[:-2].numel()))
     with torch.no_grad():
         AdapterViT(model, layout)(torch.zeros(2, 3, 32, 32), random_adapters(layout.size, 3))
     assert seen == [2, 2, 6]

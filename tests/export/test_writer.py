@@ -19,10 +19,12 @@ import torch
 from edge_zofc.cli.main import main
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.export import writer
+from edge_zofc.export.adapted import AdapterRequest, adapted, parse_blocks
+from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.export.writer import ExportOptions, export_bundle, parse_blocks, relative_error
+from edge_zofc.export.writer import ExportOptions, export_bundle, relative_error
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.manifest import FILES, MANIFEST, MIN_FIDELITY, ActivationBytes, Precision
+from edge_zofc.storage.manifest import FILES, MANIFEST, MIN_FIDELITY, ActivationBytes, AdapterKind, Precision
 from edge_zofc.storage.writing import replace_folder
 
 TINY = {"backbone": "vit_tiny_patch16_224", "random_weights": True, "img_size": 32, "depth": 2, "adapter_blocks": "1"}
@@ -77,7 +79,7 @@ def test_the_same_export_twice_is_the_same_bundle_whatever_the_threads_and_the_m
     tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAULTS B3: with resized positions, too."""
-    options = ExportOptions(tmp_path / "a", precision=precision, depth=2, img_size=128)
+    options = ExportOptions(tmp_path / "a", backbone="package-vit", precision=precision, depth=2, img_size=128)
     numbers = iter(ActivationBytes(fixed=n, per_image=2, per_image_and_adapter=3) for n in (1, 2))
     monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph: next(numbers))
     before = torch.get_num_threads()
@@ -178,7 +180,18 @@ def test_a_terminated_process_leaves_the_old_bundle_and_no_other_process(
 
 def test_the_command_takes_mean_and_std_and_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """FAULTS C7."""
-    command = ["export", str(tmp_path / "b"), "--depth", "2", "--mean", "0.4,0.5,0.6", "--std", "0.2,0.2,0.25"]
+    command = [
+        "export",
+        str(tmp_path / "b"),
+        "--backbone",
+        "package-vit",
+        "--depth",
+        "2",
+        "--mean",
+        "0.4,0.5,0.6",
+        "--std",
+        "0.2,0.2,0.25",
+    ]
     assert main(command) == 0
     image = read_bundle(tmp_path / "b").manifest.image
     assert (image.mean, image.std) == ((0.4, 0.5, 0.6), (0.2, 0.2, 0.25))
@@ -211,10 +224,10 @@ def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "depth", "blocks"),
-    [("0-4", 12, (0, 1, 2, 3, 4)), ("7-11", 12, (7, 8, 9, 10, 11)), ("5,0, 3", 12, (0, 3, 5)), ("0-1,3", 4, (0, 1, 3)),
-     (None, 12, (0, 1, 2, 3, 4)), (None, 2, (0, 1))],
+    [("0-4", 12, (0, 1, 2, 3, 4)), ("7-11", 12, (7, 8, 9, 10, 11)), ("5,0, 3", 12, (0, 3, 5)),
+     ("0-1,3", 4, (0, 1, 3))],
 )  # fmt: skip
-def test_adapter_blocks_are_ranges_and_numbers(text: str | None, depth: int, blocks: tuple[int, ...]) -> None:
+def test_adapter_blocks_are_ranges_and_numbers(text: str, depth: int, blocks: tuple[int, ...]) -> None:
     assert parse_blocks(text, depth) == blocks
 
 
@@ -227,6 +240,17 @@ def test_adapter_blocks_are_ranges_and_numbers(text: str | None, depth: int, blo
 def test_adapter_blocks_that_make_no_sense_get_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         parse_blocks(text, 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "depth", "blocks"), [(None, 7, (0, 1, 2, 3, 4)), (None, 2, (0, 1)), ("film", 6, (0, 1, 2, 3, 4, 5))]
+)
+def test_without_blocks_a_vit_gets_bottlenecks_on_the_first_five_and_films_on_all(
+    kind: AdapterKind | None, depth: int, blocks: tuple[int, ...]
+) -> None:
+    loaded = load_backbone(BackboneRequest("vit_tiny_patch16_224", random_weights=True, img_size=32, depth=depth))
+    model = adapted(loaded, AdapterRequest(kind), np.zeros((1, 3, 32, 32), np.float32))
+    assert (model.layout.kind, model.layout.blocks) == (kind or "bottleneck", blocks)
 
 
 @pytest.mark.parametrize(("rank", "scale", "sentence"), [(0, 0.1, "rank"), (9999, 0.1, "rank"), (1, 0.0, "scale")])

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
 from edge_zofc.export.onnx_graph import write_graph
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage import bundle, manifest
 
 SIDE, WIDTH, DEPTH = 32, 32, 2

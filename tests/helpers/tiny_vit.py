@@ -5,7 +5,8 @@ from __future__ import annotations
 import timm
 import torch
 
-from edge_zofc.export.vit import AdapterViT, adapter_layout
+from edge_zofc.export.adapters import adapter_layout, film_layout
+from edge_zofc.export.vit import FILM_PLACES, AdapterViT
 
 WIDTH = 48
 _SIZES = {"img_size": 32, "embed_dim": WIDTH, "depth": 3, "num_heads": 3, "num_classes": 0}
@@ -19,6 +20,11 @@ def tiny_vit(name: str = "vit_tiny_patch16_224", **changes: object) -> torch.nn.
         for parameter in model.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval()
+
+
+def tiny_film(name: str = "vit_tiny_patch16_224", blocks: tuple[int, ...] = (1, 2), **changes: object) -> AdapterViT:
+    """``tiny_vit`` with films on ``blocks``."""
+    return AdapterViT(tiny_vit(name, **changes), film_layout(dict.fromkeys(blocks, WIDTH), FILM_PLACES))
 
 
 def tiny_model(name: str = "vit_tiny_patch16_224", blocks: tuple[int, ...] = (1, 2), **changes: object) -> AdapterViT:

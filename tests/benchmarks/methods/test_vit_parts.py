@@ -6,7 +6,8 @@ import torch
 from benchmark_problem import tiny_vit
 
 from edge_zofc.benchmarks.methods.vit_parts import Adapters, Parts, TorchAdapter, features, tokens
-from edge_zofc.export.vit import AdapterViT, adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.vit import AdapterViT
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
