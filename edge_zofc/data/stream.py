@@ -19,7 +19,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,11 +126,7 @@ def read_stream(
         where = identity(folder.name if folder != root else root.resolve().name)
         if only is not None and where not in only:
             continue
-        if any(task.name == where for task in tasks):
-            raise InputError(
-                f"{shown(root)} has two folders for the task {where}, their names in two Unicode forms of the same "
-                "letters; put them together or rename one."
-            )
+        _refuse_twin(root, where, tasks)
         found = _classes_of(folder, where, ids, notes)
         if needs_train and where not in learnt and not any(train for train, _ in found.values()):
             raise InputError(
@@ -146,6 +142,14 @@ def read_stream(
         class_ids = {number for number in known.values() if number is not None and number in allowed}
         tasks.append(Task(index, where, folder, tuple(sorted(class_ids)), tuple(known)))
     return Stream(root, tuple(ids.names), tuple(tasks), tuple(notes + case_notes(ids.names)))
+
+
+def _refuse_twin(root: Path, name: str, tasks: Iterable[Task]) -> None:
+    if any(task.name == name for task in tasks):
+        raise InputError(
+            f"{shown(root)} has two folders for the task {name}, their names in two Unicode forms of the same "
+            "letters; put them together or rename one."
+        )
 
 
 def numbered_tasks(root: Path) -> dict[str, Path]:
