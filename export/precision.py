@@ -4,8 +4,9 @@
     w8     8 bits, blocks of 64 along the input, one float32 scale a block; arithmetic in float32
     w4     4 bits, blocks of 32, the same
     int8   8 bits, one scale per output; activations are rounded to 8 bits at run time too (inference only)
-    fp16   float16, and so is the arithmetic: for inference only, too. On the package's ViT its fidelity at eps 1e-3 was
-           below 0.6 on all pictures tried, also with float32 between the layers
+    fp16   float16, and so is the arithmetic. For inference only on a ViT: on the package's its fidelity at eps 1e-3 was
+           below 0.6 on all pictures tried, also with float32 between the layers. With the films of EfficientNet-Lite0
+           it was 0.995 (`edge-zofc export --precision fp16`), 0.991 in float32
 
 w8, w4 and int8 quantise the four linear layers of each block. Embedding, norms, biases and the adapters, which
 have no constant weights at all, stay float32.
@@ -107,7 +108,7 @@ def check_precision(model: Adapted, precision: Precision) -> None:
     if precision not in ("fp32", "fp16") and not linear_layers(model):
         raise InputError(
             f"--precision {precision} quantises matrix products, and this backbone has convolutions alone; "
-            "choose fp32, or fp16 for inference only."
+            "choose fp32 or fp16."
         )
 
 
