@@ -47,7 +47,7 @@ def adapted(loaded: LoadedBackbone, request: AdapterRequest, images: np.ndarray)
     spreads = channel_spreads(loaded.model, images)
     widths = {block: len(spreads[block]) for block in blocks}
     layout = film_layout(widths) if kind == "film" else _bottlenecks(widths, request, CNN_RANK)
-    return AdapterCnn(loaded.model, layout, spreads, loaded.image.size)
+    return AdapterCnn(loaded.model, layout, spreads, loaded.image.size, loaded.width)
 
 
 def _vit_layout(width: int, blocks: tuple[int, ...], request: AdapterRequest, kind: AdapterKind) -> AdapterLayout:

@@ -88,10 +88,9 @@ class LoadedBackbone:
 
 
 @dataclass(frozen=True)
-class _Weighted:
-    """A model with its weights, their SHA-256 if they are one file, and what there is to tell of them."""
+class _Weights:
+    """What there is to tell of weights: their SHA-256 if they are one file, and sentences."""
 
-    model: Any
     sha256: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -113,25 +112,29 @@ def load_backbone(request: BackboneRequest) -> LoadedBackbone:
     checkpoint = None
     if request.checkpoint is not None and is_vit:
         checkpoint = read_checkpoint(request.checkpoint)
-    model = (_create_vit if is_vit else _create_cnn)(name, source, side, request.seed, checkpoint)
-    weighted = _weighted(model, request, checkpoint, is_vit)
-    return _loaded(weighted, request, source, is_vit)
+    options: dict[str, Any] = {"pretrained": source == "timm"}
+    if is_vit:
+        model = _create_vit(name, options, side, request.seed, checkpoint)
+    else:  # its weights fit any size of picture
+        model = _from_timm(name, options, request.seed)
+        cnn.check_supported(model)
+    return _loaded(model, _fill(model, request, checkpoint), request, source, is_vit)
 
 
-def _weighted(model: Any, request: BackboneRequest, checkpoint: Checkpoint | None, is_vit: bool) -> _Weighted:
+def _fill(model: Any, request: BackboneRequest, checkpoint: Checkpoint | None) -> _Weights:
     """Fill ``model``, which timm has filled already where the weights are timm's or random."""
     if request.shipped is not None:
         fill_shipped(model, request.shipped)
-        return _Weighted(model, request.shipped.sha256)
+        return _Weights(request.shipped.sha256)
     if checkpoint is not None:
         checkpoint = fill(model, checkpoint, str(request.name), request.depth)
     elif request.checkpoint is not None:
         checkpoint = fill_cnn(model, request.checkpoint, str(request.name))
-    return _Weighted(model, checkpoint.sha256, checkpoint.notes) if checkpoint else _Weighted(model)
+    return _Weights(checkpoint.sha256, checkpoint.notes) if checkpoint else _Weights()
 
 
-def _loaded(weighted: _Weighted, request: BackboneRequest, source: Source, is_vit: bool) -> LoadedBackbone:
-    model, shipped = weighted.model, request.shipped
+def _loaded(model: Any, weights: _Weights, request: BackboneRequest, source: Source, is_vit: bool) -> LoadedBackbone:
+    shipped = request.shipped
     if is_vit:
         model.blocks = model.blocks[: _depth(model, request.depth)]
     side = model.patch_embed.img_size[0] if is_vit else request.img_size
@@ -144,35 +147,27 @@ def _loaded(weighted: _Weighted, request: BackboneRequest, source: Source, is_vi
     info = BackboneInfo(
         name=shipped.name if shipped else str(request.name),
         source=source,
-        weights_sha256=weighted.sha256 or _state_digest(model),
+        weights_sha256=weights.sha256 or _state_digest(model),
         depth=len(model.blocks) if is_vit else len(cnn.blocks_of(model)),
         pooling=model.global_pool if is_vit else "avg",
     )
     origin = f"of {shipped.name}" if shipped else timm_origin(model.pretrained_cfg, str(request.name))
-    notes = (picture_note(image), normalisation_note(image, origin, request.mean, request.std), *weighted.notes)
+    notes = (picture_note(image), normalisation_note(image, origin, request.mean, request.std), *weights.notes)
     width = int(model.embed_dim) if is_vit else cnn.feature_size(model, image.size)
     return LoadedBackbone(model.eval().requires_grad_(False), image, info, width, notes)
 
 
-def _create_vit(name: str, source: Source, side: int | None, seed: int, checkpoint: Checkpoint | None) -> Any:
+def _create_vit(name: str, options: dict[str, Any], side: int | None, seed: int, checkpoint: Checkpoint | None) -> Any:
     """A ViT at S = ``side``, with random weights or those of timm's hub, pooled as the checkpoint was."""
-    options: dict[str, Any] = {"pretrained": source == "timm"}
     if side is not None:
-        options["img_size"] = side
+        options = options | {"img_size": side}
     if checkpoint is not None and checkpoint.pools_average:
-        options |= {"global_pool": "avg", "fc_norm": True}
+        options = options | {"global_pool": "avg", "fc_norm": True}
     model = _from_timm(name, options, seed)
     vit.check_supported(model)
     size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
     if size % patch or size < patch:
         raise InputError(f"The image size must be a multiple of the patch size {patch}, got {size}.")
-    return model
-
-
-def _create_cnn(name: str, source: Source, _side: int | None, seed: int, _checkpoint: Checkpoint | None) -> Any:
-    """A CNN, whose weights fit any size of picture."""
-    model = _from_timm(name, {"pretrained": source == "timm"}, seed)
-    cnn.check_supported(model)
     return model
 
 

@@ -77,14 +77,15 @@ class _AdaptedBlock(nn.Module):
 class AdapterCnn(nn.Module):
     """``network`` (its classifier taken off) with adapters of ``layout`` behind its blocks; all frozen.
 
-    ``spreads`` are those of all blocks, as ``channel_spreads`` measures them; ``image_side`` is S. The network is
-    changed: its blocks are wrapped.
+    ``spreads`` are those of all blocks, as ``channel_spreads`` measures them; ``image_side`` is S and ``width`` D. The
+    network is changed: its blocks are wrapped.
     """
 
-    def __init__(self, network: nn.Module, layout: AdapterLayout, spreads: list[torch.Tensor], image_side: int) -> None:
+    def __init__(
+        self, network: nn.Module, layout: AdapterLayout, spreads: list[torch.Tensor], image_side: int, width: int
+    ) -> None:
         super().__init__()
-        self.layout, self.image_side = layout, image_side
-        self.feature_size = feature_size(network, image_side)
+        self.layout, self.image_side, self.feature_size = layout, image_side, width
         self.network = network.eval().requires_grad_(False)
         self._present = _Run()
         names = list(blocks_of(network))
