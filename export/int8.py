@@ -12,12 +12,10 @@ differ more. Weights of 7 bits would avoid it, and change twice as many answers 
 from __future__ import annotations
 
 import json
-import logging
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from edge_zofc.errors import EdgeZofcError, InputError, printable
 from edge_zofc.export.calibration import UNKNOWN, Labelled, Pictures
 from edge_zofc.export.deploy import Learnt, check_place, float_model, network, with_head
+from edge_zofc.export.quiet import quiet
 from edge_zofc.export.session import open_session
 from edge_zofc.signals import exit_on_sigterm
 from edge_zofc.storage.writing import write_atomic
@@ -104,8 +103,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantised(model: onnx.ModelProto, pictures: list[Labelled]) -> onnx.ModelProto:
-    """``network``'s graph in 8 bits. Its files lie in a folder that is gone afterwards, also after SIGTERM."""
-    with exit_on_sigterm(), _quiet(), tempfile.TemporaryDirectory(prefix="edge-zofc-int8-") as folder:
+    """``network``'s graph in 8 bits. Its files lie in a folder that is gone afterwards, also after SIGTERM.
+
+    The quantiser tells of single channels, hundreds of them; what counts is compared after it.
+    """
+    with exit_on_sigterm(), quiet(), tempfile.TemporaryDirectory(prefix="edge-zofc-int8-") as folder:
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
             _prepare(model, prepared)
@@ -127,17 +129,6 @@ def _quantised(model: onnx.ModelProto, pictures: list[Labelled]) -> onnx.ModelPr
             raise InputError(
                 f"onnxruntime cannot quantise this network to int8 ({printable(str(error))}); deploy it without --int8."
             ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser tells of single channels on the root logger, hundreds of them. What counts is compared after it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _prepare(model: onnx.ModelProto, path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -25,6 +24,7 @@ from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.linear import quantised_linear
 from edge_zofc.export.onnx_writer import OPSET, OnnxWriter
 from edge_zofc.export.precision import check_precision
+from edge_zofc.export.quiet import quiet
 from edge_zofc.storage.manifest import Precision
 
 INPUTS = ("images", "adapters")
@@ -73,17 +73,9 @@ def _cast(writer: OnnxWriter) -> None:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Nothing of what the exporter warns, logs and prints about itself."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def _traced(model: Adapted) -> onnx.GraphProto:
