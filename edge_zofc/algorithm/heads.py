@@ -205,13 +205,19 @@ class Statistics:
         """From what earlier versions kept: the within-class scatter float64 [D, D] in the moment's place."""
         return cls(_on_grid(sums, GRID), counts, _on_grid(scatter + _between(sums, counts), GRID**2))
 
-    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
+    def add(self, features: np.ndarray, labels: np.ndarray, times: int = 1) -> None:
+        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n].
+
+        ``times`` -1 takes them out again, to the same bits.
+        """
         rounded = _on_grid(features.astype(np.float64), GRID)
+        products = rounded.T @ rounded if self.moment.size else self.moment
+        products *= times
+        rounded *= times
         np.add.at(self.sums, labels, rounded)
-        self.counts += np.bincount(labels, minlength=len(self.counts))
+        self.counts += times * np.bincount(labels, minlength=len(self.counts))
         if self.moment.size:
-            self.moment += rounded.T @ rounded
+            self.moment += products
 
     def absorb(self, other: Statistics) -> None:
         """Count in, in place, what ``other`` counted, which knows no more classes."""

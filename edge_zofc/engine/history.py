@@ -17,9 +17,11 @@ from typing import Any
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import Adapter
+from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.algorithm.metrics import summarise
 from edge_zofc.engine.predict import run_bundle
-from edge_zofc.engine.state import RunState, progress_of
+from edge_zofc.engine.progress import progress_of
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint, journal
@@ -153,7 +155,8 @@ def replay_run(
             f"{journal_path} belongs to another bundle than {bundle_folder} (its identity: "
             f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
         )
-    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer)
+    pieces = bundle.adapter_pieces if header.directions == SCHEMES["balanced"] else None
+    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, pieces)
     steps = journal.replay(journal_path, adapter, until_step, until_task)
     write_atomic(out, save({"adapter": adapter.theta}))
     digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()

@@ -17,7 +17,8 @@ from victim import SPEC, D, Victim, tiny_bundle
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.pixel_store import Picture, PixelStore
-from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.engine.progress import TaskProgress
+from edge_zofc.engine.state import RunState
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.report.classes import cards, matrix, pairs
 from edge_zofc.report.curves import read_log

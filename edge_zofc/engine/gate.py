@@ -1,0 +1,114 @@
+"""Whether the moved adapter stays: the heads of both adapters on held-out pictures of all classes known.
+
+A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
+that a burst is not torn apart. Their features are kept at a task's end, under the adapter and under its start, in files
+of the feature store. A row's position is there the picture's class.
+
+At each task's end both heads are solved without them and name them. The moved adapter stays unless it is worse by more
+than a standard error. Else it rests at its start for good, with the statistics that were kept for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_zofc.algorithm.heads import Head, Statistics, solve
+from edge_zofc.algorithm.paired import is_worse
+from edge_zofc.engine.feature_store import FeatureStore, PictureSet
+from edge_zofc.engine.progress import Gate
+from edge_zofc.engine.trainer import Trainer
+from edge_zofc.storage.journal import Kind
+
+HELD_OUT = 5
+"""One of so many pictures of a class is held out."""
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Bool [n]: which of a task's pictures, of class ids ``labels`` int64 [n], take no part in the steps."""
+    found = np.zeros(len(labels), bool)
+    for one in np.unique(labels):
+        places = np.flatnonzero(labels == one)
+        found[places[len(places) - len(places) // HELD_OUT :]] = True
+    return found
+
+
+def held_out_set(trainer: Trainer, index: int) -> PictureSet:
+    """The kept features of the held-out pictures of task number ``index``."""
+    return PictureSet(f"{index:03d}-held-{trainer.state.progress.tasks[index].fingerprint[:16]}", ())
+
+
+def frozen_statistics(trainer: Trainer) -> Statistics | None:
+    """Of all tasks under the adapter's start; None where they are those of the run, or where nobody needs them."""
+    state = trainer.state
+    if state.frozen_moment is None or len(trainer.distinct_adapters()) == 1:
+        return None
+    return Statistics(state.class_sums, state.class_counts, state.frozen_moment)
+
+
+def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, labels: np.ndarray) -> Statistics:
+    """Judge the moved adapter at the end of the present task; returns the statistics of the adapter that goes on.
+
+    ``statistics`` are those of all tasks under the moved adapter, ``pictures`` the task's, ``labels`` int64 [n] their
+    class ids. Changes the state where the adapter is to rest.
+    """
+    frozen, state, store = frozen_statistics(trainer), trainer.state, trainer.store
+    if frozen is None:
+        return statistics
+    adapters = trainer.distinct_adapters()
+    codes = np.where(held_out(labels), labels, -1)
+    for adapter in adapters:
+        store.copy_some(pictures, held_out_set(trainer, len(state.progress.tasks) - 1), adapter, codes)
+    sets = [held_out_set(trainer, index) for index in range(len(state.progress.tasks))]
+    both = [found for found in sets if len(store.kept(found, adapters[0])) == len(store.kept(found, adapters[1]))]
+    moved_right = _named_rightly(store, both, adapters[0], statistics)
+    frozen_right = _named_rightly(store, both, adapters[1], frozen)
+    gate = Gate(
+        held_out=len(moved_right),
+        right_frozen=int(frozen_right.sum()),
+        right_moved=int(moved_right.sum()),
+        only_frozen=int((frozen_right & ~moved_right).sum()),
+        only_moved=int((moved_right & ~frozen_right).sum()),
+        keeps=True,
+    )
+    if is_worse(gate.only_frozen, gate.only_moved):
+        gate.keeps = False
+        state.adapter.rest(trainer.frozen_theta)
+        state.frozen_moment = None
+        trainer.record(Kind.REST)
+        trainer.note(
+            f"The adapter rests: {gate.right_moved} of {gate.held_out} held-out pictures were named rightly with it, "
+            f"{gate.right_frozen} without."
+        )
+    state.current_task.gate = gate
+    return statistics if gate.keeps else frozen
+
+
+def _named_rightly(
+    store: FeatureStore, sets: list[PictureSet], adapter: np.ndarray, statistics: Statistics
+) -> np.ndarray:
+    """Bool [n]: which held-out pictures are named rightly by the head that is solved without them.
+
+    ``statistics`` are changed and changed back, to the same bits.
+    """
+
+    def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for found in sets:
+            yield from store.rows(found, adapter)
+
+    taken = 0
+    try:
+        for labels, features in rows():
+            statistics.add(features, labels, times=-1)
+            taken += 1
+        rows_and_biases = solve(statistics)
+    finally:
+        for labels, features in rows():
+            if not taken:
+                break
+            statistics.add(features, labels)
+            taken -= 1
+    head = Head(rows_and_biases[0], np.ones(1, np.float32), rows_and_biases[1])
+    right = [np.asarray(head.logits(features).argmax(axis=1) == labels) for labels, features in rows()]
+    return np.concatenate([np.zeros(0, bool), *right])
