@@ -73,6 +73,7 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
             "seconds": round(task.seconds, 1),
             "own_accuracy": matrix[index][index] if index < len(matrix) else None,
             "stage_accuracy": stages[index] if index < len(stages) else None,
+            "adapter": None if task.gate is None else task.gate.model_dump(),
             "finished": index < finished,
             "can_roll_back": index in ends and index < finished,
         }

@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
 from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
@@ -160,8 +161,12 @@ def _open_task(trainer: Trainer, task: TaskProgress) -> None:
     state, names = trainer.state, trainer.stream.class_names
     state.progress.tasks.append(task)
     state.progress.epoch = state.progress.batch = 0
-    number = len(state.progress.tasks) - 1
-    state.progress.phase = "training" if trainer.options.moves_in(number, len(task.class_ids)) else "trained"
+    number, classes, options = len(state.progress.tasks) - 1, len(task.class_ids), trainer.options
+    state.progress.phase = "training" if options.moves_in(number, classes) else "trained"
+    if options.loss == "episodic" and options.moves and number == 0 and classes < LEAST_EPISODIC_CLASSES:
+        trainer.note(
+            f"The adapter stays where it is: the first task has {classes} classes, it needs {LEAST_EPISODIC_CLASSES}."
+        )
     state.adapter.reset_velocity()
     if state.statistics is None:
         state.begin_optimiser()

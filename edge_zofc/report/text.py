@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from edge_zofc.errors import printable
-from edge_zofc.storage.result import RunResult, Scores
+from edge_zofc.storage.result import Paired, RunResult, Scores
 
 NOTHING = "–"
 
@@ -58,6 +58,31 @@ def verdict(result: RunResult) -> tuple[str, str]:
 def baseline_of(result: RunResult) -> Scores:
     """The scores of the class means; empty ones where the run has none."""
     return result.class_mean_floor or Scores(accuracy_matrix=[], stage_accuracy=[])
+
+
+def adapter_sentence(result: RunResult) -> str:
+    """What the adapter was worth, in one sentence; "" where nobody asked."""
+    found = result.adapter
+    if found is None:
+        return ""
+    if found.state == "start":
+        return "It did not move."
+    if found.state == "rests":
+        return f"It moved, gained nothing on held-out pictures ({_gained(found.held_out)}), and rests at its start."
+    if found.tested is None:
+        return f"It moved: {_gained(found.held_out)} on held-out training pictures."
+    return (
+        f"It moved: {_gained(found.tested)} on {count(found.tested.pictures, 'test picture')}, "
+        f"{_gained(found.held_out)} on held-out training pictures."
+    )
+
+
+def _gained(paired: Paired | None) -> str:
+    """A gain with its interval."""
+    if paired is None:
+        return NOTHING
+    low, high = (points(value, signed=True, unit="") for value in (paired.low, paired.high))
+    return f"{points(paired.gain, signed=True)} (95 %: {low} to {high})"
 
 
 def memory_sentence(result: RunResult) -> str:

@@ -406,8 +406,9 @@ NAN, INF = float("nan"), float("inf")
     ("offset", "layout", "value", "error"),
     [
         (8, "<H", 0, DamagedFileError),
-        (8, "<H", 3, InputError),
+        (8, "<H", 4, InputError),
         (8, "<H", 2, DamagedFileError),
+        (8, "<H", 3, DamagedFileError),
         (8, "<H", 65535, InputError),
         (10, "<H", 0, DamagedFileError),
         (10, "<H", 65535, DamagedFileError),
