@@ -51,17 +51,14 @@ class AdapterAndHead:
 
     def learn(self, task: TaskData) -> list[float]:
         """Train both on one task."""
-        kept = None
-        if self.frozen and self.problem.augment == "none":
-            with torch.no_grad():
-                kept, _ = self.problem.frozen_features(task.train)
+        reads_once = self.frozen and self.problem.augment == "none"
+        kept = self.problem.frozen_features(task.train)[0] if reads_once else None
         rows = self._means(task, kept) if self.head_init == "class-means" else None
         old = tuple(range(len(self.head.rows))) if self.old_rows_too else ()
         self.head.begin(task.class_ids, task.classes_seen, rows, old)
-        trainee = Trainee(
-            lambda x: (x if kept is not None else self.features(x), 0.0), self.head.loss, self.part,
-            self.head.trained(), kept=kept,
-        )  # fmt: skip
+        represent = self.features if kept is None else (lambda features: features)
+        loss = self.head.loss
+        trainee = Trainee(lambda x: (represent(x), 0.0), loss, self.part, self.head.trained(), kept=kept)
         losses = fit(self.problem, task, trainee, self.how)
         self.head.end()
         return losses

@@ -169,7 +169,7 @@ def test_aper_classifies_by_the_means_of_frozen_and_adapted_features_side_by_sid
         method.learn(task)
     with torch.no_grad():
         task = problem.tasks[1]
-        images, labels = next(problem.plain_batches(task.train))
+        images, labels = (torch.cat(each) for each in zip(*problem.plain_batches(task.train), strict=True))
         plain, adapted = problem.features(images), problem.features(images, method.adapters.parts())
         assert not torch.allclose(plain, adapted)
         both = torch.cat([plain, adapted], dim=-1)
