@@ -160,7 +160,8 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     ),
     "plan": (
         _path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
-        _argument("--backbone", metavar="NAME", help="plan before an export, see 'edge-zofc backbones'"),
+        _argument("--backbone", metavar="NAME", help="plan before an export, in fp32, see 'edge-zofc backbones'"),
+        _number("--img-size", "input side in pixels of --backbone (default: the network's)"),
         _path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
         _DEVICE,
         _METHOD,
