@@ -147,16 +147,16 @@ def load(request: CellRequest) -> TorchBackbone:
         return with_adapters(loaded, AdapterRequest())
     manifest = read_bundle(request.bundle).manifest
     inside, layout = manifest.backbone, manifest.adapter
-    if (inside.weights_sha256, inside.depth, manifest.image) != (
-        loaded.info.weights_sha256, loaded.info.depth, loaded.image
-    ):  # fmt: skip
+    mine = loaded.info.weights_sha256, loaded.info.depth, loaded.image.size
+    if (inside.weights_sha256, inside.depth, manifest.image.size) != mine:
         raise InputError(
             f"{request.bundle} holds {inside.name} ({inside.depth} blocks, {manifest.image.size} px), not the "
             f"benchmark's backbone {loaded.info.name} ({loaded.info.depth} blocks, {loaded.image.size} px); give the "
             "same --backbone, --checkpoint and --img-size."
         )
     blocks = ",".join(map(str, layout.blocks))
-    return with_adapters(loaded, AdapterRequest(layout.kind, blocks, layout.rank or None, layout.scale))
+    asked = AdapterRequest(layout.kind, blocks, layout.rank or None, layout.scale)
+    return with_adapters(loaded, asked)[0], manifest.image
 
 
 def load_asked(name: str | None, checkpoint: Path | None, side: int | None) -> LoadedBackbone:
