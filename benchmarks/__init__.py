@@ -1,9 +1,9 @@
 """Method comparison and cost measurements; ``edge-zofc bench NAME`` runs them.
 
-    tables, process, streams   what all of them use
+    tables, process, streams, chart_style  what all of them use
     methods                    the methods that are compared, one paper a file
     costs                      bench memory, speed, soak, growth
-    accuracy                   bench accuracy
+    accuracy                   bench accuracy, backbones
     questions                  bench questions
 
 A folder imports from those above it only, and costs does not import methods.
@@ -22,6 +22,7 @@ NAMES = {
     "memory": ("costs.memory", "peak memory of learning and of first order, each variant in its own process"),
     "speed": ("costs.speed", "seconds a step against first order and SPSA in torch"),
     "accuracy": ("accuracy.run", "every method on a stream: accuracy, forgetting, cost"),
+    "backbones": ("accuracy.backbones", "accuracy, time and memory of several backbones, and their chart"),
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
     "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
     "growth": ("costs.growth", "processor time and disk of long runs, beside those of an earlier version"),

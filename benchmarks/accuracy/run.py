@@ -21,10 +21,10 @@ from typing import Any
 from edge_zofc.algorithm.options import PRESETS
 from edge_zofc.benchmarks.accuracy.cell_store import FIRST_SEED, claim, read_cells, run_cell
 from edge_zofc.benchmarks.accuracy.class_orders import has_other_orders, in_order
-from edge_zofc.benchmarks.methods.names import EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
+from edge_zofc.benchmarks.methods.names import ANY_BACKBONE, EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
 from edge_zofc.benchmarks.process import edge_zofc
 from edge_zofc.errors import InputError
-from edge_zofc.export.shipped import OWN_VIT, SHIPPED
+from edge_zofc.export.shipped import DEFAULT, SHIPPED
 
 log = logging.getLogger("edge_zofc")
 
@@ -57,7 +57,7 @@ def _add_seeds(parser: argparse.ArgumentParser) -> None:
 def _add_backbone(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("backbone").add_argument
     add("--bundle", type=Path, help="for zo-fc (default: exported from the backbone into OUT)")
-    add("--backbone", default=OWN_VIT, help="see 'edge-zofc backbones' (default: package-vit)")
+    add("--backbone", default=DEFAULT, help="see 'edge-zofc backbones' (default: %(default)s)")
     add("--checkpoint", type=Path, help="weights of --backbone (default: timm's pretrained)")
     add("--img-size", type=int, help="picture size of the backbone")
 
@@ -92,6 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError("--seeds and --threads must be at least 1, --epochs and --batch-size not negative.")
     out = arguments.out.resolve()
     settings = _settings(arguments)
+    _check_backbone(names, arguments)
     claim(out, settings)
     if "zo-fc" in names and arguments.bundle is None:
         settings = {**settings, "bundle": str(_own_bundle(arguments, out))}
@@ -141,6 +142,18 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": arguments.threads,
         "learn_options": learn_options,
     }
+
+
+def _check_backbone(names: list[str], arguments: argparse.Namespace) -> None:
+    """Raises InputError for a CNN under methods that need a ViT."""
+    inside = [name for name in names if name not in ANY_BACKBONE]
+    if not inside:
+        return
+    from edge_zofc.benchmarks.accuracy.torch_cell import load_asked
+    from edge_zofc.benchmarks.methods.problem import NEEDS_VIT
+
+    if not load_asked(arguments.backbone, arguments.checkpoint, arguments.img_size).is_vit:
+        raise InputError(f"{', '.join(inside)} {NEEDS_VIT}")
 
 
 def _own_bundle(arguments: argparse.Namespace, out: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +19,16 @@ from edge_zofc.benchmarks.methods.registry import MethodSettings, build, trainin
 from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.errors import InputError
-from edge_zofc.export.backbones import BackboneRequest, load_backbone
-from edge_zofc.export.shipped import OWN_VIT, SHIPPED
+from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
+from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
+from edge_zofc.export.probe_pictures import probe_pictures
+from edge_zofc.export.shipped import SHIPPED
+from edge_zofc.export.writer import PICTURES
 from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.manifest import ImageSpec
 
-TorchBackbone = tuple[Any, ImageSpec]
-"""A timm VisionTransformer and its image transform."""
+TorchBackbone = tuple[Adapted, ImageSpec]
+"""A backbone with adapters and its image transform."""
 Batch = tuple[Tensor, Tensor]
 """Pictures or features, and class ids."""
 
@@ -42,7 +46,7 @@ class Counted:
 def run_in_torch(request: CellRequest) -> dict[str, Any]:
     """Run the cell; returns what is written to its file. Raises InputError."""
     torch.set_num_threads(request.threads)
-    backbone, settings = load_vit(request), settings_of(request)
+    backbone, settings = load(request), settings_of(request)
     tasks = read_tasks(read_stream(request.stream))
     searched: dict[str, float] = {}
     search_forwards = 0
@@ -136,28 +140,39 @@ def numbers(counted: Counted) -> dict[str, Any]:
     }
 
 
-def load_vit(request: CellRequest) -> TorchBackbone:
-    """The backbone in torch. Raises InputError if it is not the bundle's."""
-    asked = BackboneRequest(
-        request.backbone or OWN_VIT,
-        pretrained=request.backbone not in (None, *SHIPPED) and request.checkpoint is None,
-        checkpoint=request.checkpoint,
-        img_size=request.img_size,
-    )
-    loaded = load_backbone(asked)
-    if request.bundle is not None:
-        inside = read_bundle(request.bundle).manifest.backbone
-        if (inside.weights_sha256, inside.depth) != (loaded.info.weights_sha256, loaded.info.depth):
-            raise InputError(
-                f"{request.bundle} holds {inside.name} ({inside.depth} blocks), not the benchmark's backbone "
-                f"{loaded.info.name} ({loaded.info.depth} blocks); give the same --backbone and --checkpoint."
-            )
-    return loaded.model, loaded.image
+def load(request: CellRequest) -> TorchBackbone:
+    """The backbone in torch, with the adapters of the bundle if there is one. Raises InputError if it is another."""
+    loaded = load_asked(request.backbone, request.checkpoint, request.img_size)
+    if request.bundle is None:
+        return with_adapters(loaded, AdapterRequest())
+    manifest = read_bundle(request.bundle).manifest
+    inside, layout = manifest.backbone, manifest.adapter
+    mine = loaded.info.weights_sha256, loaded.info.depth, loaded.image.size
+    if (inside.weights_sha256, inside.depth, manifest.image.size) != mine:
+        raise InputError(
+            f"{request.bundle} holds {inside.name} ({inside.depth} blocks, {manifest.image.size} px), not the "
+            f"benchmark's backbone {loaded.info.name} ({loaded.info.depth} blocks, {loaded.image.size} px); give the "
+            "same --backbone, --checkpoint and --img-size."
+        )
+    blocks = ",".join(map(str, layout.blocks))
+    asked = AdapterRequest(layout.kind, blocks, layout.rank or None, layout.scale)
+    return with_adapters(loaded, asked)[0], manifest.image
+
+
+def load_asked(name: str | None, checkpoint: Path | None, side: int | None) -> LoadedBackbone:
+    """The backbone that the options name, with timm's weights unless it brings its own. Raises InputError."""
+    pretrained = name not in (None, *SHIPPED) and checkpoint is None
+    return load_backbone(BackboneRequest(name, pretrained, checkpoint, img_size=side))
+
+
+def with_adapters(loaded: LoadedBackbone, request: AdapterRequest) -> TorchBackbone:
+    """The backbone with adapters as an export makes them. The backbone is changed. Raises InputError."""
+    return adapted(loaded, request, probe_pictures(loaded.image, PICTURES)), loaded.image
 
 
 def settings_of(request: CellRequest) -> MethodSettings:
-    """What the request says of training, with the layout of the bundle's adapter if there is a bundle."""
-    settings = MethodSettings(
+    """What the request says of training."""
+    return MethodSettings(
         epochs=request.epochs,
         preset=request.preset,
         epoch_factor=request.epoch_factor,
@@ -166,7 +181,3 @@ def settings_of(request: CellRequest) -> MethodSettings:
         clip_norm=request.clip_norm,
         lr_factor=request.lr_factor,
     )
-    if request.bundle is None:
-        return settings
-    layout = read_bundle(request.bundle).manifest.adapter
-    return replace(settings, blocks=layout.blocks, rank=layout.rank, scale=layout.scale)

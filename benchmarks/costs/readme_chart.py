@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_zofc.benchmarks.chart_style import BLUE, GREY, STYLE
 from edge_zofc.errors import InputError
 
 BARS = {
@@ -24,23 +25,6 @@ BARS = {
 }
 """Arm of ``bench memory`` -> label, from top to bottom."""
 OURS = "zo-fc-in-place-numpy"
-# Contrast on white and on GitHub's dark page #0d1117: text above 4, bars above 3.
-TEXT, BLUE, GREY = "#777b82", "#1a7fc4", "#8a8f98"
-STYLE: dict[Any, Any] = {  # matplotlib's types have one for each key
-    "axes.edgecolor": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 10,
-    "svg.fonttype": "none",  # letters stay letters: small, searchable, and read aloud
-    "svg.hashsalt": "edge-zofc",  # the same file on each run
-    "text.color": TEXT,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-    "ytick.left": False,
-}
 
 
 def peaks(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -57,7 +41,7 @@ def draw(mib: dict[str, float], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "ytick.left": False}):
         figure = Figure(figsize=(7.2, 2.0), layout="constrained")
         axes = figure.subplots()
         for place, (arm, value) in enumerate(mib.items()):

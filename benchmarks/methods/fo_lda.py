@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_zofc.benchmarks.methods.adapter_vector import AdapterVector
 from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Trainee, Training, fit
-from edge_zofc.benchmarks.methods.vit_parts import AdapterShape
 
 
 class AdapterAndLda:
-    """One adapter set for all tasks and a head in closed form."""
+    """One adapter for all tasks and a head in closed form."""
 
     frozen = False
 
-    def __init__(self, problem: Problem, how: Training, shape: AdapterShape) -> None:
+    def __init__(self, problem: Problem, how: Training) -> None:
         self.problem, self.how = problem, how
-        self.adapters = shape.adapters(problem.width)
+        self.adapter = AdapterVector(problem.model.layout, problem.seed)
         self.head = Discriminant(problem.width)
 
     def learn(self, task: TaskData) -> list[float]:
@@ -37,7 +37,7 @@ class AdapterAndLda:
         def loss(features: Tensor, labels: Tensor) -> Tensor:
             return functional.cross_entropy(self.head.logits(features), labels)
 
-        trainee = Trainee(lambda x: (self._features(x), 0.0), loss, list(self.adapters.parameters()), [])
+        trainee = Trainee(lambda x: (self._features(x), 0.0), loss, self.adapter.trained(), [])
         losses = fit(self.problem, task, trainee, self.how)
         self._solve(task, keep=True)
         return losses
@@ -48,10 +48,10 @@ class AdapterAndLda:
 
     def parameters_of(self, task: TaskData) -> int:
         """The adapter's, the same on every task."""
-        return sum(p.numel() for p in self.adapters.parameters())
+        return sum(p.numel() for p in self.adapter.parameters())
 
     def _features(self, images: Tensor) -> Tensor:
-        return self.problem.features(images, self.adapters.parts())
+        return self.problem.adapted_features(images, self.adapter())
 
     def _solve(self, task: TaskData, keep: bool) -> None:
         batches = self.problem.plain_batches(task.train)

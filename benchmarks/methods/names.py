@@ -33,11 +33,13 @@ EXPERIMENTS: dict[str, str] = {
 }
 """Methods of ``bench questions`` that have no row in the comparison."""
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
+ANY_BACKBONE = TRAINING_FREE | {"head", "zo-fc", "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"}
+"""Methods that take any backbone that can be exported. The others change a ViT from within."""
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
 """``--search N`` multiplies every learning rate by the first N of these. Larger factors come first, because a short
 stream gives a method far fewer steps than its paper does."""
 EQUAL_FORWARDS = frozenset({"head", "fo-fc", "fo-fc-lda"})
-"""Methods whose epochs are multiplied under ``--equal forwards``: one forward pass a picture and epoch."""
+"""Methods whose epochs are multiplied under ``--equal forwards``: one look at a picture and epoch."""
 
 
 def best(searched: dict[str, float]) -> float:

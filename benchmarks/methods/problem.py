@@ -23,10 +23,14 @@ from edge_zofc.benchmarks.methods import vit_parts
 from edge_zofc.benchmarks.methods.vit_parts import NOTHING, Parts
 from edge_zofc.benchmarks.streams.validation import set_aside
 from edge_zofc.data.stream import Sample, Stream, list_samples
+from edge_zofc.errors import InputError
+from edge_zofc.export.adapted import Adapted
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.inference.transforms import load_test, load_train
 from edge_zofc.storage.manifest import ImageSpec
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = 16
+NEEDS_VIT = "work inside a ViT, and this backbone is a CNN; give --backbone package-vit or another ViT."
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class PassCount:
 
 @dataclass
 class Problem:
-    """``vit`` is a timm VisionTransformer, frozen and in eval mode. ``seed`` orders batches and crops.
+    """``model`` is a frozen backbone with ZO-FC's adapters. ``seed`` orders batches and crops.
 
     ``augment`` as in the runtime's options: training pictures are cropped at random, or as at test. ``task_count`` is
     that of the stream, where ``tasks`` holds fewer (0: as many as ``tasks``).
     """
 
-    vit: Any
+    model: Adapted
     spec: ImageSpec
     tasks: list[TaskData]
     seed: int
@@ -69,23 +73,38 @@ class Problem:
     _asked: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        self.vit.eval().requires_grad_(False)
         self.task_count = self.task_count or len(self.tasks)
 
     @property
     def width(self) -> int:
         """D, the length of a feature."""
-        return int(self.vit.num_features)
+        return self.model.feature_size
+
+    @property
+    def vit(self) -> Any:
+        """The backbone as timm's VisionTransformer. Raises InputError if it is none."""
+        if not isinstance(self.model, AdapterViT):
+            raise InputError(f"Prompts and the like {NEEDS_VIT}")
+        return self.model.timm_model
 
     @property
     def depth(self) -> int:
-        """L, the number of blocks."""
+        """L, the number of blocks of a ViT."""
         return len(self.vit.blocks)
 
     def features(self, images: Tensor, parts: Parts = NOTHING) -> Tensor:
-        """Features [B, D] with ``parts`` added; counted."""
+        """Features [B, D] with ``parts`` added, which need a ViT; counted."""
         self._count(len(images))
+        if parts is NOTHING and not isinstance(self.model, AdapterViT):
+            found: Tensor = self.model(images, torch.zeros(1, self.model.layout.size))[0]
+            return found
         return vit_parts.features(self.vit, images, parts)
+
+    def adapted_features(self, images: Tensor, adapter: Tensor) -> Tensor:
+        """Features [B, D] under ``adapter`` [P]; counted."""
+        self._count(len(images))
+        found: Tensor = self.model(images, adapter[None])[0]
+        return found
 
     def query(self, images: Tensor) -> Tensor:
         """Features [B, D] of the backbone alone, by which prompts are chosen.
@@ -107,11 +126,19 @@ class Problem:
         else:
             self.passes.forwards += images
 
-    def training_batches(self, task: TaskData, batch_size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order."""
+    def training_batches(
+        self, task: TaskData, batch_size: int, epoch: int, kept: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures float32 [B, 3, S, S] and class ids int64 [B], in the runtime's order.
+
+        ``kept`` [N, D] are features of the task's pictures, which then come in their place.
+        """
         for picked in batches(len(task.train), batch_size, self.seed, task.index, epoch):
-            pictures = [self._picture(task, epoch, int(i)) for i in picked]
-            yield torch.from_numpy(np.stack(pictures)), _labels([task.train[i] for i in picked])
+            labels = _labels([task.train[i] for i in picked])
+            if kept is not None:
+                yield kept[torch.from_numpy(picked)], labels
+            else:
+                yield torch.from_numpy(np.stack([self._picture(task, epoch, int(i)) for i in picked])), labels
 
     def _picture(self, task: TaskData, epoch: int, index: int) -> np.ndarray:
         path = task.train[index].path

@@ -22,7 +22,6 @@ from edge_zofc.benchmarks.methods.names import EQUAL_FORWARDS
 from edge_zofc.benchmarks.methods.problem import Method, Problem
 from edge_zofc.benchmarks.methods.training import Order, Training
 from edge_zofc.benchmarks.methods.training_free import Lda, Ridge, SimpleCil
-from edge_zofc.benchmarks.methods.vit_parts import AdapterShape
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
 
 
@@ -32,25 +31,16 @@ class MethodSettings:
 
     ``epoch_factor`` multiplies the epochs of those that need one forward pass a picture (equal image-forwards).
     ``lr_factor`` is what the search varies. ``batch_size`` None: each method's own. The others are for the relatives
-    of ZO-FC alone: ``preset`` gives their values, ``blocks``, ``rank`` and ``scale`` are those of the bundle's adapter.
-    ``adapter_lr`` and ``clip_norm`` replace the preset's if they are given.
+    of ZO-FC alone: ``preset`` gives their values, which ``adapter_lr`` and ``clip_norm`` replace if they are given.
     """
 
     epochs: int = 0
     preset: PresetName = "edge"
     epoch_factor: int = 1
     lr_factor: float = 1.0
-    blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
-    rank: int = 5
-    scale: float = 0.1
     adapter_lr: float | None = None
     batch_size: int | None = None
     clip_norm: float | None = None
-
-    @property
-    def shape(self) -> AdapterShape:
-        """Of the adapters of ZO-FC's relatives."""
-        return AdapterShape(self.blocks, self.rank, self.scale)
 
 
 _ADAM = Training(5, 128, lr=1e-3, optimiser="adam", schedule="constant", head_schedule="constant")
@@ -106,16 +96,15 @@ def build(name: str, problem: Problem, settings: MethodSettings) -> Method:
         return Ridge(problem, 0 if name == "ridge" else 1000)
     how = training(name, settings)
     if name == "fo-fc-lda":
-        return AdapterAndLda(problem, how, settings.shape)
+        return AdapterAndLda(problem, how)
     if name not in BUILD:
         return AdapterAndHead(
             problem,
             how,
-            None if name == "head" else settings.shape,
+            "none" if name == "head" else "up" if name == "zo-fc-up" else "all",
             # The edge preset may solve its head in closed form; the trained heads here start from class means.
             head_init="random" if settings.preset == "paper" else "class-means",
             old_rows_too=name == "zo-all",
-            up_only=name == "zo-fc-up",
         )
     return BUILD[name](problem, how)
 

@@ -59,7 +59,7 @@ class Trainee:
     """What is trained: ``part`` are the parameters of the adapter, LoRA or prompt, ``head`` those of the head.
 
     ``represent`` maps pictures to (features, a term to add to the loss). ``loss`` maps features and class ids to the
-    loss.
+    loss. ``kept`` [N, D] are features of the task's pictures that ``represent`` gets instead of the pictures.
     """
 
     represent: Represent
@@ -67,6 +67,7 @@ class Trainee:
     part: Sequence[nn.Parameter]
     head: Sequence[nn.Parameter]
     after_step: Callable[[], None] = lambda: None
+    kept: Tensor | None = None
 
 
 def fit_with_head(
@@ -91,7 +92,7 @@ def fit(problem: Problem, task: TaskData, trainee: Trainee, how: Training) -> li
         _set_rate(head_optimiser, head_lr, how.head_schedule, epoch, head_epochs)
         train_part, train_head = epoch >= how.part_from_epoch, epoch < head_epochs
         total, count = 0.0, 0
-        for images, labels in problem.training_batches(task, how.batch_size, epoch):
+        for images, labels in problem.training_batches(task, how.batch_size, epoch, trainee.kept):
             batch = _Batch(problem, trainee, how, images, labels, _Directions(problem.seed, task.index, step))
             loss = batch.step(part_optimiser if train_part else None, head_optimiser if train_head else None)
             trainee.after_step()

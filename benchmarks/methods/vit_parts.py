@@ -89,19 +89,6 @@ def _attention(
     return result
 
 
-@dataclass(frozen=True)
-class AdapterShape:
-    """Where ZO-FC's adapters sit: ``blocks`` from 0, with this rank and scale."""
-
-    blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
-    rank: int = 5
-    scale: float = 0.1
-
-    def adapters(self, width: int) -> Adapters:
-        """New adapters of this shape for features of this width."""
-        return Adapters(width, self.blocks, self.rank, "gelu", self.scale)
-
-
 class TorchAdapter(nn.Module):
     """``scale * (up(activation(down(n))))``: down kaiming_uniform(a = sqrt 5) with zero bias, up all zero.
 

@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_zofc.benchmarks.accuracy.torch_cell import TorchBackbone, learn_all, make_problem, numbers
+from edge_zofc.benchmarks.accuracy.torch_cell import TorchBackbone, learn_all, make_problem, numbers, with_adapters
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData, read_tasks
 from edge_zofc.benchmarks.methods.registry import MethodSettings, build
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
 from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.data.stream import Sample, read_stream
+from edge_zofc.export.adapted import AdapterRequest
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.export.shipped import OWN_VIT
 
@@ -79,15 +80,13 @@ def measure(
     samples = samples[:: max(1, -(-len(samples) // pictures))]
     batches = list(problem.plain_batches(samples))
     rows = nn.Parameter(method.head.rows.clone())
-    adapters = method.adapters
-    assert adapters is not None
-    parameters = [*adapters.parameters(), rows]
+    parameters = [*method.part, rows]
     sigma = float(method.head.sigma.detach())
 
     def loss() -> Tensor:
         losses = []
         for images, labels in batches:
-            found = functional.normalize(problem.features(images, adapters.parts()), dim=-1)
+            found = functional.normalize(method.features(images), dim=-1)
             logits = sigma * found @ functional.normalize(rows, dim=-1).T
             losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
         return torch.stack(losses).sum() / len(samples)
@@ -146,8 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment on the package's ViT; prints and writes one JSON object."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(1)
-    loaded = load_backbone(BackboneRequest(OWN_VIT))
-    backbone = loaded.model, loaded.image
+    backbone = with_adapters(load_backbone(BackboneRequest(OWN_VIT)), AdapterRequest())
     methods = {name: measure_method(name, backbone, options) for name in options.methods.split(",")}
     answer = {"rho": RHO, "radius": RADIUS, "methods": methods}
     write_json(options.out, answer)

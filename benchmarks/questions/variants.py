@@ -21,6 +21,7 @@ from edge_zofc.benchmarks.streams.links import link_samples
 from edge_zofc.benchmarks.tables import Columns
 from edge_zofc.data.stream import PARTS, Sample, list_samples, read_stream
 from edge_zofc.errors import InputError
+from edge_zofc.export.shipped import OWN_VIT
 
 COLUMNS: Columns = {
     "arm": ("arm", ""),
@@ -83,7 +84,7 @@ class Bench:
         """The package's ViT exported with these options, once."""
         folder = self.out / "bundles" / ("-".join(word.lstrip("-") for word in export) or "default")
         if not (folder / "bundle.json").exists():
-            edge_zofc("export", folder, "--backbone", "package-vit", *export)
+            edge_zofc("export", folder, "--backbone", OWN_VIT, *export)
         return folder
 
     def _row(self, variant: QuestionVariant) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class Bench:
             "seed": seed,
             "stream": str(self.stream),
             "bundle": str(self.bundle(variant.export)),
-            "backbone": None,
+            "backbone": OWN_VIT,
             "checkpoint": None,
             "img_size": None,
             "preset": variant.preset,

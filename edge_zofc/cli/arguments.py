@@ -17,7 +17,7 @@ from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
-BENCHMARKS = ("memory", "speed", "accuracy", "questions", "soak", "growth", "streams")
+BENCHMARKS = ("memory", "speed", "accuracy", "backbones", "questions", "soak", "growth", "streams")
 
 Add = Callable[[Any], Any]
 """Adds an argument, or a group of them, to a parser."""
@@ -160,7 +160,8 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     ),
     "plan": (
         _path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
-        _argument("--backbone", metavar="NAME", help="plan before an export, see 'edge-zofc backbones'"),
+        _argument("--backbone", metavar="NAME", help="plan before an export, in fp32, see 'edge-zofc backbones'"),
+        _number("--img-size", "input side in pixels of --backbone (default: the network's)"),
         _path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
         _DEVICE,
         _METHOD,

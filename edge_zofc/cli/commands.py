@@ -35,7 +35,7 @@ def split(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import make_options
-    from edge_zofc.cli.plan_text import plan_text, planned
+    from edge_zofc.cli.plan_text import before_export, plan_text, planned
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> int:
     from edge_zofc.engine.setup import Device, make_plan
     from edge_zofc.engine.work import predict_time, survey
 
-    bundle, sizes = planned(options.bundle, options.backbone)
+    bundle, sizes = planned(options.bundle, options.backbone, options.img_size)
     stream = read_stream(options.stream) if options.stream else None
     chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks, some = survey(stream, stream.tasks) if stream else ((), [])
@@ -55,8 +55,9 @@ def plan(options: argparse.Namespace) -> int:
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
-    data["backbone"] = options.backbone
-    return answer(options, data, plan_text(found, disk, time, len(tasks), terminal_width(), options.backbone))
+    data |= {"backbone": options.backbone, "img_size": sizes.image_side}
+    note = before_export(options.backbone, sizes) if options.backbone else None
+    return answer(options, data, plan_text(found, disk, time, len(tasks), terminal_width(), note))
 
 
 def learn(options: argparse.Namespace) -> int:

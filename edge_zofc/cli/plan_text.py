@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from edge_zofc.device.memory_plan import MemoryPlan
@@ -11,31 +13,59 @@ from edge_zofc.errors import InputError
 from edge_zofc.export.catalogue import entry
 from edge_zofc.report.text import table
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.manifest import BundleSizes
+from edge_zofc.storage.manifest import ActivationBytes, BundleSizes
 
 BUNDLE = Path("bundle")
 """The bundle of a plan that names nothing."""
+SIDES = (8, 1024)
+"""Sizes of pictures that an export takes."""
 
 
-def planned(folder: Path | None, backbone: str | None) -> tuple[Bundle | None, BundleSizes]:
+def planned(folder: Path | None, backbone: str | None, side: int | None = None) -> tuple[Bundle | None, BundleSizes]:
     """The bundle to plan for, if there is one, and what a plan counts of it or of a name of the catalogue.
 
-    Raises InputError if both are given.
+    ``side`` S in pixels replaces that of the catalogue. Raises InputError if both are given, or a size for a bundle.
     """
+    if backbone is None and side is not None:
+        raise InputError(f"--img-size {side} belongs to --backbone; a bundle keeps the size that it was exported with.")
+    if side is not None and not SIDES[0] <= side <= SIDES[1]:
+        raise InputError(f"The image size must be {SIDES[0]} to {SIDES[1]} pixels, got {side}.")
     if backbone is None:
         bundle = read_bundle(folder or BUNDLE)
         return bundle, bundle.manifest.sizes
     if folder is not None:
         raise InputError(f"--bundle {folder} and --backbone {backbone} are two things to plan for; give one of them.")
-    return None, entry(backbone).sizes
+    sizes = entry(backbone).sizes
+    return None, sizes if side is None else _resized(sizes, side)
+
+
+def _resized(sizes: BundleSizes, side: int) -> BundleSizes:
+    """Activations grow with the pixels. Weights stay, but for a ViT's position table, which is next to nothing."""
+    share, old = (side / sizes.image_side) ** 2, sizes.activation_bytes
+    scaled = ActivationBytes(
+        fixed=old.fixed,
+        per_image=math.ceil(share * old.per_image),
+        per_image_and_adapter=math.ceil(share * old.per_image_and_adapter),
+    )
+    return replace(sizes, image_side=side, activation_bytes=scaled)
+
+
+def before_export(backbone: str, sizes: BundleSizes) -> str:
+    """What a plan for a backbone is, in one sentence."""
+    side = entry(backbone).side
+    scaled = "" if side == sizes.image_side else f", scaled with the pixels from {side} px"
+    return (
+        f"{backbone} at {sizes.image_side} px in fp32, before an export: its activations are an estimate from the "
+        f"catalogue{scaled}, and only a plan with --bundle knows other precisions and, with --stream, the time."
+    )
 
 
 def plan_text(
-    found: MemoryPlan, disk: DiskPlan, time: TimePlan | None, tasks: int, width: int, backbone: str | None = None
+    found: MemoryPlan, disk: DiskPlan, time: TimePlan | None, tasks: int, width: int, note: str | None = None
 ) -> str:
     """Tables of memory, disk and time for a terminal of ``width`` columns; ``tasks``: those of the stream.
 
-    ``backbone`` is named where the plan was made for one, before any export.
+    ``note`` is a sentence that goes before them.
     """
     memory = [("anonymous", "file-backed", "MiB")]
     memory += [(_mib(i.anonymous_bytes), _mib(i.file_bytes), f"{i.name}: {i.note}") for i in found.items]
@@ -46,10 +76,8 @@ def plan_text(
     files = [("KiB", "disk"), *((f"{i.bytes / 1024:.1f}", f"{i.name}: {i.note}".rstrip(": ")) for i in disk.items)]
     files.append((f"{disk.bytes / 1024:.1f}", f"together: {what}"))
     parts = [table(memory, "rrl", width), table([(found.reason,)], "l", width), table(files, "rl", width)]
-    if backbone is not None:
-        side = entry(backbone).side
-        told = f"{backbone} at {side} px in fp32, before an export: its activations are an estimate from the catalogue"
-        parts.insert(0, table([(f"{told}, and only a plan with --bundle and --stream predicts time.",)], "l", width))
+    if note is not None:
+        parts.insert(0, table([(note,)], "l", width))
     if time is not None:
         rows = [(f"{time.image_forwards}", "image-forwards at most: pictures x adapters through the graph")]
         if time.seconds is not None and time.seconds_a_forward is not None:

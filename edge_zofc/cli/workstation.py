@@ -84,7 +84,7 @@ def deploy(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure memory, speed or accuracy side by side."""
-    if options.name in ("accuracy", "questions") and not {"-h", "--help"} & set(options.rest):
+    if options.name in ("accuracy", "backbones", "questions") and not {"-h", "--help"} & set(options.rest):
         need("timm", "sklearn")  # its cells are processes of their own, each of which would fail in its log
     # By name, as the benchmarks stand above the commands.
     code: int = importlib.import_module("edge_zofc.benchmarks").run(options.name, options.rest)

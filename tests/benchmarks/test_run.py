@@ -32,7 +32,7 @@ def test_help_tells_every_option_and_loads_nothing_heavy(name: str) -> None:
 def test_a_missing_package_is_named_before_anything_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == "timm" else found(asked))
-    needed = ["--stream", "s", "--out", "o"] if name in ("accuracy", "questions") else []
+    needed = ["--stream", "s", "--out", "o"] if name in ("accuracy", "backbones", "questions") else []
     with pytest.raises(InputError, match=r"needs the package timm; .*pip install 'edge-zofc\[demo\]'"):
         run(name, needed)
 

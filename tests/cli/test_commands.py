@@ -241,6 +241,22 @@ def test_plan_answers_before_an_export(
     assert found["disk_bytes"] > 1_000_000  # type: ignore[operator]
 
 
+def test_plan_for_larger_pictures_takes_memory_by_their_pixels(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "--backbone", "package-lite0", "--micro-batch", "4", "--parallel-queries", "1")
+    plain, large = answer(capsys, *words), answer(capsys, *words, "--img-size", "256")
+    assert (plain["img_size"], large["img_size"]) == (128, 256)
+
+    def activations(found: dict[str, object]) -> int:
+        [item] = [item for item in found["items"] if item["name"] == "activations"]  # type: ignore[attr-defined]
+        return int(item["anonymous_bytes"])
+
+    assert activations(large) == pytest.approx(4 * activations(plain), rel=0.01)
+    assert run(*words, "--img-size", "256") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("package-lite0 at 256 px in fp32, before an export")
+    assert "scaled with the pixels from 128 px" in told
+
+
 @pytest.mark.parametrize(("name", "told"), [("resnet18", False), ("vit_tiny_patch16_224", True)])
 def test_smaller_weights_are_advised_where_there_are_linear_layers(
     name: str, told: bool, capsys: pytest.CaptureFixture[str]
@@ -357,6 +373,8 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
         (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
         (["plan", "--backbone", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
         (["plan", "--backbone", "resnet18", "--bundle", "b"], 2, "two things to plan for; give one"),
+        (["plan", "--img-size", "224"], 2, "--img-size 224 belongs to --backbone"),
+        (["plan", "--backbone", "resnet18", "--img-size", "4"], 2, "8 to 1024 pixels, got 4"),
         (["plan", "--backbone", "resnet50", "--memory-budget", "90MiB"], 3, "above the budget of 90"),
         (["backbones", "resnet18", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
         (["doctor", "--bundle", "nowhere"], 2, "There is no bundle in nowhere"),

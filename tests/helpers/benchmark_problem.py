@@ -12,6 +12,8 @@ from PIL import Image
 
 from edge_zofc.benchmarks.methods.problem import Problem, read_tasks
 from edge_zofc.data.stream import read_stream
+from edge_zofc.export.adapters import adapter_layout
+from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage.manifest import ImageSpec
 
 SPEC = ImageSpec(size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
@@ -50,7 +52,12 @@ def write_stream(root: Path) -> Path:
     return root
 
 
-def tiny_problem(root: Path, seed: int = 3) -> Problem:
+def tiny_model(vit: Any, blocks: tuple[int, ...] = (0, 1, 2), rank: int = 5) -> AdapterViT:
+    """The ViT with the paper's adapters."""
+    return AdapterViT(vit, adapter_layout(vit.num_features, blocks, rank, 0.1))
+
+
+def tiny_problem(root: Path, seed: int = 3, blocks: tuple[int, ...] = (0, 1, 2), rank: int = 5) -> Problem:
     """The problem of ``write_stream``'s folder."""
     torch.manual_seed(seed)
-    return Problem(tiny_vit(), SPEC, read_tasks(read_stream(root)), seed)
+    return Problem(tiny_model(tiny_vit(), blocks, rank), SPEC, read_tasks(read_stream(root)), seed)

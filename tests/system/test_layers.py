@@ -17,7 +17,7 @@ FLOORS = (
     {"cli"},
     {"benchmarks"},
 )
-BENCHMARKS = ({"tables", "process", "streams"}, {"methods", "costs"}, {"accuracy"}, {"questions"})
+BENCHMARKS = ({"tables", "process", "chart_style", "streams"}, {"methods", "costs"}, {"accuracy"}, {"questions"})
 HOME_OF = {
     "onnxruntime": {"inference.backbone", "export", "benchmarks"},
     "torch": {"algorithm.heads", "export", "benchmarks"},

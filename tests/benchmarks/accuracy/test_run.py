@@ -106,6 +106,17 @@ def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
     assert run.chosen_methods("all") == list(names.METHODS)
 
 
+def test_methods_that_work_inside_a_vit_refuse_a_cnn_before_anything_runs(tmp_path: Path) -> None:
+    stream, out = write_stream(tmp_path / "stream"), tmp_path / "out"
+    with pytest.raises(InputError, match=r"^l2p, ease work inside a ViT, and this backbone is a CNN; give --backbone"):
+        run.main(arguments("--stream", stream, "--out", out, "--methods", "l2p,simplecil,ease"))
+    assert not out.exists()
+
+
+def test_what_takes_any_backbone_is_all_that_is_not_built_inside_a_vit() -> None:
+    assert set(names.METHODS) - set(registry.BUILD) == names.ANY_BACKBONE
+
+
 def test_the_command_line_loads_no_torch() -> None:
     code = "import sys, edge_zofc.benchmarks.accuracy.run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -169,7 +169,7 @@ def test_aper_classifies_by_the_means_of_frozen_and_adapted_features_side_by_sid
         method.learn(task)
     with torch.no_grad():
         task = problem.tasks[1]
-        images, labels = next(problem.plain_batches(task.train))
+        images, labels = (torch.cat(each) for each in zip(*problem.plain_batches(task.train), strict=True))
         plain, adapted = problem.features(images), problem.features(images, method.adapters.parts())
         assert not torch.allclose(plain, adapted)
         both = torch.cat([plain, adapted], dim=-1)
@@ -210,8 +210,8 @@ def test_ridge_of_two_tasks_is_the_regression_on_all_pictures_at_once(random_fea
 def test_naive_zo_shakes_old_rows_and_a_first_order_head_does_not(stream: Path) -> None:
     moved = {}
     for name in ("zo-all", "fo-fc", "zo-fc-torch"):
-        problem = tiny_problem(stream)
-        method: Any = registry.build(name, problem, registry.MethodSettings(blocks=(0, 1), adapter_lr=0.5))
+        problem = tiny_problem(stream, blocks=(0, 1))
+        method: Any = registry.build(name, problem, registry.MethodSettings(adapter_lr=0.5))
         method.learn(problem.tasks[0])
         old = method.head.rows.clone()
         method.learn(problem.tasks[1])

@@ -29,7 +29,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(name: str, problem: Any, **changes: Any) -> Any:
     """The method with its own structure and values that suit 24 pictures and a ViT of width 32."""
-    settings = registry.MethodSettings(preset="edge", blocks=(0, 1, 2))
+    settings = registry.MethodSettings(preset="edge")
     how = registry.training(name, settings)
     how = replace(how, epochs=6, head_epochs=None, batch_size=12, head_lr=None, **changes)
     how = replace(how, lr=0.01 if how.optimiser == "adam" else 0.1)

@@ -33,15 +33,14 @@ def test_of_a_bowl_every_sign_vector_rises_by_the_square_of_the_radius() -> None
 
 @pytest.mark.parametrize("name", flatness.METHODS)
 def test_a_trained_method_is_measured_and_left_as_it_is(name: str, tmp_path: Path) -> None:
-    problem = tiny_problem(write_stream(tmp_path))
-    settings = registry.MethodSettings(epochs=1, blocks=(0, 1))
+    problem = tiny_problem(write_stream(tmp_path), blocks=(0, 1))
+    settings = registry.MethodSettings(epochs=1)
     method = registry.build(name, problem, settings)
     assert isinstance(method, AdapterAndHead)
     for task in problem.tasks:
         method.learn(task)
-    assert method.adapters is not None
-    before = [p.detach().clone() for p in method.adapters.parameters()]
+    before = [p.detach().clone() for p in method.part]
     found = flatness.measure(method, problem, problem.tasks[:1], 4, 3)
     assert found["gradient_rise"] > 0
     assert found["max_rise"] >= found["mean_rise"]
-    assert all(torch.equal(a, b) for a, b in zip(before, method.adapters.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, method.part, strict=True))

@@ -177,17 +177,18 @@ def test_a_variant_of_the_runtime_learns_for_real(tmp_path: Path) -> None:
 
 
 def test_the_up_projections_alone_are_half_of_the_adapter_and_all_that_moves(tmp_path: Path) -> None:
-    settings = registry.MethodSettings(epochs=2, blocks=(0, 1), rank=2, adapter_lr=1.0, batch_size=4)
+    settings = registry.MethodSettings(epochs=2, adapter_lr=1.0, batch_size=4)
     found = {}
     for name in EXPERIMENTS:
-        problem = tiny_problem(write_stream(tmp_path / name))
+        problem = tiny_problem(write_stream(tmp_path / name), blocks=(0, 1), rank=2)
         method = registry.build(name, problem, settings)
         assert isinstance(method, AdapterAndHead)
-        assert method.adapters is not None
-        before = {key: value.clone() for key, value in method.adapters.state_dict().items()}
+        assert method.adapter is not None
+        before = [piece.detach().clone() for piece in method.adapter.pieces]
         method.learn(problem.tasks[0])
-        moved = {key for key, value in method.adapters.state_dict().items() if not torch.equal(value, before[key])}
-        found[name] = method.parameters_of(problem.tasks[0]), {key.split(".")[-2] for key in moved}
+        pieces = zip(problem.model.layout.pieces, before, method.adapter.pieces, strict=True)
+        moved = {piece.name.split(".")[-2] for piece, old, new in pieces if not torch.equal(old, new)}
+        found[name] = method.parameters_of(problem.tasks[0]), moved
     # Width 32, rank 2, two blocks: down 2 * 32 + 2, up 2 * 32 + 32 a block.
     assert found == {"zo-fc-torch": (324, {"down", "up"}), "zo-fc-up": (192, {"up"})}
 
