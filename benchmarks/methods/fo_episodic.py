@@ -84,11 +84,12 @@ class EpisodicAdapter:
         The means are constants, so a batch in parts has the gradient of the whole: memory does not grow with it.
         """
         total, found = 0.0, []
-        for some, classes in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            features = self._features(some)
-            loss = episodic_loss(prototypes, features, classes) * (len(some) / len(images))
+        for first in range(0, len(images), EVALUATION_BATCH):
+            some = slice(first, first + EVALUATION_BATCH)
+            features = self._features(images[some])
+            loss = episodic_loss(prototypes, features, labels[some]) * (len(features) / len(images))
             loss.backward()  # type: ignore[no-untyped-call]
-            self.problem.passes.backwards += len(some)
+            self.problem.passes.backwards += len(features)
             total += float(loss.detach())
             found.append(features.detach())
         prototypes.absorb(torch.cat(found).numpy(), labels.numpy())
