@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,18 @@ def test_its_gradient_is_the_slope_of_the_runtimes_loss_with_the_means_at_rest()
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_batch_in_parts_leaves_torchs_gradient_of_the_whole(balanced: bool, stream: Path) -> None:
+def test_a_batch_in_parts_leaves_torchs_gradient_of_the_whole_and_joins_the_means(balanced: bool, stream: Path) -> None:
     problem = tiny_problem(stream)
     task, method = mixed(problem.tasks[0]), EpisodicAdapter(problem, HOW, balanced)
     with torch.no_grad():
         method.moved += 0.05 * torch.randn(len(method.moved))  # at rest the identity hides half of the adapter
     images, labels = problem.some_pictures(task, np.arange(24), 0)
     prototypes = method._prototypes(task, np.arange(24))
+    joined = deepcopy(prototypes)
     theta = method.adapter().detach().requires_grad_()
     whole = episodic_loss(prototypes, problem.adapted_features(images, theta), labels)
     (gradient,) = torch.autograd.grad(whole, theta)
+    joined.absorb(problem.adapted_features(images, theta).detach().numpy(), labels.numpy())
     value = method._backward(prototypes, images, labels)
     assert value == pytest.approx(float(whole.detach()), rel=1e-5)
     assert method.moved.grad is not None
@@ -85,6 +88,7 @@ def test_a_batch_in_parts_leaves_torchs_gradient_of_the_whole(balanced: bool, st
     expected = gradient * torch.as_tensor(scales)
     assert float(expected.norm()) > 1e-4
     torch.testing.assert_close(method.moved.grad, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(prototypes.sums, joined.sums, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["fo-episodic", "fo-episodic-balanced"])
