@@ -130,7 +130,7 @@ EDGE = Options(
     adapter="auto",
     loss="episodic",
     directions="balanced",
-    steps=130,
+    steps=260,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
 LEAST_EPISODIC_CLASSES = 4
