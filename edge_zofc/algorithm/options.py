@@ -208,6 +208,12 @@ def options_from_json(data: Any) -> Options:
     return _checked(data)
 
 
+def options_to_json(options: Options) -> dict[str, Any]:
+    """The options by name, without newer ones that are as an older version has them: it can go on with such a run."""
+    newer = {name: value for name, value in _LATER.items() if name != "optimizer"}
+    return {name: value for name, value in asdict(options).items() if name not in newer or newer[name] != value}
+
+
 def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:
     """What an explicit request changes about a run's frozen options, as "old -> new" by name."""
     wanted = changes if preset is None else {"preset": preset, **changes}
