@@ -151,7 +151,7 @@ def report(options: argparse.Namespace) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """Rebuild the adapter from bundle and journal alone."""
-    from edge_zofc.engine.history import replay_run
+    from edge_zofc.engine.replay import replay_run
 
     found = replay_run(options.bundle, options.journal, options.out, options.until_step, options.until_task)
     text = f"{options.out}: {found.steps} steps applied, SHA-256 of the adapter {found.sha256}"

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from edge_zofc.algorithm.directions import direction
-from edge_zofc.engine.history import replay_run
+from edge_zofc.engine.replay import replay_run
 
 HERE = Path(__file__).parent
 PLACES: tuple[tuple[str, int | None, int | None], ...] = (

@@ -45,6 +45,17 @@ def test_journals_and_places_differ() -> None:
     assert len(set(answers.values())) == len(answers)
 
 
+def test_they_replay_where_neither_psutil_nor_onnxruntime_is() -> None:
+    """The emulated processor has numpy, pydantic and safetensors alone."""
+    code = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(['psutil', 'PIL', 'onnxruntime', 'torch', 'jinja2']));"
+        "sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.argv[1] + '/replay_here.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(GOLDEN)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("23 of 23 known answers")
+
+
 @pytest.mark.slow
 def test_an_emulated_aarch64_gives_the_same_answers() -> None:
     place = os.environ.get("EDGE_ZOFC_AARCH64")
