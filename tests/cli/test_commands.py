@@ -145,7 +145,7 @@ def test_learning_and_what_follows_it(
     own = [row[-1] for row in result["accuracy_matrix"]]
     assert [task["own_accuracy"] for task in history["tasks"]] == own  # type: ignore[attr-defined]
     assert run("history", learned) == 0
-    assert "its own  all seen  name" in capsys.readouterr().out
+    assert "its own  all seen  adapter  name" in capsys.readouterr().out
     report = answer(capsys, "report", learned, "--out", tmp_path / "page.html")
     assert Path(str(report["report"])).stat().st_size > 10_000
     replayed = answer(capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors")
