@@ -174,6 +174,8 @@ solver's copy of it.
 """
 GRID = 2.0**-12
 """What features are rounded to before they are summed: far below what separates classes."""
+NEVER = -1e30
+"""The bias of a class that is never the argmax; everything stays finite."""
 _NO_SCATTER = 1e-10
 """Of the second moment's trace: less than this within the classes is rounding."""
 _RELATIVE_FLOOR = 1e-6
@@ -262,7 +264,7 @@ def _between(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     """Rows float32 [C, D] and biases float32 [C]: row = covariance^-1 mean, bias = - mean . row / 2.
 
-    A class without pictures gets the bias -1e30: it is never the argmax, and everything stays finite.
+    A class without pictures gets the bias NEVER.
     """
     pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
@@ -276,7 +278,7 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     covariance = shrunk(scatter, free)
     rows = np.linalg.solve(covariance, means.T).T
     biases = -0.5 * np.sum(means * rows, axis=1)
-    biases[~seen] = -1e30
+    biases[~seen] = NEVER
     return rows.astype(np.float32), biases.astype(np.float32)
 
 

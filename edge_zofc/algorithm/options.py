@@ -130,7 +130,7 @@ EDGE = Options(
     adapter="auto",
     loss="episodic",
     directions="balanced",
-    steps=130,
+    steps=260,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
 LEAST_EPISODIC_CLASSES = 4
@@ -206,6 +206,12 @@ def options_from_json(data: Any) -> Options:
     if set(data) != known or data["preset"] not in list(get_args(PresetName)):
         raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
     return _checked(data)
+
+
+def options_to_json(options: Options) -> dict[str, Any]:
+    """The options by name, without newer ones that are as an older version has them: it can go on with such a run."""
+    newer = {name: value for name, value in _LATER.items() if name != "optimizer"}
+    return {name: value for name, value in asdict(options).items() if name not in newer or newer[name] != value}
 
 
 def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:

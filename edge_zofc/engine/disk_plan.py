@@ -71,6 +71,8 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     largest, last = checkpoint.file_bytes(state.to_snapshot()), 0
     for index, task in enumerate(tasks):
         _grow(state, index, task)
+        if options.adapter == "auto" and options.moves_in(index, task.classes):
+            state.frozen_moment = np.zeros((sizes.feature_size, sizes.feature_size))
         largest = checkpoint.file_bytes(state.to_snapshot())
         last = end_bytes(state) if index else largest
         ends += last

@@ -18,6 +18,7 @@ from edge_zofc.algorithm.heads import Head, Statistics, solve
 from edge_zofc.algorithm.paired import is_worse
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.progress import Gate
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage.journal import Kind
 
@@ -37,6 +38,19 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 def held_out_set(trainer: Trainer, index: int) -> PictureSet:
     """The kept features of the held-out pictures of task number ``index``."""
     return PictureSet(f"{index:03d}-held-{trainer.state.progress.tasks[index].fingerprint[:16]}", ())
+
+
+def keep_frozen(state: RunState, statistics: Statistics) -> None:
+    """Before the adapter moves for the first time: keep its start's ``statistics`` of all tasks, this one too."""
+    if state.frozen_moment is None:
+        state.frozen_moment = statistics.moment.copy()
+
+
+def add_to_frozen(state: RunState, found: Statistics) -> None:
+    """Count a new task's pictures under the adapter's start into what was kept; ``found`` gives up its moment."""
+    if state.frozen_moment is not None:
+        found.moment += state.frozen_moment
+        state.frozen_moment = found.moment
 
 
 def frozen_statistics(trainer: Trainer) -> Statistics | None:

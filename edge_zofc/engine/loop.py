@@ -18,12 +18,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.heads import NEVER, Statistics, solve
 from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
-from edge_zofc.engine.gate import pass_gate
+from edge_zofc.engine.gate import add_to_frozen, keep_frozen, pass_gate
 from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.progress import TaskProgress
@@ -131,8 +131,12 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
         class_statistics(store, pictures, adapter, labels, classes, moment)
         for adapter, moment in zip((adapters[0], adapters[-1]), wanted, strict=True)
     )
+    add_to_frozen(state, frozen)
     _add_classes(trainer, task, found)
-    _keep_frozen(trainer, task, found, frozen)
+    state.class_sums += frozen.sums
+    state.class_counts += frozen.counts
+    if trainer.options.adapter == "auto" and trainer.options.moves_in(len(state.progress.tasks), len(task.class_ids)):
+        keep_frozen(state, found)
     progress = TaskProgress(
         name=task.name,
         class_ids=list(task.class_ids),
@@ -143,17 +147,6 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
         unreadable=unreadable,
     )
     _open_task(trainer, progress)
-
-
-def _keep_frozen(trainer: Trainer, task: Task, found: Statistics, frozen: Statistics) -> None:
-    """Count the task in under the adapter's start. ``found`` are by now the statistics of all tasks."""
-    state, options = trainer.state, trainer.options
-    state.class_sums += frozen.sums
-    state.class_counts += frozen.counts
-    if state.frozen_moment is not None:
-        state.frozen_moment = state.frozen_moment + frozen.moment
-    elif options.adapter == "auto" and options.moves_in(len(state.progress.tasks), len(task.class_ids)):
-        state.frozen_moment = found.moment.copy()
 
 
 def _open_task(trainer: Trainer, task: TaskProgress) -> None:
@@ -192,9 +185,13 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
     rows = uniform_rows(options.seed, first, classes, means.shape[1]) if is_random else means[first:]
     state.add_classes(list(names[first:classes]), rows)
     is_single = len(task.class_ids) == 1
-    if state.statistics is not None:
+    if state.statistics is not None and state.head.biases is not None:
         found.absorb(state.statistics)
-        state.head.rows, state.head.biases = solve(found)
+        if trainer.state.frozen_moment is None:
+            state.head.rows, state.head.biases = solve(found)
+        else:
+            # Solved when the task ends: until then there is one matrix more than memory is planned for.
+            state.head.biases[first:] = NEVER
     elif is_single:
         is_new = task.class_ids[0] >= first
         _set_single_row(trainer, task.class_ids[0], means, 0 if is_new else int(found.counts[task.class_ids[0]]))

@@ -31,7 +31,10 @@ COMMANDS = (
     "demo", "export", "split", "backbones", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
     "rollback", "profiles", "doctor", "bench",
 )  # fmt: skip
-FAST = ["--epochs", "1", "--batch-size", "8", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]
+FAST = [
+    "--loss", "head", "--adapter", "on", "--optimizer", "sgd", "--epochs", "1", "--batch-size", "8", "--queries", "1",
+    "--micro-batch", "4", "--device-profile", "cpu-2gib",
+]  # fmt: skip
 
 
 def run(*words: object) -> int:
