@@ -218,6 +218,8 @@ class RunResult(Scores):
 
     def _check_classes(self) -> None:
         known = len(self.class_names)
+        if len(set(self.class_names)) < known:
+            raise ValueError("a class stands in it twice")
         if len(self.classes) not in (0, known):
             raise ValueError(f"{len(self.classes)} classes are counted of {known}")
         wrong = [0] * known

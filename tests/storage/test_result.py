@@ -36,6 +36,7 @@ def test_the_counts_come_back_from_the_file_as_they_were(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"class_names": ["digit 0"] * 4}, "a class stands in it twice"),
         ({"classes": []}, "more than were tested"),
         ({"classes": make_result(1)["classes"]}, "2 classes are counted of 4"),
         ({"confusion": [[0, 4, 1]]}, "no mistake of 4"),
