@@ -2,7 +2,8 @@
 
 A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
 that a burst is not torn apart. Their features are kept at a task's end, under the adapter and under its start, in files
-of the feature store. A row's position is there the picture's class.
+of the feature store. A row's position is there the picture's class. Where such a file of an earlier task was deleted,
+the others decide.
 
 At each task's end both heads are solved without them and name them. The moved adapter stays unless it is worse by more
 than a standard error. Else it rests at its start for good, with the statistics that were kept for that.
