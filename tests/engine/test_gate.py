@@ -17,7 +17,8 @@ from small import write_small_stream
 
 from edge_zofc.algorithm.heads import Statistics
 from edge_zofc.engine import gate
-from edge_zofc.engine.history import read_history, replay_run, roll_back
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
