@@ -66,6 +66,8 @@ class TaskProgress(_Model):
     """``adapter_key`` of theta when the task began."""
     unreadable: list[Natural] = Field(default_factory=list)
     """Positions in the task's training list that could not be decoded when the task began."""
+    held_out: Natural = 0
+    """Of its pictures, so many took no part in the steps; some of them may be unreadable."""
     gate: Gate | None = None
     """None where the adapter is where it started, or where nobody asked."""
     first_losses: list[float] = Field(default_factory=list)

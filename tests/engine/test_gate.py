@@ -149,6 +149,15 @@ def test_a_run_without_its_kept_features_goes_on_to_the_same_bits(
     assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
 
 
+def test_held_out_features_that_were_deleted_are_told(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, tasks=frozenset({"000_task"}))
+    for path in (tmp_path / "run" / "features").glob("000-held-*"):
+        path.unlink()
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert result["adapter"]["held_out"]["pictures"] == 8
+    assert "features of 1 earlier task(s) were deleted" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize("call", [1, 2])
 def test_memory_that_runs_out_while_it_is_judged_leaves_the_same_bits(
     small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
