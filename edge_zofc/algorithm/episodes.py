@@ -7,8 +7,8 @@ own shrunk covariance within classes, as it was before the first step:
     loss   cross-entropy of softmax over classes c of -tau |g_i - m_c|^2, m_y without picture i for its own class y
 
 The means are those of all pictures of a class and not of a batch: with four pictures a class in a batch of 64 the
-gradients of two batches have a cosine of 0.55, with these means and 64 pictures 0.72. They follow the adapter: a
-picture that was looked at replaces an average one. They are constants in the loss.
+gradients of two batches have a cosine of 0.55, with these means and 64 pictures 0.72 (benchmarks/results/LOG.md).
+They follow the adapter: a picture that was looked at replaces an average one. They are constants in the loss.
 
 Snell et al. 2017 (arXiv 1703.05175) train by distances to class means of a batch.
 """

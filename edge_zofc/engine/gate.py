@@ -2,7 +2,8 @@
 
 A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
 that a burst is not torn apart. Their features are kept at a task's end, under the adapter and under its start, in files
-of the feature store. A row's position is there the picture's class.
+of the feature store. A row's position is there the picture's class. Where such a file of an earlier task was deleted,
+the others decide.
 
 At each task's end both heads are solved without them and name them. The moved adapter stays unless it is worse by more
 than a standard error. Else it rests at its start for good, with the statistics that were kept for that.
@@ -74,20 +75,14 @@ def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, la
     codes = np.where(held_out(labels), labels, -1)
     for adapter in adapters:
         store.copy_some(pictures, held_out_set(trainer, len(state.progress.tasks) - 1), adapter, codes)
-    sets = [held_out_set(trainer, index) for index in range(len(state.progress.tasks))]
-    both = [found for found in sets if len(store.kept(found, adapters[0])) == len(store.kept(found, adapters[1]))]
-    moved_right = _named_rightly(store, both, adapters[0], statistics)
-    frozen_right = _named_rightly(store, both, adapters[1], frozen)
-    gate = Gate(
-        held_out=len(moved_right),
-        right_frozen=int(frozen_right.sum()),
-        right_moved=int(moved_right.sum()),
-        only_frozen=int((frozen_right & ~moved_right).sum()),
-        only_moved=int((moved_right & ~frozen_right).sum()),
-        keeps=True,
-    )
-    if is_worse(gate.only_frozen, gate.only_moved):
-        gate.keeps = False
+    state.current_task.held_out = int((codes >= 0).sum())
+    both = _kept_under(trainer, adapters)
+    if len(both) < len(state.progress.tasks):
+        lost = len(state.progress.tasks) - len(both)
+        trainer.note(f"Held-out features of {lost} earlier task(s) were deleted: the others decide.")
+    right = [_named_rightly(store, both, *one) for one in zip(adapters, (statistics, frozen), strict=True)]
+    gate = _gate(moved=right[0], frozen=right[1])
+    if not gate.keeps:
         state.adapter.rest(trainer.frozen_theta)
         state.frozen_moment = None
         trainer.record(Kind.REST)
@@ -97,6 +92,30 @@ def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, la
         )
     state.current_task.gate = gate
     return statistics if gate.keeps else frozen
+
+
+def _gate(moved: np.ndarray, frozen: np.ndarray) -> Gate:
+    """From which pictures are named rightly under each adapter, bool [n]."""
+    only_frozen, only_moved = int((frozen & ~moved).sum()), int((moved & ~frozen).sum())
+    return Gate(
+        held_out=len(moved),
+        right_frozen=int(frozen.sum()),
+        right_moved=int(moved.sum()),
+        only_frozen=only_frozen,
+        only_moved=only_moved,
+        keeps=not is_worse(only_frozen, only_moved),
+    )
+
+
+def _kept_under(trainer: Trainer, adapters: list[np.ndarray]) -> list[PictureSet]:
+    """The held-out pictures of all tasks whose features are there under each of ``adapters``."""
+    found = []
+    for index, task in enumerate(trainer.state.progress.tasks):
+        pictures = held_out_set(trainer, index)
+        counts = {len(trainer.store.kept(pictures, adapter)) for adapter in adapters}
+        if len(counts) == 1 and 0 <= task.held_out - counts.pop() <= task.skipped_images:
+            found.append(pictures)
+    return found
 
 
 def _named_rightly(

@@ -277,7 +277,9 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     state, theta = trainer.state, trainer.state.adapter.theta
     if state.statistics is None:
         return None
-    pictures = _with_features(trainer, task, samples, [theta])
+    # After a cut the features under the start may be gone, and the gate needs them.
+    adapters = [theta] if state.frozen_moment is None else trainer.distinct_adapters()
+    pictures = _with_features(trainer, task, samples, adapters)
     known, labels = len(state.progress.class_names), labels_of(samples)
     found = class_statistics(trainer.store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))

@@ -39,6 +39,15 @@ class Gate(_Model):
     only_moved: Natural
     keeps: bool
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Gate:
+        both = self.right_moved - self.only_moved
+        if both != self.right_frozen - self.only_frozen:
+            raise ValueError("what one adapter alone names rightly is not the difference of the two")
+        if both < 0 or both + self.only_frozen + self.only_moved > self.held_out:
+            raise ValueError(f"the right answers do not fit into {self.held_out} held-out pictures")
+        return self
+
 
 class TaskProgress(_Model):
     """One task as far as it is learnt; ``seconds`` is wall time of its training."""
@@ -57,6 +66,8 @@ class TaskProgress(_Model):
     """``adapter_key`` of theta when the task began."""
     unreadable: list[Natural] = Field(default_factory=list)
     """Positions in the task's training list that could not be decoded when the task began."""
+    held_out: Natural = 0
+    """Of its pictures, so many took no part in the steps; some of them may be unreadable."""
     gate: Gate | None = None
     """None where the adapter is where it started, or where nobody asked."""
     first_losses: list[float] = Field(default_factory=list)
@@ -126,6 +137,12 @@ class RunProgress(_Model):
         rows = max(len(counts.correct) for counts in (self.learner, self.floor, self.frozen))
         if not rows <= len(self.total) <= len(self.tasks):
             raise ValueError(f"there are more accuracies than the {len(self.tasks)} tasks")
+        right = self.frozen.correct_by_class
+        gained = sum(self.learner.correct_by_class) - sum(right) if right else 0
+        if gained != self.only_moved - self.only_frozen:
+            raise ValueError("what the adapter won is not what it named rightly beyond the frozen head")
+        if self.only_frozen + self.only_moved > sum(self.total_by_class):
+            raise ValueError("the adapter changed more answers than there are test pictures")
         return self
 
 

@@ -156,6 +156,8 @@ class RunState:
 
     def _restore_of_moved(self, arrays: dict[str, np.ndarray], count: int) -> None:
         size = self.head.rows.shape[1]
+        if "prototype_sums" in arrays and self.progress.phase != "training":
+            raise DamagedFileError("a snapshot's array prototype_sums is there, though no task is being trained.")
         for name, shape in (("frozen_moment", (size, size)), ("prototype_sums", (count, size))):
             if name in arrays:
                 _expect(arrays, name, np.float64, shape)

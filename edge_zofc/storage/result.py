@@ -108,6 +108,16 @@ class Paired(_Record):
     low: Annotated[float, Field(ge=-3, le=3)]
     high: Annotated[float, Field(ge=-3, le=3)]
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Paired:
+        if max(self.right_frozen, self.right_moved) > self.pictures:
+            raise ValueError(f"more than the {self.pictures} pictures are named rightly")
+        if abs(self.gain * self.pictures - (self.right_moved - self.right_frozen)) > 1e-6 * self.pictures:
+            raise ValueError(f"the gain is {self.gain}, not that of {self.right_moved} and {self.right_frozen}")
+        if not self.low <= self.gain <= self.high:
+            raise ValueError(f"the gain {self.gain} lies outside of its interval")
+        return self
+
 
 class AdapterResult(_Record):
     """What the adapter was worth: on held-out training pictures, which decide, and on test pictures, which do not.
@@ -208,6 +218,8 @@ class RunResult(Scores):
 
     def _check_classes(self) -> None:
         known = len(self.class_names)
+        if len(set(self.class_names)) < known:
+            raise ValueError("a class stands in it twice")
         if len(self.classes) not in (0, known):
             raise ValueError(f"{len(self.classes)} classes are counted of {known}")
         wrong = [0] * known

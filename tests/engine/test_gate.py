@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kill_points import Killed, KillPoints
 from runs import end_state, final_bits, go, without_times
 from safetensors.numpy import load_file
 from small import write_small_stream
 
 from edge_zofc.algorithm.heads import Statistics
 from edge_zofc.engine import gate
-from edge_zofc.engine.history import read_history, replay_run, roll_back
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -147,6 +149,15 @@ def test_a_run_without_its_kept_features_goes_on_to_the_same_bits(
     assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
 
 
+def test_held_out_features_that_were_deleted_are_told(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, tasks=frozenset({"000_task"}))
+    for path in (tmp_path / "run" / "features").glob("000-held-*"):
+        path.unlink()
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert result["adapter"]["held_out"]["pictures"] == 8
+    assert "features of 1 earlier task(s) were deleted" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize("call", [1, 2])
 def test_memory_that_runs_out_while_it_is_judged_leaves_the_same_bits(
     small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
@@ -163,6 +174,26 @@ def test_memory_that_runs_out_while_it_is_judged_leaves_the_same_bits(
     go(small_bundle, stream, tmp_path / "run", changes=MOVING)
     for part in ("state", "ends"):
         assert end_state(tmp_path / "run")[part] == end_state(tmp_path / "whole")[part]
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: bool
+) -> None:
+    if rests:
+        monkeypatch.setattr(gate, "is_worse", always_worse)
+    with pytest.MonkeyPatch.context() as patch:
+        points = KillPoints(patch)
+        go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
+    for at in range(20, points.count, points.count // 10):
+        run = tmp_path / str(at)
+        with pytest.MonkeyPatch.context() as patch:
+            KillPoints(patch, at, torn=at % 2 == 0)
+            with pytest.raises(Killed):
+                go(small_bundle, stream, run, changes=MOVING)
+        go(small_bundle, stream, run, changes=MOVING)
+        assert end_state(run)["state"] == end_state(tmp_path / "whole")["state"], f"killed at touch {at}"
+        assert (run / "journal.bin").read_bytes() == (tmp_path / "whole/journal.bin").read_bytes()
 
 
 def test_a_run_goes_back_to_the_first_task_and_learns_the_others_again(
