@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_zofc.algorithm.options import PRESETS, PresetName
+from edge_zofc.algorithm.options import Options, PresetName, make_options
 from edge_zofc.benchmarks.methods.aper import Aper, AperLda
 from edge_zofc.benchmarks.methods.coda import CodaPrompt
 from edge_zofc.benchmarks.methods.dualprompt import DualPrompt
@@ -128,9 +128,16 @@ def training(name: str, settings: MethodSettings) -> Training:
     return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr, batch_size=batch_size)
 
 
+def options_of(name: str, preset: PresetName) -> Options:
+    """The preset that ``name`` is trained and fed by. A method that is not steered by episodes has the edge preset's
+    values for the loss of a head: those for episodes would cripple it.
+    """
+    return make_options(preset, {} if name in EPISODIC or preset == "paper" else {"loss": "head"})
+
+
 def _zofc(name: str, settings: MethodSettings) -> Training:
     """The values of the paper's or the edge preset, for the relatives of ZO-FC."""
-    options = PRESETS[settings.preset]
+    options = options_of(name, settings.preset)
     orders: dict[str, tuple[Order, Order]] = {
         "zo-fc-torch": ("zeroth", "first"),
         "zo-fc-up": ("zeroth", "first"),

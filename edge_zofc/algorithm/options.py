@@ -133,6 +133,11 @@ EDGE = Options(
     steps=260,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
+_BY_HEAD: dict[str, Any] = {
+    "loss": "head", "adapter": "on", "directions": "whole", "steps": 0, "optimizer": "sgd", "adapter_lr": 0.01,
+    "batch_size": 48, "queries": 4, "eps": 1e-3, "clip_norm": 1.0, "augment": "none",
+}  # fmt: skip
+"""What the edge preset has where the head's loss steers the adapter."""
 LEAST_EPISODIC_CLASSES = 4
 """Class means of two or three classes say nothing about the classes that come later."""
 _RATES: dict[str, float] = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}
@@ -176,19 +181,18 @@ def declared() -> dict[str, Declared]:
 
 def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
     """The preset with ``changes``. Where they are not given, ``head_epochs`` follows ``epochs`` and ``adapter_lr`` the
-    optimizer; epochs that are given stand in place of the preset's steps, and a cosine head steers by its own loss.
+    optimizer; epochs that are given stand in place of the preset's steps. Where the head's loss steers the adapter,
+    which a cosine head's always does, the edge preset has other values.
     Raises InputError for a value outside its limits.
     """
     base, more = PRESETS[preset], dict[str, Any]()
+    if preset == "edge" and (changes.get("loss") == "head" or changes.get("head") == "cosine"):
+        base = changed(base, {**_BY_HEAD, "head": changes.get("head", base.head)})
     if "epochs" in changes:
         share = base.head_epochs / base.epochs  # of the epochs, those that train the head
         more |= {"head_epochs": math.ceil(share * int(changes["epochs"])), "steps": 0}
     if changes.get("optimizer", base.optimizer) != base.optimizer:
         more["adapter_lr"] = _RATES.get(changes["optimizer"], base.adapter_lr)
-    if changes.get("head") == "cosine":
-        more |= {"loss": "head", "adapter": "on", "steps": 0}
-    if changes.get("loss") == "head":
-        more["steps"] = 0
     return changed(base, {**more, **changes})
 
 

@@ -33,7 +33,7 @@ COMMANDS = (
     "rollback", "profiles", "doctor", "bench",
 )  # fmt: skip
 FAST = [
-    "--loss", "head", "--adapter", "on", "--optimizer", "sgd", "--epochs", "1", "--batch-size", "8", "--queries", "1",
+    "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
     "--micro-batch", "4", "--device-profile", "cpu-2gib",
 ]  # fmt: skip
 

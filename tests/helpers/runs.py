@@ -15,10 +15,7 @@ from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 
-BY_HEAD = {
-    "loss": "head", "adapter": "on", "directions": "whole", "optimizer": "sgd",
-    "eps": 1e-3, "clip_norm": 1.0, "augment": "none",
-}  # fmt: skip
+BY_HEAD = {"loss": "head"}
 """The adapter moves in every task, however small: what most tests of a whole run want."""
 FAST = {**BY_HEAD, "epochs": 2, "batch_size": 8, "queries": 2}
 _MEASURED = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib"}

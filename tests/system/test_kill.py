@@ -185,8 +185,7 @@ def test_what_a_power_cut_leaves_after_any_call_goes_on_to_the_same_bits(
 
 def words(bundle: Bundle, stream: Path, run: Path, *more: str) -> list[str]:
     """A ``learn`` of 80 steps, a third of a second after the libraries are loaded."""
-    found = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", run, "--loss", "head",
-             "--adapter", "on", "--optimizer", "sgd", "--epochs", "20",
+    found = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", run, "--loss", "head", "--epochs", "20",
              "--batch-size", "4", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]  # fmt: skip
     return [*map(str, found), *more]
 
