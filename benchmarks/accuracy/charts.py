@@ -10,11 +10,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from edge_zofc.benchmarks.methods.names import METHODS, TRAINING_FREE
+from edge_zofc.benchmarks.methods.names import EPISODIC, METHODS, TRAINING_FREE
 
 OURS = "zo-fc"
 FAMILIES = ("no training", "ZO-FC's adapter, its head", "peers, first order", "peers, zeroth order")
-RELATIVES = frozenset({"head", OURS, "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"})
+RELATIVES = EPISODIC | {"head", OURS, "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"}
 COLOURS = ("#777777", "#1f5fbf", "#c4601d", "#7a3fa0")
 MARKERS = "osD^vPX*"
 

@@ -90,9 +90,11 @@ def own_options(preset: PresetName, epochs: int, learn_options: Sequence[str]) -
 
 
 def forwards_a_picture(options: Options) -> int:
-    """Forward passes of ``learn`` for a picture and an epoch, the mean over the epochs, rounded."""
+    """Forward passes of ``learn`` for a picture and an epoch, the mean over the epochs, rounded; or in a step."""
     if options.query_form == "one-sided":
         return options.queries + 1
+    if options.loss == "episodic":
+        return 2 * options.queries + 1
     with_head = options.head_epochs if options.head == "cosine" else 0
     return round(2 * options.queries + with_head / max(options.epochs, 1))
 

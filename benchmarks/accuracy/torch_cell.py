@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy, summarise
-from edge_zofc.algorithm.options import PRESETS, PresetName
+from edge_zofc.algorithm.options import Options
 from edge_zofc.benchmarks.accuracy.request import CellRequest
 from edge_zofc.benchmarks.methods.names import SEARCH_FACTORS, TRAINING_FREE, best
 from edge_zofc.benchmarks.methods.problem import Method, Problem, TaskData, read_tasks, validation_task
-from edge_zofc.benchmarks.methods.registry import MethodSettings, build, training
+from edge_zofc.benchmarks.methods.registry import MethodSettings, build, options_of, training
 from edge_zofc.data.stream import read_stream
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.errors import InputError
@@ -53,7 +53,7 @@ def run_in_torch(request: CellRequest) -> dict[str, Any]:
     if request.search > 1 and request.method not in TRAINING_FREE:
         searched, search_forwards = _search(request, backbone, tasks, settings)
         settings = replace(settings, lr_factor=request.lr_factor * best(searched))
-    problem = make_problem(backbone, tasks, request.seed, request.preset)
+    problem = make_problem(backbone, tasks, request.seed, options_of(request.method, request.preset))
     counted, details, seconds = learn_all(problem, build(request.method, problem, settings))
     how = {} if request.method in TRAINING_FREE else asdict(training(request.method, settings))
     return {
@@ -78,7 +78,8 @@ def _search(
     forwards = 0
     for factor in SEARCH_FACTORS[: request.search]:
         part = [validation_task(tasks[0])]
-        trial = make_problem(backbone, part, request.seed, request.preset, task_count=len(tasks))
+        options = options_of(request.method, request.preset)
+        trial = make_problem(backbone, part, request.seed, options, task_count=len(tasks))
         tried = build(request.method, trial, replace(settings, lr_factor=request.lr_factor * factor))
         counted, _, _ = learn_all(trial, tried)
         found[str(factor)] = counted.correct[0][0] / max(1, counted.total[0])
@@ -87,11 +88,10 @@ def _search(
 
 
 def make_problem(
-    backbone: TorchBackbone, tasks: list[TaskData], seed: int, preset: PresetName, task_count: int = 0
+    backbone: TorchBackbone, tasks: list[TaskData], seed: int, options: Options, task_count: int = 0
 ) -> Problem:
-    """The problem with the picture transform of ``learn`` under this preset. Seeds torch."""
+    """The problem with the picture transform of ``learn`` under these options. Seeds torch."""
     torch.manual_seed(seed)
-    options = PRESETS[preset]
     return Problem(*backbone, tasks, seed, options.normalise, options.augment, task_count=task_count)
 
 

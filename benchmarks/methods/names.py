@@ -11,6 +11,8 @@ METHODS: dict[str, str] = {
     "zo-fc": "zeroth-order adapter, first-order head, through the device runtime (arXiv 2510.21019)",
     "fo-fc": "the same adapter and cosine head, both first order",
     "fo-fc-lda": "the edge preset's adapter and closed-form head, the adapter first order",
+    "fo-episodic": "the edge preset's adapter, head and episodic loss, first order, in the first task alone",
+    "fo-episodic-balanced": "the same in the coordinates of balanced directions",
     "zo-all": "the adapter and the cosine head, both zeroth order",
     "fo-adapter+zo-head": "the adapter first order, the cosine head zeroth order",
     "aper-adapter": "APER with AdaptFormer (arXiv 2303.07338)",
@@ -33,7 +35,8 @@ EXPERIMENTS: dict[str, str] = {
 }
 """Methods of ``bench questions`` that have no row in the comparison."""
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
-ANY_BACKBONE = TRAINING_FREE | {"head", "zo-fc", "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"}
+EPISODIC = frozenset({"fo-episodic", "fo-episodic-balanced"})
+ANY_BACKBONE = TRAINING_FREE | EPISODIC | {"head", "zo-fc", "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"}
 """Methods that take any backbone that can be exported. The others change a ViT from within."""
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)
 """``--search N`` multiplies every learning rate by the first N of these. Larger factors come first, because a short

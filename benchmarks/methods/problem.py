@@ -26,7 +26,7 @@ from edge_zofc.data.stream import Sample, Stream, list_samples
 from edge_zofc.errors import InputError
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.vit import AdapterViT
-from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.inference.transforms import CROP_SCALE, MILD_CROP_SCALE, load_test, load_train
 from edge_zofc.storage.manifest import ImageSpec
 
 EVALUATION_BATCH = 16
@@ -134,17 +134,23 @@ class Problem:
         ``kept`` [N, D] are features of the task's pictures, which then come in their place.
         """
         for picked in batches(len(task.train), batch_size, self.seed, task.index, epoch):
-            labels = _labels([task.train[i] for i in picked])
             if kept is not None:
-                yield kept[torch.from_numpy(picked)], labels
+                yield kept[torch.from_numpy(picked)], _labels([task.train[i] for i in picked])
             else:
-                yield torch.from_numpy(np.stack([self._picture(task, epoch, int(i)) for i in picked])), labels
+                yield self.some_pictures(task, picked, epoch)
 
-    def _picture(self, task: TaskData, epoch: int, index: int) -> np.ndarray:
+    def some_pictures(self, task: TaskData, picked: np.ndarray, visit: int) -> tuple[Tensor, Tensor]:
+        """The task's training pictures at ``picked`` int64 [B], cropped for this ``visit``, as ``training_batches``."""
+        pictures = [self._picture(task, visit, int(i)) for i in picked]
+        return torch.from_numpy(np.stack(pictures)), _labels([task.train[i] for i in picked])
+
+    def _picture(self, task: TaskData, visit: int, index: int) -> np.ndarray:
         path = task.train[index].path
         if self.augment == "none":
             return load_test(path, self.spec, normalise=self.normalise)
-        return load_train(path, self.spec, (self.seed, task.index, epoch, index), normalise=self.normalise)
+        scale = MILD_CROP_SCALE if self.augment == "mild" else CROP_SCALE
+        key = (self.seed, task.index, visit, index)
+        return load_train(path, self.spec, key, normalise=self.normalise, scale=scale)
 
     def plain_batches(self, samples: list[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, in order and with the test transform."""
@@ -168,7 +174,7 @@ class Method(Protocol):
     frozen: bool
 
     def learn(self, task: TaskData) -> list[float]:
-        """Learn a task; returns the mean training loss of each epoch ([] without training)."""
+        """Learn a task; returns the mean training loss of each epoch or step ([] without training)."""
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Scores [B, C] over the classes seen, for pictures [B, 3, S, S] (or features [B, D], see ``frozen``)."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_zofc.algorithm.options import PRESETS, PresetName
+from edge_zofc.algorithm.options import Options, PresetName, make_options
 from edge_zofc.benchmarks.methods.aper import Aper, AperLda
 from edge_zofc.benchmarks.methods.coda import CodaPrompt
 from edge_zofc.benchmarks.methods.dualprompt import DualPrompt
 from edge_zofc.benchmarks.methods.ease import Ease
+from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter
 from edge_zofc.benchmarks.methods.fo_lda import AdapterAndLda
 from edge_zofc.benchmarks.methods.inflora import InfLora
 from edge_zofc.benchmarks.methods.l2p import L2p
 from edge_zofc.benchmarks.methods.lae import Lae
-from edge_zofc.benchmarks.methods.names import EQUAL_FORWARDS
+from edge_zofc.benchmarks.methods.names import EPISODIC, EQUAL_FORWARDS
 from edge_zofc.benchmarks.methods.problem import Method, Problem
 from edge_zofc.benchmarks.methods.training import Order, Training
 from edge_zofc.benchmarks.methods.training_free import Lda, Ridge, SimpleCil
@@ -56,6 +57,8 @@ HOW: dict[str, Training] = {
     # 2211.13218
     "coda-prompt": replace(_ADAM, epochs=20, schedule="quarter-cosine", head_schedule="quarter-cosine"),
 }
+# The loss of the edge preset. Steps, their size and the rate are those of the best trials.
+HOW |= dict.fromkeys(EPISODIC, replace(_ADAM, epochs=1, batch_size=64, lr=1e-2, steps=50))
 _ZEROTH = Training(
     20, 48, lr=0.01, schedule="constant", head_schedule="constant", part_order="zeroth", head_order="zeroth"
 )
@@ -97,6 +100,8 @@ def build(name: str, problem: Problem, settings: MethodSettings) -> Method:
     how = training(name, settings)
     if name == "fo-fc-lda":
         return AdapterAndLda(problem, how)
+    if name in EPISODIC:
+        return EpisodicAdapter(problem, how, name == "fo-episodic-balanced")
     if name not in BUILD:
         return AdapterAndHead(
             problem,
@@ -114,7 +119,7 @@ def training(name: str, settings: MethodSettings) -> Training:
     how = HOW[name] if name in HOW else _zofc(name, settings)
     if settings.epochs:
         share = None if how.head_epochs is None else max(1, round(how.head_epochs / how.epochs * settings.epochs))
-        how = replace(how, epochs=settings.epochs, head_epochs=share)
+        how = replace(how, epochs=settings.epochs, head_epochs=share, steps=0)
     if name in EQUAL_FORWARDS:
         heads = None if how.head_epochs is None else how.head_epochs * settings.epoch_factor
         how = replace(how, epochs=how.epochs * settings.epoch_factor, head_epochs=heads)
@@ -123,9 +128,16 @@ def training(name: str, settings: MethodSettings) -> Training:
     return replace(how, lr=how.lr * settings.lr_factor, head_lr=head_lr, batch_size=batch_size)
 
 
+def options_of(name: str, preset: PresetName) -> Options:
+    """The preset that ``name`` is trained and fed by. A method that is not steered by episodes has the edge preset's
+    values for the loss of a head: those for episodes would cripple it.
+    """
+    return make_options(preset, {} if name in EPISODIC or preset == "paper" else {"loss": "head"})
+
+
 def _zofc(name: str, settings: MethodSettings) -> Training:
     """The values of the paper's or the edge preset, for the relatives of ZO-FC."""
-    options = PRESETS[settings.preset]
+    options = options_of(name, settings.preset)
     orders: dict[str, tuple[Order, Order]] = {
         "zo-fc-torch": ("zeroth", "first"),
         "zo-fc-up": ("zeroth", "first"),

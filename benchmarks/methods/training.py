@@ -33,7 +33,8 @@ class Training:
     """How a method trains. ``head_lr`` None: ``lr``. ``head_epochs`` None: all epochs train the head too.
 
     Before ``part_from_epoch`` the adapter (prompt, LoRA) rests. ``clip_norm`` is for SPSA alone. "cosine" falls over
-    half a period to 1e-5, "quarter-cosine" over a quarter to 1.6 % (CODA-Prompt's and InfLoRA's).
+    half a period to 1e-5, "quarter-cosine" over a quarter to 1.6 % (CODA-Prompt's and InfLoRA's). ``steps`` stand in
+    place of the epochs where a method takes its batches from no epoch.
     """
 
     epochs: int
@@ -52,6 +53,7 @@ class Training:
     two_sided: bool = True
     eps: float = 1e-3
     clip_norm: float = 1.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)

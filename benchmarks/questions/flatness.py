@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from edge_zofc.benchmarks.accuracy.torch_cell import TorchBackbone, learn_all, make_problem, numbers, with_adapters
 from edge_zofc.benchmarks.methods.problem import Problem, TaskData, read_tasks
-from edge_zofc.benchmarks.methods.registry import MethodSettings, build
+from edge_zofc.benchmarks.methods.registry import MethodSettings, build, options_of
 from edge_zofc.benchmarks.methods.zofc import AdapterAndHead
 from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.data.stream import Sample, read_stream
@@ -113,7 +113,7 @@ class _Watched:
 def measure_method(name: str, backbone: TorchBackbone, options: argparse.Namespace) -> dict[str, Any]:
     """Learn the stream with one method; its rises after each task but the first, and its accuracies."""
     tasks = read_tasks(read_stream(options.stream))
-    problem = make_problem(backbone, tasks, options.seed, options.preset)
+    problem = make_problem(backbone, tasks, options.seed, options_of(name, options.preset))
     settings = MethodSettings(
         epochs=options.epochs, preset=options.preset, adapter_lr=options.adapter_lr, batch_size=options.batch_size
     )

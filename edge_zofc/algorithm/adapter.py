@@ -17,15 +17,19 @@ estimate g, the sum of coefficient times direction:
               and journals the coefficients times 0, 1 or -1. Momentum would make each of the three another point
     adam      v = m v + (1 - m) g, u = b v + (1 - b) g g with b = 0.999, both divided by 1 - their factor^t,
               theta -= lr v / (sqrt(u) + 1e-8): Kingma and Ba (arXiv 1412.6980), m the momentum
+
+With directions "balanced" theta is theta0 + s c, s fixed for each piece (``directions.balanced_scales``). Queries and
+optimizer work on c: an entry is perturbed by eps s, rounded to the lattice, and moves by s times the optimizer's step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from edge_zofc.algorithm.directions import direction
+from edge_zofc.algorithm.directions import balanced_scales, direction
 from edge_zofc.errors import InputError
 
 LATTICE_STEP = 2.0**-22
@@ -55,11 +59,17 @@ class Adapter:
 
     An inference session reads ``theta`` where it lies: it is changed in place and never replaced. Entries stay below
     4 - eps, so that a perturbed entry is exact. ``beta_powers`` float64 [2]: Adam's two factors to the power of the
-    steps since ``reset_velocity``.
+    steps since ``reset_velocity``. ``pieces``: the sizes of theta's pieces for "balanced" directions, None for "whole".
     """
 
     def __init__(
-        self, initial: np.ndarray, seed: int, eps: float, momentum: float, optimizer: Optimizer = "sgd"
+        self,
+        initial: np.ndarray,
+        seed: int,
+        eps: float,
+        momentum: float,
+        optimizer: Optimizer = "sgd",
+        pieces: Sequence[int] | None = None,
     ) -> None:
         self.theta = np.array(initial, dtype=np.float32, order="C")
         self.size = int(self.theta.size)
@@ -70,7 +80,10 @@ class Adapter:
         self.optimizer: Optimizer = optimizer
         self.second_moment = np.zeros(self.size if optimizer == "adam" else 0, np.float32)
         self.beta_powers = np.ones(2, np.float64)
-        self._largest = np.float32(LATTICE_LIMIT - self.eps - LATTICE_STEP)
+        self._scales = None if pieces is None else balanced_scales(pieces)
+        self._radii = None if self._scales is None else _lattice_radii(self.eps, self._scales)
+        radius = self.eps if self._radii is None else float(self._radii.max())
+        self._largest = np.float32(LATTICE_LIMIT - radius - LATTICE_STEP)
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
         self.theta += _ZERO
 
@@ -83,11 +96,18 @@ class Adapter:
     def perturbed_into(self, out: np.ndarray, step: int, query: int, sign: int) -> None:
         """Write theta plus ``sign`` times eps times the query's direction into ``out``, float32 [P]."""
         z = direction(self.seed, step, query, self.size)
-        z *= np.float32(sign * self.eps)
+        if self._radii is None:
+            z *= np.float32(sign * self.eps)
+        else:
+            z *= self._radii
+            z *= np.float32(sign)
         np.add(self.theta, z, out=out)
 
     def gradient(self, step: int, coefficients: np.ndarray) -> np.ndarray:
-        """Sum of coefficient times direction in the order of the queries, float32 [P]; ``coefficients`` float32 [Q]."""
+        """Sum of coefficient times direction in the order of the queries, float32 [P]; ``coefficients`` float32 [Q].
+
+        By c where directions are "balanced".
+        """
         total = np.zeros_like(self.theta)
         for query, coefficient in enumerate(np.asarray(coefficients, dtype=np.float32)):
             z = direction(self.seed, step, query, self.size)
@@ -134,6 +154,8 @@ class Adapter:
     def _move(self, theta: np.ndarray, update: np.ndarray, learning_rate: float) -> None:
         """Subtract the rate times ``update`` from theta, in place, back on the lattice and inside its limits."""
         update *= np.float32(learning_rate)
+        if self._scales is not None:
+            update *= self._scales
         theta -= update
         theta *= _SCALE
         np.rint(theta, out=theta)
@@ -148,8 +170,26 @@ class Adapter:
             found |= {"second_moment": self.second_moment, "beta_powers": self.beta_powers}
         return found
 
+    def rest(self, initial: np.ndarray) -> None:
+        """Go back, in place, to ``initial`` float32 [P], without momentum."""
+        self.theta[:] = initial
+        self.theta += _ZERO
+        self.reset_velocity()
+
     def reset_velocity(self) -> None:
         """Forget the momentum (and Adam's second moment), as each task's new optimiser does."""
         self.velocity[:] = 0.0
         self.second_moment[:] = 0.0
         self.beta_powers[:] = 1.0
+
+
+def _lattice_radii(eps: float, scales: np.ndarray) -> np.ndarray:
+    """How far each entry is perturbed, float32 [P]: multiples of 2^-22, at least one, below _MAX_EPS."""
+    steps = np.maximum(np.rint(scales.astype(np.float64) * (eps / LATTICE_STEP)), 1.0)
+    radii = steps * LATTICE_STEP
+    if radii.max() > _MAX_EPS:
+        raise InputError(
+            f"eps is {eps}, which on the smallest piece of this adapter is {radii.max():.3g}, above {_MAX_EPS}; "
+            "give a smaller --eps."
+        )
+    return radii.astype(np.float32)

@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from edge_zofc.errors import InputError
 
 SCHEME = "philox4x64-10/1"
+BALANCED = "philox4x64-10/balanced"
+"""The same signs, each times its piece's share (``balanced_scales``)."""
+Directions = Literal["whole", "balanced"]
+SCHEMES: dict[Directions, str] = {"whole": SCHEME, "balanced": BALANCED}
 SCHEME_KEY = 0x5A4F4643  # "ZOFC": keeps directions apart from other Philox streams of the same seed
 
 _BATCHES_KEY = int.from_bytes(b"batches\0", "big")
+_EPISODES_KEY = int.from_bytes(b"episodes", "big")
 _MASK = 2**64 - 1
 
 
@@ -34,6 +40,39 @@ def direction(seed: int, step: int, query: int, size: int) -> np.ndarray:
     return signs
 
 
+def balanced_scales(sizes: Sequence[int]) -> np.ndarray:
+    """What each entry of a direction is multiplied by, float32 [P], for pieces of ``sizes`` entries.
+
+    Every piece (the scales of a block, its shifts) gets the same share of a direction's length, whose L2 norm stays
+    sqrt(P). Without it most of a direction falls on the wide late blocks, and most of the gradient on the early ones.
+    """
+    total = sum(sizes)
+    return np.concatenate([np.full(size, math.sqrt(total / (len(sizes) * size)), np.float32) for size in sizes])
+
+
+def episode(labels: np.ndarray, batch_size: int, seed: int, task_index: int, step: int) -> np.ndarray:
+    """The pictures of a task's batch number ``step``, int64 [batch_size]: positions in ``labels`` int64 [n].
+
+    Classes take turns, in another order each round. So do the pictures of a class, whatever its number of pictures.
+    """
+    classes = np.unique(labels)
+    drawn = np.arange(step * batch_size, (step + 1) * batch_size)
+    found = np.empty(batch_size, np.int64)
+    key, places = (seed, _EPISODES_KEY), [np.flatnonzero(labels == one) for one in classes]
+    for index, number in enumerate(drawn.tolist()):
+        turn, place = divmod(number, len(classes))
+        which = int(_shuffled(key, (task_index, turn), len(classes))[place])
+        of_class = places[which]
+        again, place = divmod(turn, len(of_class))
+        found[index] = of_class[_shuffled(key, (task_index, again, 1 + which), len(of_class))[place]]
+    return found
+
+
+def _shuffled(key: tuple[int, int], place: Sequence[int], count: int) -> np.ndarray:
+    """A permutation of 0 .. count - 1. Two equal words are next to impossible; a stable sort has one answer then."""
+    return np.argsort(_words(key, place, count), kind="stable")
+
+
 def batches(count: int, batch_size: int, seed: int, task_index: int, epoch: int) -> list[np.ndarray]:
     """The order of an epoch: int64 index arrays that together are a permutation of 0 .. count - 1, all of
     ``batch_size`` entries but the last, which may be smaller.
@@ -42,8 +81,7 @@ def batches(count: int, batch_size: int, seed: int, task_index: int, epoch: int)
     """
     if batch_size < 1:
         raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
-    # Two equal words are next to impossible; a stable sort has one answer even then.
-    order = np.argsort(_words((seed, _BATCHES_KEY), (task_index, epoch), count), kind="stable")
+    order = _shuffled((seed, _BATCHES_KEY), (task_index, epoch), count)
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 

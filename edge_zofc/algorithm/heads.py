@@ -174,6 +174,8 @@ solver's copy of it.
 """
 GRID = 2.0**-12
 """What features are rounded to before they are summed: far below what separates classes."""
+NEVER = -1e30
+"""The bias of a class that is never the argmax; everything stays finite."""
 _NO_SCATTER = 1e-10
 """Of the second moment's trace: less than this within the classes is rounding."""
 _RELATIVE_FLOOR = 1e-6
@@ -205,13 +207,19 @@ class Statistics:
         """From what earlier versions kept: the within-class scatter float64 [D, D] in the moment's place."""
         return cls(_on_grid(sums, GRID), counts, _on_grid(scatter + _between(sums, counts), GRID**2))
 
-    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n]."""
+    def add(self, features: np.ndarray, labels: np.ndarray, times: int = 1) -> None:
+        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n].
+
+        ``times`` -1 takes them out again, to the same bits.
+        """
         rounded = _on_grid(features.astype(np.float64), GRID)
+        products = rounded.T @ rounded if self.moment.size else self.moment
+        products *= times
+        rounded *= times
         np.add.at(self.sums, labels, rounded)
-        self.counts += np.bincount(labels, minlength=len(self.counts))
+        self.counts += times * np.bincount(labels, minlength=len(self.counts))
         if self.moment.size:
-            self.moment += rounded.T @ rounded
+            self.moment += products
 
     def absorb(self, other: Statistics) -> None:
         """Count in, in place, what ``other`` counted, which knows no more classes."""
@@ -256,7 +264,7 @@ def _between(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     """Rows float32 [C, D] and biases float32 [C]: row = covariance^-1 mean, bias = - mean . row / 2.
 
-    A class without pictures gets the bias -1e30: it is never the argmax, and everything stays finite.
+    A class without pictures gets the bias NEVER.
     """
     pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
@@ -270,7 +278,7 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
     covariance = shrunk(scatter, free)
     rows = np.linalg.solve(covariance, means.T).T
     biases = -0.5 * np.sum(means * rows, axis=1)
-    biases[~seen] = -1e30
+    biases[~seen] = NEVER
     return rows.astype(np.float32), biases.astype(np.float32)
 
 

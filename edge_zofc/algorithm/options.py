@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from annotated_types import Interval
 
 from edge_zofc.algorithm.adapter import Optimizer
+from edge_zofc.algorithm.directions import Directions
 from edge_zofc.algorithm.spsa import QueryForm
 from edge_zofc.errors import InputError
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 HeadKind = Literal["cosine", "lda"]
 HeadInit = Literal["class-means", "random"]
-Augment = Literal["crop", "none"]
+Augment = Literal["crop", "mild", "none"]
+AdapterUse = Literal["auto", "on", "off"]
+LossKind = Literal["head", "episodic"]
 PresetName = Literal["edge", "paper"]
 _Epochs = Annotated[int, Interval(ge=0, le=10_000)]
 _Rate = Annotated[float, Interval(ge=0, le=100)]
@@ -67,29 +70,81 @@ class Options:
         "cosine"
     )
     head_init: HeadInit = "random"
-    augment: Annotated[Augment, Help("random resized crops and flips while training, or none", None)] = "crop"
+    augment: Annotated[
+        Augment, Help("while training: random crops and flips; mild: of at least 2 fifths of a picture", None)
+    ] = "crop"
     normalise: bool = False
-    optimizer: Annotated[Optimizer, Help("what a step makes of the gradient estimate (default: sgd)", None)] = "sgd"
+    optimizer: Annotated[
+        Optimizer, Help("what a step makes of the gradient estimate (default: the preset's)", None)
+    ] = "sgd"
+    adapter: Annotated[
+        AdapterUse, Help("auto: moved, and put back where that gains nothing; on: moved; off: it rests", None)
+    ] = "on"
+    loss: Annotated[
+        LossKind,
+        Help("what steers the adapter: the head's loss, or nearest class means with each picture left out", None),
+    ] = "head"
+    directions: Annotated[
+        Directions, Help("balanced: each piece of the adapter has the same share of a direction", None)
+    ] = "whole"
+    steps: Annotated[
+        int, Interval(ge=0, le=1_000_000), Help("steps of the first task, in place of --epochs (0: by epochs)")
+    ] = 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether the adapter takes a step at all."""
+        return self.adapter != "off" and (self.steps > 0 or self.epochs > 0)
+
+    def moves_in(self, task_index: int, classes: int) -> bool:
+        """Whether the adapter moves in the task of this number, from 0, and of so many classes.
+
+        By episodes it moves in the first task alone: what was learnt of earlier pictures is under the adapter of then.
+        """
+        if self.loss == "episodic":
+            return self.moves and task_index == 0 and classes >= LEAST_EPISODIC_CLASSES
+        return self.moves and classes > 1
+
+    def steps_of(self, pictures: int) -> int:
+        """Steps of a task with so many training pictures, if the adapter moves in it."""
+        return self.steps or self.epochs * -(-pictures // self.batch_size)
 
 
 PAPER = Options(preset="paper")
-# Measured on grocery, clothing and digits with the package's ViT (benchmarks/results/LOG.md): the closed-form head is
-# what wins over class means. No adapter, of either order, added to it there, so that one cheap epoch is kept.
+# Measured on grocery, clothing and objects with EfficientNet-Lite0 (benchmarks/results/RESULTS.md).
 EDGE = Options(
     preset="edge",
     epochs=1,
     head_epochs=1,
+    batch_size=16,
+    queries=8,
     query_form="one-sided",
+    eps=2e-3,
+    adapter_lr=2e-3,
+    clip_norm=0.0,
     head="lda",
     head_init="class-means",
-    augment="none",
+    augment="mild",
     normalise=True,
+    optimizer="adam",
+    adapter="auto",
+    loss="episodic",
+    directions="balanced",
+    steps=260,
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
-_RATES: dict[str, float] = {"sign": 5e-5, "adam": 5e-4}
-"""Where ``adapter_lr`` starts when one of these optimizers is asked for. sign moves every entry by lr: 5e-5 moves
-42,265 of them by the 0.01 in L2 of a clipped SGD step. adam: the paper's ZO-Adam run of CODA-Prompt."""
-_LATER: dict[str, Any] = {"optimizer": "sgd"}
+_BY_HEAD: dict[str, Any] = {
+    "loss": "head", "adapter": "on", "directions": "whole", "steps": 0, "optimizer": "sgd", "adapter_lr": 0.01,
+    "batch_size": 48, "queries": 4, "eps": 1e-3, "clip_norm": 1.0, "augment": "none",
+}  # fmt: skip
+"""What the edge preset has where the head's loss steers the adapter."""
+LEAST_EPISODIC_CLASSES = 4
+"""Class means of two or three classes say nothing about the classes that come later."""
+_RATES: dict[str, float] = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}
+"""Where ``adapter_lr`` starts when one of these optimizers is asked for in place of the preset's. sign moves every
+entry by lr: 5e-5 moves 42,265 of them by the 0.01 in L2 of a clipped SGD step. adam: the paper's ZO-Adam run of
+CODA-Prompt."""
+_LATER: dict[str, Any] = {"optimizer": "sgd", "adapter": "on", "loss": "head", "directions": "whole", "steps": 0}
 """Options that older runs do not name, with what they did."""
 
 
@@ -126,15 +181,19 @@ def declared() -> dict[str, Declared]:
 
 def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
     """The preset with ``changes``. Where they are not given, ``head_epochs`` follows ``epochs`` and ``adapter_lr`` the
-    optimizer. Raises InputError for a value outside its limits.
+    optimizer; epochs that are given stand in place of the preset's steps. Where the head's loss steers the adapter,
+    which a cosine head's always does, the edge preset has other values.
+    Raises InputError for a value outside its limits.
     """
-    base = PRESETS[preset]
-    if "epochs" in changes and "head_epochs" not in changes:
+    base, more = PRESETS[preset], dict[str, Any]()
+    if preset == "edge" and (changes.get("loss") == "head" or changes.get("head") == "cosine"):
+        base = changed(base, {**_BY_HEAD, "head": changes.get("head", base.head)})
+    if "epochs" in changes:
         share = base.head_epochs / base.epochs  # of the epochs, those that train the head
-        changes = {**changes, "head_epochs": math.ceil(share * int(changes["epochs"]))}
-    if changes.get("optimizer") in _RATES and "adapter_lr" not in changes:
-        changes = {**changes, "adapter_lr": _RATES[changes["optimizer"]]}
-    return changed(base, changes)
+        more |= {"head_epochs": math.ceil(share * int(changes["epochs"])), "steps": 0}
+    if changes.get("optimizer", base.optimizer) != base.optimizer:
+        more["adapter_lr"] = _RATES.get(changes["optimizer"], base.adapter_lr)
+    return changed(base, {**more, **changes})
 
 
 def changed(options: Options, changes: dict[str, Any]) -> Options:
@@ -151,6 +210,12 @@ def options_from_json(data: Any) -> Options:
     if set(data) != known or data["preset"] not in list(get_args(PresetName)):
         raise InputError(f"the options have the keys {sorted(data)}, this edge-zofc has {sorted(known)}.")
     return _checked(data)
+
+
+def options_to_json(options: Options) -> dict[str, Any]:
+    """The options by name, without newer ones that are as an older version has them: it can go on with such a run."""
+    newer = {name: value for name, value in _LATER.items() if name != "optimizer"}
+    return {name: value for name, value in asdict(options).items() if name not in newer or newer[name] != value}
 
 
 def differences(old: Options, preset: PresetName | None, changes: dict[str, Any]) -> dict[str, str]:
@@ -170,9 +235,20 @@ def _checked(values: dict[str, Any]) -> Options:
         found = declared()[name]
         whole = "be a whole number, " if found.kind is int and isinstance(values[name], float) else ""
         raise _outside(name, values[name], f"{whole}{found}") from error
+    _check_together(options)
     if options.head_epochs > options.epochs:
         raise _outside("head_epochs", options.head_epochs, f"lie between 0 and {options.epochs}, the epochs")
     return options
+
+
+def _check_together(options: Options) -> None:
+    """Raise InputError for values that do not go together."""
+    if options.steps and options.loss == "head":
+        raise InputError(f"steps is {options.steps}, which goes with --loss episodic; give --epochs instead.")
+    asked, its = {"loss": options.loss, "adapter": options.adapter}, {"loss": "head", "adapter": "on"}
+    for name, value in asked.items() if options.head == "cosine" else ():
+        if value != its[name]:
+            raise InputError(f"{name} is {value}, but a cosine head needs {its[name]}; leave it out, or --head lda.")
 
 
 @cache

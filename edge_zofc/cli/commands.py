@@ -151,7 +151,7 @@ def report(options: argparse.Namespace) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """Rebuild the adapter from bundle and journal alone."""
-    from edge_zofc.engine.history import replay_run
+    from edge_zofc.engine.replay import replay_run
 
     found = replay_run(options.bundle, options.journal, options.out, options.until_step, options.until_task)
     text = f"{options.out}: {found.steps} steps applied, SHA-256 of the adapter {found.sha256}"
@@ -162,17 +162,18 @@ def history(options: argparse.Namespace) -> int:
     """List what a run has learnt, and when."""
     from edge_zofc.device.profiles import format_bytes
     from edge_zofc.engine.history import read_history
-    from edge_zofc.report.text import percent, table
+    from edge_zofc.report.text import gate_word, percent, table
 
     found = read_history(options.run, options.bundle)
-    rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "its own", "all seen", "name")]
+    rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "its own", "all seen", "adapter", "name")]
     for task in found["tasks"]:
         numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
         name = task["name"] if task["finished"] else f"{task['name']} (unfinished)"
-        rows.append((*numbers, percent(task["own_accuracy"]), percent(task["stage_accuracy"]), name))
+        accuracies = (percent(task[which]) for which in ("own_accuracy", "stage_accuracy"))
+        rows.append((*numbers, *accuracies, gate_word(task["adapter"]), name))
     largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
-    lines = [table(rows, "rrrrrrl", terminal_width())]
+    lines = [table(rows, "rrrrrrrl", terminal_width())]
     lines.append(f"{found['steps']} steps; {format_bytes(sum(found['bytes'].values()))} on disk ({parts})")
     if found["rollbacks_to"]:
         lines.append("rolled back to task " + ", then ".join(map(str, found["rollbacks_to"])))

@@ -227,7 +227,7 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     options, k = work.options, choice.parallel_queries
     size, width = work.sizes.adapter_size, work.sizes.feature_size
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer]
+    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer] + (2 if options.directions == "balanced" else 0)
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
     # float32 once, and of one adapter the losses' float64 with two temporaries.
     evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)
@@ -237,8 +237,10 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     note = f"{classes} classes x {width}, {each} bytes of each while a task begins, ends or is saved"
     yield PlanItem("head", classes * width * each, 0, note)
     if options.head == "lda":
-        note = f"{MATRICES} matrices of {width} x {width}"
-        yield PlanItem("covariance of the closed-form head", MATRICES * 8 * width**2, 0, note)
+        # One more holds what the gate needs of the adapter's start.
+        matrices = MATRICES + (1 if options.adapter == "auto" and options.moves else 0)
+        note = f"{matrices} matrices of {width} x {width}"
+        yield PlanItem("covariance of the closed-form head", matrices * 8 * width**2, 0, note)
 
 
 def _activations(sizes: BundleSizes, choice: Placement) -> int:

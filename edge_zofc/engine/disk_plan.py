@@ -24,7 +24,8 @@ from edge_zofc.algorithm.options import Options
 from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES
 from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
-from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.engine.progress import TaskProgress
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import end_bytes
 from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.storage import checkpoint
@@ -63,13 +64,15 @@ class DiskPlan:
 
 def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]) -> DiskPlan:
     """The disk that learning ``tasks`` takes; a class that comes back counts as a new one, on the safe side."""
-    trained = [task for task in tasks if task.classes > 1]  # a single class is not trained
-    steps = sum(options.epochs * -(-task.train_images // options.batch_size) for task in trained)
+    numbered = list(enumerate(tasks))
+    steps = sum(options.steps_of(t.train_images) for i, t in numbered if options.moves_in(i, t.classes))
     state, ends = _new_state(sizes, options), 0
     state.progress.head_backend = "numpy"  # the same bytes, without loading torch
     largest, last = checkpoint.file_bytes(state.to_snapshot()), 0
     for index, task in enumerate(tasks):
         _grow(state, index, task)
+        if options.adapter == "auto" and options.moves_in(index, task.classes):
+            state.frozen_moment = np.zeros((sizes.feature_size, sizes.feature_size))
         largest = checkpoint.file_bytes(state.to_snapshot())
         last = end_bytes(state) if index else largest
         ends += last
@@ -78,8 +81,8 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
     side = sizes.image_side
-    # Without an epoch theta rests and no picture is decoded twice.
-    pixels = min(LIMIT_BYTES, pictures * slot_bytes(side)) if options.epochs else 0
+    # Where theta rests no picture is decoded twice.
+    pixels = min(LIMIT_BYTES, pictures * slot_bytes(side)) if options.moves else 0
     kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
@@ -123,7 +126,7 @@ def _grow(state: RunState, index: int, task: TaskSize) -> None:
         )
     )
     state.progress.total.append(task.test_images)
-    for counts in (state.progress.learner, state.progress.floor):
+    for counts in (state.progress.learner, state.progress.floor, state.progress.frozen):
         counts.correct.append([task.test_images] * (index + 1))
         counts.correct_by_class = [task.test_images] * (first + task.classes)
     if state.statistics is None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Head, Statistics, unit
+from edge_zofc.algorithm.heads import Head, Statistics, solve, unit
 from edge_zofc.data.stream import Sample, list_samples
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet, adapter_key
+from edge_zofc.engine.gate import frozen_statistics, held_out_set
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import ImageError
@@ -26,20 +27,24 @@ from edge_zofc.errors import ImageError
 class Tally:
     """Right answers and pictures seen by class id (int64 [C] each), and what the learner named wrongly.
 
-    ``wrong`` int64 [m, 3]: position in ``samples``, class, and the class that it was named as.
+    ``wrong`` int64 [m, 3]: position in ``samples``, class, and the class that it was named as. ``frozen_correct``: of
+    the closed-form head under the adapter's start, with the pictures that only one of the two named rightly.
     """
 
     correct: np.ndarray
     floor_correct: np.ndarray
+    frozen_correct: np.ndarray
     total: np.ndarray
     wrong: np.ndarray
     samples: Sequence[Sample]
+    only_frozen: int = 0
+    only_moved: int = 0
 
     @classmethod
     def empty(cls, classes: int, samples: Sequence[Sample]) -> Tally:
         """Zeros for ``classes`` classes."""
-        correct, floor_correct, total = np.zeros((3, classes), np.int64)
-        return cls(correct, floor_correct, total, np.zeros((0, 3), np.int64), samples)
+        correct, floor_correct, frozen_correct, total = np.zeros((4, classes), np.int64)
+        return cls(correct, floor_correct, frozen_correct, total, np.zeros((0, 3), np.int64), samples)
 
 
 def class_statistics(
@@ -71,11 +76,14 @@ def evaluate_learned(trainer: Trainer, store: FeatureStore) -> list[Tally | None
     sets = {index: picture_set(f"{index:03d}-test", found, trainer.tests_again) for index, found in samples.items()}
     newest = sets.get(len(progress.tasks) - 1)
     store.ensure(trainer.backbone, list(sets.values()), adapters, _telling_of(trainer, newest))
-    tallies = {index: _tally(trainer, store, sets[index], samples[index]) for index in sets}
+    statistics = frozen_statistics(trainer)
+    frozen = None if statistics is None else solved_head(statistics)
+    tallies = {index: _tally(trainer, store, sets[index], samples[index], frozen) for index in sets}
     if newest is not None:
         lost = len(store.kept(newest, adapters[0]).unreadable)
         trainer.pictures.check_skipped(progress.tasks[-1].name, lost, len(newest.paths))
-    kept = {store.name(found, adapter) for found in sets.values() for adapter in adapters}
+    held = [held_out_set(trainer, index) for index in range(len(progress.tasks))] if len(adapters) > 1 else []
+    kept = {store.name(found, adapter) for found in [*sets.values(), *held] for adapter in adapters}
     store.forget_all_but(kept | {found.pixel_file for found in sets.values()})
     trainer.pixels.look_again()
     measured = {index: _measured(trainer, index, tallies.get(index)) for index in _asked_for(trainer)}
@@ -104,20 +112,31 @@ def _telling_of(trainer: Trainer, newest: PictureSet | None) -> PictureReader:
     return replace(told, skipped=skipped)
 
 
-def _tally(trainer: Trainer, store: FeatureStore, pictures: PictureSet, samples: Sequence[Sample]) -> Tally:
-    """Right answers of the learner and of the class means on one task's test pictures, over all classes seen."""
+def _tally(
+    trainer: Trainer, store: FeatureStore, pictures: PictureSet, samples: Sequence[Sample], frozen: Head | None
+) -> Tally:
+    """Right answers on one task's test pictures, over all classes seen: of the learner, of the class means, and of the
+    closed-form head under the adapter's start (``frozen``; None: the adapter is there).
+    """
     state, labels = trainer.state, labels_of(samples)
-    heads = (state.head, class_mean_head(state.class_sums, state.class_counts))
+    means = class_mean_head(state.class_sums, state.class_counts)
     tally = Tally.empty(len(state.head.rows), samples)
     adapters = trainer.distinct_adapters()
+    right = np.zeros(len(samples), bool)
     for positions, features in store.rows(pictures, adapters[0]):
-        known, guesses = labels[positions], named(heads[0], features)
+        known, guesses = labels[positions], named(state.head, features)
+        right[positions] = guesses == known
         tally.total += np.bincount(known, minlength=len(tally.total))
         tally.correct += np.bincount(known[guesses == known], minlength=len(tally.total))
         rows = np.column_stack([positions, known, guesses])[guesses != known]
         tally.wrong = np.concatenate([tally.wrong, rows])
     for positions, features in store.rows(pictures, adapters[-1]):
-        tally.floor_correct += count_right(heads[1], features, labels[positions])
+        known = labels[positions]
+        tally.floor_correct += count_right(means, features, known)
+        without = right[positions] if frozen is None else named(frozen, features) == known
+        tally.frozen_correct += np.bincount(known[without], minlength=len(tally.total))
+        tally.only_frozen += int((without & ~right[positions]).sum())
+        tally.only_moved += int((right[positions] & ~without).sum())
     return tally
 
 
@@ -175,6 +194,12 @@ def count_right(head: Head, features: np.ndarray, labels: np.ndarray) -> np.ndar
 def class_mean_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:
     """The class-mean classifier from sums float64 [C, D] and counts int64 [C]."""
     return Head(mean_rows(class_sums, class_counts), np.ones(1, np.float32))
+
+
+def solved_head(statistics: Statistics) -> Head:
+    """The closed-form head of ``statistics``."""
+    rows, biases = solve(statistics)
+    return Head(rows, np.ones(1, np.float32), biases)
 
 
 def mean_rows(class_sums: np.ndarray, class_counts: np.ndarray) -> np.ndarray:

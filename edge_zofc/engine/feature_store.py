@@ -147,6 +147,17 @@ class FeatureStore:
         append_at(path, piece, old.size_bytes)
         old.add(rows[:, 0], len(piece))
 
+    def copy_some(self, source: PictureSet, target: PictureSet, adapter: np.ndarray, codes: np.ndarray) -> None:
+        """Keep rows of ``source`` as those of ``target``, anew: ``codes`` int64 [n] stand in place of positions, and
+        rows with a negative one are left out.
+        """
+        self._known[self._path(target, adapter)] = Kept()
+        for positions, features in self.rows(source, adapter):
+            wanted = codes[positions]
+            rows = np.column_stack([wanted, features])[wanted >= 0].astype(np.float32)
+            if len(rows):
+                self._append(target, adapter, rows)
+
     def kept(self, pictures: PictureSet, adapter: np.ndarray) -> Kept:
         """What the file of ``pictures`` under ``adapter`` float32 [P] holds."""
         path = self._path(pictures, adapter)

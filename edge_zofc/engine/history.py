@@ -1,4 +1,4 @@
-"""What a run has learnt and when, the way back to an earlier task's end, and the adapter rebuilt from the journal.
+"""What a run has learnt and when, and the way back to an earlier task's end.
 
 Going back deletes nothing. A rollback is one more record in the journal and one more checkpoint. Tasks that it undid
 count as not learnt, so the next ``learn`` learns them again unless they leave the stream.
@@ -6,29 +6,22 @@ count as not learnt, so the next ``learn`` learns them again unless they leave t
 
 from __future__ import annotations
 
-import hashlib
-import os
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save
-
-from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.metrics import summarise
 from edge_zofc.engine.predict import run_bundle
-from edge_zofc.engine.state import RunState, progress_of
+from edge_zofc.engine.progress import progress_of
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint, journal
-from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
-from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder, refuse_own
-from edge_zofc.storage.writing import write_atomic
+from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
 
 
 def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, Any]:
@@ -71,6 +64,7 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
             "seconds": round(task.seconds, 1),
             "own_accuracy": matrix[index][index] if index < len(matrix) else None,
             "stage_accuracy": stages[index] if index < len(stages) else None,
+            "adapter": None if task.gate is None else task.gate.model_dump(),
             "finished": index < finished,
             "can_roll_back": index in ends and index < finished,
         }
@@ -124,37 +118,3 @@ def _folder_bytes(folder: Path) -> int:
         with suppress(FileNotFoundError):
             total += path.stat().st_size
     return total
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """How many steps were applied, and the SHA-256 of the adapter's values as little-endian float32."""
-
-    steps: int
-    sha256: str
-
-
-def replay_run(
-    bundle_folder: Path, journal_path: Path, out: Path, until_step: int | None, until_task: int | None
-) -> Replayed:
-    """Write the adapter that the journal ends in (or passed through) to ``out`` as safetensors, atomically.
-
-    Raises InputError if the journal belongs to another bundle, ends earlier or would be overwritten by ``out``;
-    DamagedFileError if one is damaged.
-    """
-    # realpath, as Path.resolve raises on a link that leads to itself.
-    if os.path.realpath(out) == os.path.realpath(journal_path):
-        raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
-    refuse_own(out)
-    bundle = read_bundle(bundle_folder)
-    header, _ = journal.read(journal_path)
-    if header.bundle_identity != bundle.identity:
-        raise InputError(
-            f"{journal_path} belongs to another bundle than {bundle_folder} (its identity: "
-            f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
-        )
-    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer)
-    steps = journal.replay(journal_path, adapter, until_step, until_task)
-    write_atomic(out, save({"adapter": adapter.theta}))
-    digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()
-    return Replayed(steps, digest)

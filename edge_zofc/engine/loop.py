@@ -6,9 +6,9 @@
                   one head step, losses under the *updated* head, one adapter step, one journal record
         finish    accuracy over every class seen, beside the class-mean baseline; checkpoint; result.json
 
-With ``--head lda`` there is no head step. The head is solved in closed form when a task begins, and its loss over every
-class seen steers the adapter. It is solved again when the task ends, since its rows are then those of an adapter that
-has moved.
+With ``--head lda`` there is no head step. The head is solved in closed form when a task begins, and again when it ends,
+since its rows are then those of an adapter that has moved. What steers the adapter is by default the loss of
+``algorithm/episodes.py``, in the first task (``adaptation.py``), and ``gate.py`` judges what came of it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_zofc.algorithm.directions import batches, uniform_rows
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.directions import uniform_rows
+from edge_zofc.algorithm.heads import NEVER, Statistics, solve
+from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
+from edge_zofc.engine.gate import add_to_frozen, keep_frozen, pass_gate
 from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
-from edge_zofc.engine.state import TaskProgress
-from edge_zofc.engine.step import take_step
+from edge_zofc.engine.progress import TaskProgress
 from edge_zofc.engine.trainer import Trainer
+from edge_zofc.engine.training import train_by_episodes, train_by_epochs
 from edge_zofc.errors import DamagedFileError, DivergedError, Stopped
 from edge_zofc.storage.journal import Kind
 
@@ -124,13 +126,17 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
+    wanted = (state.statistics is not None, state.frozen_moment is not None)
     found, frozen = (
         class_statistics(store, pictures, adapter, labels, classes, moment)
-        for adapter, moment in ((adapters[0], state.statistics is not None), (adapters[-1], False))
+        for adapter, moment in zip((adapters[0], adapters[-1]), wanted, strict=True)
     )
+    add_to_frozen(state, frozen)
     _add_classes(trainer, task, found)
     state.class_sums += frozen.sums
     state.class_counts += frozen.counts
+    if trainer.options.adapter == "auto" and trainer.options.moves_in(len(state.progress.tasks), len(task.class_ids)):
+        keep_frozen(state, found)
     progress = TaskProgress(
         name=task.name,
         class_ids=list(task.class_ids),
@@ -148,15 +154,19 @@ def _open_task(trainer: Trainer, task: TaskProgress) -> None:
     state, names = trainer.state, trainer.stream.class_names
     state.progress.tasks.append(task)
     state.progress.epoch = state.progress.batch = 0
-    # A task with one class has a constant local loss: nothing to descend.
-    state.progress.phase = "trained" if len(task.class_ids) == 1 else "training"
+    number, classes, options = len(state.progress.tasks) - 1, len(task.class_ids), trainer.options
+    state.progress.phase = "training" if options.moves_in(number, classes) else "trained"
+    if options.loss == "episodic" and options.moves and number == 0 and classes < LEAST_EPISODIC_CLASSES:
+        trainer.note(
+            f"The adapter stays where it is: the first task has {classes} classes, it needs {LEAST_EPISODIC_CLASSES}."
+        )
     state.adapter.reset_velocity()
     if state.statistics is None:
         state.begin_optimiser()
     trainer.record(Kind.TASK_START)
     trainer.events.write(
         "task_started",
-        task=len(state.progress.tasks) - 1,
+        task=number,
         name=task.name,
         classes=[names[index] for index in task.class_ids],
         train_images=task.train_images,
@@ -175,9 +185,13 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
     rows = uniform_rows(options.seed, first, classes, means.shape[1]) if is_random else means[first:]
     state.add_classes(list(names[first:classes]), rows)
     is_single = len(task.class_ids) == 1
-    if state.statistics is not None:
+    if state.statistics is not None and state.head.biases is not None:
         found.absorb(state.statistics)
-        state.head.rows, state.head.biases = solve(found)
+        if trainer.state.frozen_moment is None:
+            state.head.rows, state.head.biases = solve(found)
+        else:
+            # Solved when the task ends: until then there is one matrix more than memory is planned for.
+            state.head.biases[first:] = NEVER
     elif is_single:
         is_new = task.class_ids[0] >= first
         _set_single_row(trainer, task.class_ids[0], means, 0 if is_new else int(found.counts[task.class_ids[0]]))
@@ -198,21 +212,14 @@ def _set_single_row(trainer: Trainer, class_id: int, means: np.ndarray, added: i
 
 
 def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
-    """All remaining epochs of the current task."""
-    progress, options = trainer.state.progress, trainer.options
-    task_index = len(progress.tasks) - 1
-    trainer.train_pixels = picture_set(f"{task_index:03d}-train", samples, trainer.reads_again(task)).pixel_file
-    while progress.epoch < options.epochs:
-        order = batches(len(samples), options.batch_size, options.seed, task_index, progress.epoch)
-        while progress.batch < len(order):
-            if trainer.max_steps is not None and progress.step >= trainer.max_steps:
-                raise Stopped(f"max-steps {trainer.max_steps} reached")
-            picked = trainer.pictures.picked(samples, order[progress.batch])
-            if picked:
-                retry_smaller(trainer, take_step, picked)
-            progress.batch += 1
-            trainer.save_when_due()
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+    """All remaining steps of the current task."""
+    progress = trainer.state.progress
+    if trainer.options.loss == "episodic":
+        pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
+        train_by_episodes(trainer, samples, pictures)
+    else:
+        pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
+        train_by_epochs(trainer, samples, pixels.pixel_file)
     trainer.check_band(at_end=True)
     progress.phase = "trained"
     trainer.save()
@@ -226,7 +233,13 @@ def _finish(trainer: Trainer, task: Task) -> None:
     statistics = _refreshed(trainer, task, samples)
     by_task = evaluate_learned(trainer, trainer.store)
     measured = [tally for tally in by_task if tally is not None]
-    for counts, name in ((progress.learner, "correct"), (progress.floor, "floor_correct")):
+    kinds = [(progress.learner, "correct"), (progress.floor, "floor_correct")]
+    if statistics is not None and trainer.options.adapter != "on":
+        kinds.append((progress.frozen, "frozen_correct"))
+    progress.only_frozen, progress.only_moved = (
+        sum(getattr(tally, name) for tally in measured) for name in ("only_frozen", "only_moved")
+    )
+    for counts, name in kinds:
         counts.correct.append([None if t is None else int(getattr(t, name).sum()) for t in by_task])
         counts.correct_by_class = _by_class([getattr(tally, name) for tally in measured])
     progress.total_by_class = _by_class([tally.total for tally in measured])
@@ -264,12 +277,15 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     state, theta = trainer.state, trainer.state.adapter.theta
     if state.statistics is None:
         return None
-    pictures = _with_features(trainer, task, samples, [theta])
+    # After a cut the features under the start may be gone, and the gate needs them.
+    adapters = [theta] if state.frozen_moment is None else trainer.distinct_adapters()
+    pictures = _with_features(trainer, task, samples, adapters)
     known, labels = len(state.progress.class_names), labels_of(samples)
     found = class_statistics(trainer.store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))
     if state.current_task.begun_under != adapter_key(theta):
         state.progress.forward_passes += len(samples)
     found.absorb(state.statistics)
+    found = pass_gate(trainer, found, pictures, labels)
     state.head.rows, state.head.biases = solve(found)
     return found

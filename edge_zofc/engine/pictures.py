@@ -20,7 +20,7 @@ from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError, InputError, TaskRefusedError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.features import CheckStop, LoadPicture, Pictures, Unreadable, readable_features
-from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.inference.transforms import CROP_SCALE, MILD_CROP_SCALE, load_test, load_train
 from edge_zofc.storage.manifest import ImageSpec
 from edge_zofc.storage.run_folder import EVENTS, EventLog, RunFolder
 
@@ -107,9 +107,11 @@ class TaskPictures:
 
         def load(index: int, out: np.ndarray) -> None:
             position, sample = picked[index]
-            if options.augment == "crop":
-                key = (options.seed, len(progress.tasks) - 1, progress.epoch, position)
-                load_train(sample.path, self.spec, key, normalise=options.normalise, out=out)
+            if options.augment != "none":
+                visit = progress.batch if options.loss == "episodic" else progress.epoch
+                key = (options.seed, len(progress.tasks) - 1, visit, position)
+                scale = MILD_CROP_SCALE if options.augment == "mild" else CROP_SCALE
+                load_train(sample.path, self.spec, key, normalise=options.normalise, scale=scale, out=out)
             else:
                 self.pixels.load(Picture(sample.path, self.kept_in, position), options.normalise, out)
 

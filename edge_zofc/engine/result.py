@@ -8,13 +8,15 @@ from typing import Any
 from edge_zofc import __version__
 from edge_zofc.algorithm.advice import ClassCounts, advice
 from edge_zofc.algorithm.metrics import FORGETTING_DEFINITION, mean_per_class_accuracy, summarise
+from edge_zofc.algorithm.paired import gain
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import DeviceProfile
 from edge_zofc.device.system import mib
-from edge_zofc.engine.state import Counts, RunProgress, RunState, TaskProgress
+from edge_zofc.engine.progress import Counts, RunProgress, TaskProgress
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import printable
-from edge_zofc.storage.result import ClassResult, LearnCost, RunResult, Scores, TaskResult, beats
+from edge_zofc.storage.result import AdapterResult, ClassResult, LearnCost, Paired, RunResult, Scores, TaskResult, beats
 from edge_zofc.storage.settings import folder_place
 
 MOST_NAME = 40
@@ -43,6 +45,8 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: 
         forgetting_definition=FORGETTING_DEFINITION,
         class_mean_floor=baseline,
         beats_class_mean_floor=beats(learner, baseline),
+        frozen_head=_scores(progress.frozen, progress) if progress.frozen.correct else None,
+        adapter=_adapter_result(trainer),
         predicted_peak_mib=mib(plan.peak_bytes),
         memory_budget_mib=mib(plan.budget_bytes),
         head_backend=progress.head_backend,
@@ -57,6 +61,31 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: 
         options=asdict(options),
         stopped=trainer.signals.name,
     )
+
+
+def _adapter_result(trainer: Trainer) -> AdapterResult | None:
+    """None for a cosine head, and where nobody asked what the adapter is worth."""
+    progress = trainer.state.progress
+    if trainer.options.head != "lda" or trainer.options.adapter == "on":
+        return None
+    gates = [task.gate for task in trainer.state.finished_tasks if task.gate is not None]
+    if not gates:
+        return AdapterResult(state="start")
+    last = gates[-1]
+    counts = last.held_out, last.right_frozen, last.right_moved
+    held_out = _paired(*counts, last.only_frozen, last.only_moved)
+    if not last.keeps:
+        return AdapterResult(state="rests", held_out=held_out)
+    right = [sum(counts.correct_by_class) for counts in (progress.frozen, progress.learner)]
+    pictures = sum(progress.total_by_class)
+    tested = _paired(pictures, right[0], right[1], progress.only_frozen, progress.only_moved) if pictures else None
+    return AdapterResult(state="moved", held_out=held_out, tested=tested)
+
+
+def _paired(pictures: int, right_frozen: int, right_moved: int, only_frozen: int, only_moved: int) -> Paired:
+    value, low, high = gain(only_frozen, only_moved, pictures)
+    counts = {"pictures": pictures, "right_frozen": right_frozen, "right_moved": right_moved}
+    return Paired(**counts, gain=value, low=low, high=high)
 
 
 def _stream_folder(trainer: Trainer) -> str | None:

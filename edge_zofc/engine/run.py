@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.algorithm.heads import set_torch_threads
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
@@ -22,9 +23,10 @@ from edge_zofc.device.profiles import AUTO, DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.engine.loop import learn
 from edge_zofc.engine.predict import run_bundle
+from edge_zofc.engine.progress import RunProgress, progress_of
 from edge_zofc.engine.result import result_of
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
-from edge_zofc.engine.state import RunProgress, RunState, progress_of
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.work import Forecast, forwards_left
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
@@ -238,7 +240,9 @@ def _open_journal(run: RunFolder, state: RunState, start: Start) -> journal.Jour
         state.adapter.eps,
         options.momentum,
         options.queries,
-        optimizer=options.optimizer,
+        SCHEMES[options.directions],
+        options.optimizer,
+        rests=options.adapter == "auto",
     )
     if is_new and not os.path.lexists(run.journal):
         return journal.Journal.create(run.journal, header)

@@ -19,7 +19,7 @@ from edge_zofc.device.memory_plan import Fixed, MemoryPlan, Work
 from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board
-from edge_zofc.engine.state import tasks_of
+from edge_zofc.engine.progress import tasks_of
 from edge_zofc.engine.trainer import Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
@@ -209,12 +209,14 @@ def _plan_again(
 
 
 def check_trainable(bundle: Bundle, options: Options) -> None:
-    """Raise InputError if the bundle's precision keeps too little of the gradient for these queries."""
+    """Raise InputError if the adapter is to move and the bundle's precision keeps too little of the gradient."""
+    if not options.moves:
+        return
     fidelity = bundle.manifest.fidelity
     value = fidelity.one_sided if options.query_form == "one-sided" else fidelity.two_sided
     if value < MIN_FIDELITY:
         raise InputError(
             f"The bundle's precision {bundle.manifest.precision} keeps too little of the gradient: fidelity "
             f"{value:.2f} for {options.query_form} queries, {MIN_FIDELITY} is needed; "
-            "export with --precision w8 or fp32."
+            "export with --precision w8 or fp32, or let the adapter rest with --adapter off."
         )

@@ -7,138 +7,18 @@ step that is repeated after a power cut is counted once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.heads import Head, HeadBackend, HeadOptimiser, Statistics
+from edge_zofc.algorithm.heads import Head, HeadOptimiser, Statistics
 from edge_zofc.algorithm.options import HeadKind, Options
-from edge_zofc.data.folders import identity
 from edge_zofc.engine.mistakes import kept_confusion
+from edge_zofc.engine.progress import RunProgress, TaskProgress, progress_of
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.checkpoint import Snapshot
-from edge_zofc.storage.reading import load_model
-from edge_zofc.storage.result import WrongPictures
-from edge_zofc.storage.run_folder import RunFolder
-
-Phase = Literal["idle", "training", "trained"]
-"""idle: between tasks; training: at ``epoch``/``batch``; trained: the task waits for its evaluation."""
-
-
-Natural = Annotated[int, Field(ge=0, le=2**53)]
-Seconds = Annotated[float, Field(ge=0)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class TaskProgress(_Model):
-    """One task as far as it is learnt; ``seconds`` is wall time of its training."""
-
-    name: str
-    class_ids: Annotated[list[Natural], Field(min_length=1)]
-    train_images: Natural = 0
-    test_images: Natural = 0
-    skipped_images: Natural = 0
-    steps: Natural = 0
-    seconds: Seconds = 0.0
-    first_loss: float | None = None
-    last_loss: float | None = None
-    fingerprint: str = ""
-    begun_under: str = ""
-    """``adapter_key`` of theta when the task began."""
-    unreadable: list[Natural] = Field(default_factory=list)
-    """Positions in the task's training list that could not be decoded when the task began."""
-    first_losses: list[float] = Field(default_factory=list)
-    recent_losses: list[float] = Field(default_factory=list)
-    """Losses of the first and of the latest batches behind those, at most ``divergence.WINDOW`` each."""
-
-
-class Counts(_Model):
-    """Right answers of one learner: ``correct[i][j]`` after task i on task j (None: not measured), and by class
-    at the last stage.
-    """
-
-    correct: list[list[Natural | None]] = Field(default_factory=list)
-    correct_by_class: list[Natural] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _is_a_triangle(self) -> Counts:
-        for index, row in enumerate(self.correct):
-            if len(row) != index + 1:
-                raise ValueError(f"row {index} of right answers has {len(row)} entries, not {index + 1}")
-        return self
-
-
-class RunProgress(_Model):
-    """The part of the state that is not an array. ``total[j]`` is the number of test pictures of task j."""
-
-    phase: Phase = "idle"
-    epoch: Natural = 0
-    batch: Natural = 0
-    step: Natural = 0
-    journal_records: Natural = 0
-    class_names: list[str] = Field(default_factory=list)
-    tasks: list[TaskProgress] = Field(default_factory=list)
-    learner: Counts = Field(default_factory=Counts)
-    floor: Counts = Field(default_factory=Counts)
-    total: list[Natural] = Field(default_factory=list)
-    total_by_class: list[Natural] = Field(default_factory=list)
-    evaluated_under: str = ""
-    """``adapter_key`` of theta at the last evaluation. Passes are counted by what changed since, so that those that are
-    repeated after a cut, because the kept features were lost too, are counted once."""
-    forward_passes: Natural = 0
-    evaluation_forward_passes: Natural = 0
-    floor_forward_passes: Natural = 0
-    seconds: Seconds = 0.0
-    peak_rss_bytes: Natural = 0
-    peak_anonymous_bytes: int | None = None
-    peak_file_bytes: int | None = None
-    head_backend: HeadBackend = "torch"
-    wrong_pictures: Annotated[list[WrongPictures], Field(max_length=100)] = Field(default_factory=list)
-    """Of the pairs of classes that were confused most at the last evaluation."""
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> RunProgress:
-        classes = len(self.class_names)
-        if len(set(self.class_names)) < classes:
-            raise ValueError("a class stands in it twice")
-        if any(class_id >= classes for task in self.tasks for class_id in task.class_ids):
-            raise ValueError(f"a task has a class beyond the {classes} that there are")
-        if any(max(pair.class_id, pair.named_id) >= classes for pair in self.wrong_pictures):
-            raise ValueError(f"a wrong picture's class is beyond the {classes} that there are")
-        if self.phase != "idle" and not self.tasks:
-            raise ValueError(f"the phase is {self.phase} and no task was begun")
-        rows = max(len(counts.correct) for counts in (self.learner, self.floor))
-        if not rows <= len(self.total) <= len(self.tasks):
-            raise ValueError(f"there are more accuracies than the {len(self.tasks)} tasks")
-        return self
-
-
-def progress_of(snapshot: Snapshot) -> RunProgress:
-    """What a snapshot says besides its arrays. Raises DamagedFileError if it is not a state."""
-    progress = load_model(RunProgress, snapshot.metadata, "a snapshot's state is not valid:")
-    # Task names were once kept in the form that the folder had.
-    names = [identity(task.name) for task in progress.tasks]
-    if len(set(names)) == len(names):
-        for task, name in zip(progress.tasks, names, strict=True):
-            task.name = name
-    return progress
-
-
-def tasks_of(run: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
-    """Names of the tasks that a run has finished, and of the one that it is in the middle of."""
-    found = run.latest()
-    if found is None:
-        return frozenset(), frozenset()
-    progress = progress_of(found.snapshot)
-    names = [task.name for task in progress.tasks]
-    half = names[-1:] if progress.phase != "idle" else []
-    return frozenset(names) - frozenset(half), frozenset(half)
 
 
 @dataclass
@@ -150,6 +30,10 @@ class RunState:
     of finished tasks, for the closed-form head (None for the cosine head). ``confusion`` int64 [n, 3]: (class, class it
     was named as, test pictures) at the last evaluation, n at most MOST_CELLS; replaced, never changed. None where
     nothing was measured.
+
+    ``frozen_moment`` float64 [D, D]: with ``class_sums`` and ``class_counts`` the statistics of all tasks, the one at
+    work too, under the adapter's start; None until the adapter moves, and once it is decided that it rests. It is
+    replaced, never changed. ``prototype_sums`` float64 [C, D]: those of the ``Prototypes`` while a task is trained.
     """
 
     adapter: Adapter
@@ -160,6 +44,8 @@ class RunState:
     progress: RunProgress = field(default_factory=RunProgress)
     optimiser: HeadOptimiser | None = None
     confusion: np.ndarray | None = None
+    frozen_moment: np.ndarray | None = None
+    prototype_sums: np.ndarray | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, options: Options, snapshot: Snapshot | None = None) -> RunState:
@@ -167,8 +53,9 @@ class RunState:
 
         Raises DamagedFileError if that is not a state.
         """
+        pieces = bundle.adapter_pieces if options.directions == "balanced" else None
         start = bundle.initial_adapter()
-        adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
+        adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer, pieces)
         state = cls.start(adapter, bundle.manifest.feature_size, options.head)
         if snapshot is not None:
             state.restore(snapshot)
@@ -193,7 +80,7 @@ class RunState:
         self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
         self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
         self.progress = RunProgress(head_backend=self.progress.head_backend)
-        self.confusion = None
+        self.confusion = self.frozen_moment = self.prototype_sums = None
 
     @property
     def current_task(self) -> TaskProgress:
@@ -223,6 +110,10 @@ class RunState:
             arrays["feature_moment"] = self.statistics.moment
         if self.confusion is not None:
             arrays["confusion"] = self.confusion
+        if self.frozen_moment is not None:
+            arrays["frozen_moment"] = self.frozen_moment
+        if self.prototype_sums is not None:
+            arrays["prototype_sums"] = self.prototype_sums.copy()
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
@@ -252,6 +143,7 @@ class RunState:
         self.class_counts = arrays["class_counts"].copy()
         self.confusion = kept_confusion(arrays.get("confusion"), progress.total_by_class)
         self.optimiser = None
+        self._restore_of_moved(arrays, count)
         if self.statistics is not None:
             self._restore_statistics(arrays, count)
         elif progress.phase == "training":
@@ -261,6 +153,15 @@ class RunState:
             _expect(arrays, "sigma_velocity", np.float32, (1,))
             optimiser.row_velocity[:] = arrays["row_velocity"]
             optimiser.sigma_velocity[:] = arrays["sigma_velocity"]
+
+    def _restore_of_moved(self, arrays: dict[str, np.ndarray], count: int) -> None:
+        size = self.head.rows.shape[1]
+        if "prototype_sums" in arrays and self.progress.phase != "training":
+            raise DamagedFileError("a snapshot's array prototype_sums is there, though no task is being trained.")
+        for name, shape in (("frozen_moment", (size, size)), ("prototype_sums", (count, size))):
+            if name in arrays:
+                _expect(arrays, name, np.float64, shape)
+            setattr(self, name, arrays[name].copy() if name in arrays else None)
 
     def _restore_statistics(self, arrays: dict[str, np.ndarray], count: int) -> None:
         size = self.head.rows.shape[1]

@@ -17,11 +17,12 @@ from edge_zofc.inference.features import Pictures, query_features, readable_feat
 def take_step(trainer: Trainer, picked: Picked) -> None:
     """One batch: features, head step, losses under the new head, adapter step."""
     options, state, progress = trainer.options, trainer.state, trainer.state.progress
-    optimiser, head, adapter = state.optimiser, state.head, state.adapter
+    optimiser, adapter = state.optimiser, state.adapter
     started, step = time.monotonic(), progress.step
     trains_head = optimiser is not None and progress.epoch < options.head_epochs
     looks_twice = options.optimizer == "conserve"
-    base = (BASE,) if trains_head or looks_twice or options.query_form == "one-sided" else ()
+    needs_base = trains_head or looks_twice or trainer.prototypes is not None
+    base = (BASE,) if needs_base or options.query_form == "one-sided" else ()
     wanted = base + queries(options.query_form, options.queries)
 
     found = trainer.pictures.batch(
@@ -31,18 +32,19 @@ def take_step(trainer: Trainer, picked: Picked) -> None:
         return
     features, kept = found  # [K, B, D]
     _check_finite(features, step)
-    # The cosine head's loss is over the task's classes, as in the paper; the solved head's over all seen.
-    class_ids = np.arange(len(head.rows)) if optimiser is None else optimiser.class_ids
+    class_ids = _class_ids(trainer)
     labels = np.searchsorted(class_ids, [sample.class_id for _, sample in kept])
     if optimiser is not None and trains_head:
         optimiser.step(features[0], labels, cosine_rate(options.head_lr, progress.epoch, options.head_epochs))
-    losses = head.losses(features, labels, class_ids)
+    losses = _losses(trainer, features, labels, class_ids)
     _check_finite(losses, step)
     loss = float(losses[0] if base else losses.mean())
     raw = coefficients(options.query_form, losses[len(base) :], loss if base else None, adapter.eps)
     applied, norm = clip(adapter, step, raw, options.clip_norm or None)
     if looks_twice:
         applied = _of_best_side(trainer, kept, features[0], labels, applied)
+    if trainer.prototypes is not None:
+        trainer.prototypes.absorb(features[0], labels)
     adapter.apply(step, applied, options.adapter_lr)
     progress.step += 1
     progress.forward_passes += len(wanted) * len(kept)
@@ -51,6 +53,21 @@ def take_step(trainer: Trainer, picked: Picked) -> None:
     # Last, as what fails before it is done again; a crash in between goes back to a checkpoint all the same.
     trainer.record_step(step, applied, options.adapter_lr)
     trainer.check_band()
+
+
+def _class_ids(trainer: Trainer) -> np.ndarray:
+    """The classes of the loss: the cosine head's are the task's, as in the paper; the solved head's all seen."""
+    optimiser = trainer.state.optimiser
+    return np.arange(len(trainer.state.head.rows)) if optimiser is None else optimiser.class_ids
+
+
+def _losses(trainer: Trainer, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+    """What each adapter's features float32 [K, B, D] cost, float64 [K]; ``labels`` are positions in ``class_ids``."""
+    state, prototypes = trainer.state, trainer.prototypes
+    if prototypes is None or state.prototype_sums is None:
+        return state.head.losses(features, labels, class_ids)
+    prototypes.sums = state.prototype_sums  # those of the state, which may have been put back since
+    return prototypes.losses(features, labels)
 
 
 def _of_best_side(
@@ -64,7 +81,7 @@ def _of_best_side(
     not finite is not taken. Pictures are decoded a second time, so that memory does not depend on the batch.
     """
     state, rate = trainer.state, trainer.options.adapter_lr
-    class_ids = np.arange(len(state.head.rows)) if state.optimiser is None else state.optimiser.class_ids
+    class_ids = _class_ids(trainer)
     sides = [state.adapter.candidate(state.progress.step, sign * applied, rate) for sign in (1, -1)]
 
     def lost(index: int, error: ImageError) -> None:
@@ -77,7 +94,7 @@ def _of_best_side(
     indices = np.concatenate([part for part, _ in found])
     features = np.concatenate([base[None, indices], np.concatenate([part for _, part in found], axis=1)])
     with np.errstate(invalid="ignore", over="ignore"):
-        losses = state.head.losses(features, labels[indices], class_ids)
+        losses = _losses(trainer, features, labels[indices], class_ids)
     state.progress.forward_passes += 2 * len(indices)
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     # Not a product: zero times a negative number would journal a sign.

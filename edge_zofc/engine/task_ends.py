@@ -26,6 +26,8 @@ from edge_zofc.storage.checkpoint import FOLLOWS, Snapshot
 _TABLES = ("rows", "class_sums", "class_counts", "feature_sums", "feature_counts")
 """Arrays with a row a class."""
 _SOLVED = ("rows", "biases")
+_COUNTS = ("learner", "floor", "frozen")
+"""Right answers, with a row a task."""
 
 
 def save_end(folder: Path, task: int, snapshot: Snapshot) -> None:
@@ -86,7 +88,7 @@ def what_changed(snapshot: Snapshot, before: str) -> Snapshot:
         if not (is_solved and name in _SOLVED):
             arrays[name] = array[changed] if name in _TABLES else array
     metadata |= {"tasks": tasks[-1:], "class_names": metadata["class_names"][known:], FOLLOWS: before}
-    for name in ("learner", "floor"):
+    for name in _COUNTS:
         metadata[name] = {**metadata[name], "correct": metadata[name]["correct"][-1:]}
     return Snapshot(arrays, metadata)
 
@@ -96,7 +98,8 @@ def _followed(before: Snapshot, end: Snapshot) -> Snapshot:
     metadata = {name: value for name, value in end.metadata.items() if name != FOLLOWS}
     for name in ("tasks", "class_names"):
         metadata[name] = before.metadata[name] + metadata[name]
-    for name in ("learner", "floor"):
+    # An end of an earlier version has no counts of the frozen head.
+    for name in (name for name in _COUNTS if name in metadata):
         rows = before.metadata[name]["correct"] + metadata[name]["correct"]
         metadata[name] = {**metadata[name], "correct": rows}
     # Test pictures of an earlier task may have been counted at this end for the first time.

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from edge_zofc.algorithm.divergence import WINDOW, out_of_band
+from edge_zofc.algorithm.episodes import Prototypes
 from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import Stream, Task
 from edge_zofc.device.system import PeakSampler, larger, mib
@@ -66,6 +67,8 @@ class Trainer:
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
 
+    prototypes: Prototypes | None = None
+    """What steers the adapter while a task is trained by episodes."""
     sized: tuple[Stream, dict[str, TaskSize]] | None = None
     """A stream and the sizes of its tasks by name, once they were counted (``work.py``)."""
 
@@ -95,12 +98,14 @@ class Trainer:
     def reads_again(self, task: Task) -> bool:
         """Whether a train picture of ``task`` is decoded to the same pixels more than once."""
         is_seen_again = self.options.augment == "none" or self.options.head == "lda"
-        return is_seen_again and self.options.epochs > 0 and len(task.class_ids) > 1
+        progress = self.state.progress
+        index = len(progress.tasks) - (progress.phase != "idle")
+        return is_seen_again and self.options.moves_in(index, len(task.class_ids))
 
     @property
     def tests_again(self) -> bool:
         """Whether test pictures are decoded at the end of later tasks too."""
-        return self.options.epochs > 0 and self.evaluate == "all"
+        return self.options.moves and self.options.loss == "head" and self.evaluate == "all"
 
     @property
     def store(self) -> FeatureStore:

@@ -13,6 +13,7 @@ from edge_zofc.algorithm.spsa import queries
 from edge_zofc.data.stream import PARTS, Stream, Task, list_samples
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.pixel_store import Picture
+from edge_zofc.engine.progress import RunProgress
 from edge_zofc.engine.trainer import TaskSize, Trainer
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
@@ -42,35 +43,47 @@ def task_sizes(stream: Stream, tasks: Sequence[Task]) -> tuple[TaskSize, ...]:
 
 
 def step_forwards(options: Options) -> int:
-    """Image-forwards of one picture in the steps of all epochs."""
-    always = options.query_form == "one-sided" or options.optimizer == "conserve"
-    with_base = options.epochs if always else options.head_epochs if options.head == "cosine" else 0
-    second_look = 2 * options.epochs if options.optimizer == "conserve" else 0
-    return options.epochs * len(queries(options.query_form, options.queries)) + with_base + second_look
+    """Image-forwards of one picture in the steps of all epochs, or in one step by episodes."""
+    has_base = options.query_form == "one-sided" or options.optimizer == "conserve"
+    each = len(queries(options.query_form, options.queries)) + (2 if options.optimizer == "conserve" else 0)
+    if options.loss == "episodic":
+        return each + 1
+    with_base = options.epochs if has_base else options.head_epochs if options.head == "cosine" else 0
+    return options.epochs * each + with_base
 
 
-def task_forwards(options: Options, size: TaskSize, tested_before: int, has_moved: bool) -> int:
-    """Image-forwards of one task, at most: its beginning, steps, refresh and evaluation.
+def training_forwards(options: Options, index: int, size: TaskSize) -> int:
+    """Image-forwards of the steps of task number ``index``, at most."""
+    if not options.moves_in(index, size.classes):
+        return 0
+    pictures = size.train_images
+    if options.loss == "episodic":
+        pictures = options.steps_of(pictures) * options.batch_size
+    return pictures * step_forwards(options)
+
+
+def task_forwards(options: Options, index: int, size: TaskSize, tested_before: int, has_moved: bool) -> int:
+    """Image-forwards of task number ``index``, at most: its beginning, steps, refresh and evaluation.
 
     ``tested_before`` are the test pictures of the earlier tasks; ``has_moved`` whether theta left its initial values.
     """
-    steps = step_forwards(options) if size.classes > 1 else 0
+    steps = training_forwards(options, index, size)
     moves = has_moved or steps > 0
     begin = size.train_images * (2 if has_moved else 1)
     refresh = size.train_images if options.head == "lda" and steps else 0
     evaluation = size.test_images * (2 if moves else 1) + (tested_before if steps else 0)
-    return begin + size.train_images * steps + refresh + evaluation
+    return begin + steps + refresh + evaluation
 
 
 def run_forwards(
-    options: Options, sizes: Sequence[TaskSize], tested_before: int = 0, has_moved: bool = False
+    options: Options, sizes: Sequence[TaskSize], learnt: int = 0, tested_before: int = 0, has_moved: bool = False
 ) -> list[int]:
-    """Image-forwards of each task of a run, in order."""
+    """Image-forwards of each task of a run, in order; ``learnt`` tasks lie before the first."""
     found = []
-    for size in sizes:
-        found.append(task_forwards(options, size, tested_before, has_moved))
+    for index, size in enumerate(sizes, learnt):
+        found.append(task_forwards(options, index, size, tested_before, has_moved))
         tested_before += size.test_images
-        has_moved = has_moved or (size.classes > 1 and step_forwards(options) > 0)
+        has_moved = has_moved or training_forwards(options, index, size) > 0
     return found
 
 
@@ -83,13 +96,21 @@ def forwards_left(trainer: Trainer) -> int:
         named = zip(tasks, task_sizes(trainer.stream, tasks), strict=True)
         trainer.sized = trainer.stream, {task.name: size for task, size in named}
     sizes = [trainer.sized[1][task.name] for task in pending]
-    tested = sum(task.test_images for task in state.finished_tasks)
-    left = sum(run_forwards(options, sizes, tested, len(trainer.distinct_adapters()) > 1))
+    learnt, tested = len(state.finished_tasks), sum(task.test_images for task in state.finished_tasks)
+    left = sum(run_forwards(options, sizes, learnt, tested, len(trainer.distinct_adapters()) > 1))
     if progress.phase == "idle" or not sizes:
         return left
-    done = progress.epoch * sizes[0].train_images + progress.batch * options.batch_size
-    share = 1.0 if progress.phase == "trained" else done / max(options.epochs * sizes[0].train_images, 1)
-    return left - sizes[0].train_images - int(share * sizes[0].train_images * step_forwards(options))
+    whole = training_forwards(options, learnt, sizes[0])
+    done = 1.0 if progress.phase == "trained" else _share_done(options, progress, sizes[0])
+    return left - sizes[0].train_images - int(done * whole)
+
+
+def _share_done(options: Options, progress: RunProgress, size: TaskSize) -> float:
+    """Of the steps of the task at work."""
+    if options.loss == "episodic":
+        return progress.batch / max(options.steps_of(size.train_images), 1)
+    done = progress.epoch * size.train_images + progress.batch * options.batch_size
+    return done / max(options.epochs * size.train_images, 1)
 
 
 @dataclass

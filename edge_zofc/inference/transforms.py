@@ -17,6 +17,7 @@ MAX_STRIP = 8
 """Of a longer strip only the middle, this many times as long as wide, is enlarged to be cropped."""
 CROP_TRIES = 10
 CROP_SCALE = (0.05, 1.0)
+MILD_CROP_SCALE = (0.4, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 """RandomResizedCrop as the authors of ZO-FC use it; the algorithm is torchvision's."""
 
@@ -62,15 +63,21 @@ def decode_test(path: Path, spec: ImageSpec) -> Cropped:
 
 
 def load_train(
-    path: Path, spec: ImageSpec, key: tuple[int, ...], *, normalise: bool = True, out: np.ndarray | None = None
+    path: Path,
+    spec: ImageSpec,
+    key: tuple[int, ...],
+    *,
+    normalise: bool = True,
+    scale: tuple[float, float] = CROP_SCALE,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The training transform: RandomResizedCrop to S = size and a horizontal flip with probability 1/2, both fixed by
-    ``key`` (see ``random_crop``); the rest as in ``load_test``.
+    ``key`` (see ``random_crop``); the rest as in ``load_test``. ``scale``: the share of a picture that a crop has.
     """
     with pillow_errors(path):
         opened = open_picture(path)
         width, height = opened.size
-        crop, flip = random_crop(width, height, key)
+        crop, flip = random_crop(width, height, key, scale)
         pixels = decode(opened, min(crop.width, crop.height) / spec.size, path)
         x, y = pixels.width / width, pixels.height / height
         left, top = round(crop.left * x), round(crop.top * y)
@@ -82,7 +89,9 @@ def load_train(
     return to_input(np.asarray(pixels), spec, normalise, out)
 
 
-def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bool]:
+def random_crop(
+    width: int, height: int, key: tuple[int, ...], scale: tuple[float, float] = CROP_SCALE
+) -> tuple[Crop, bool]:
     """The training crop of a ``width`` x ``height`` picture, in whole pixels, and whether it is flipped.
 
     The algorithm of torchvision's RandomResizedCrop: ten tries of area (uniform) and ratio (log-uniform); if none fits,
@@ -96,7 +105,7 @@ def random_crop(width: int, height: int, key: tuple[int, ...]) -> tuple[Crop, bo
     flip = draws[-1] < 0.5
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for first in range(0, 4 * CROP_TRIES, 4):
-        area = width * height * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * draws[first])
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * draws[first])
         ratio = math.exp(low + (high - low) * draws[first + 1])
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_zofc.report.curves import Bucket, Curve, Log
-from edge_zofc.report.text import baseline_of, percent, points
+from edge_zofc.report.text import baseline_of, head_alone, percent, points
 from edge_zofc.storage.result import RunResult, Scores
 
 if TYPE_CHECKING:
@@ -72,9 +72,13 @@ def draw_charts(result: RunResult, log: Log) -> dict[str, str] | None:
 
 
 def _accuracy_chart(result: RunResult) -> str | None:
-    """Accuracy on all seen classes after each task, of the learner and of the class means."""
+    """Accuracy on all seen classes after each task: of the learner, of its head under an adapter that did not move, and
+    of the class means.
+    """
+    alone = head_alone(result)
     lines = [
         ("learner", LEARNER, "o-", result.stage_accuracy),
+        ("head alone", THIRD, "^:", alone.stage_accuracy if alone else []),
         ("class means, no training", BASELINE, "s--", baseline_of(result).stage_accuracy),
     ]
     lines = [line for line in lines if _known(line[3])]
@@ -211,10 +215,15 @@ def _percents(values: Sequence[float | None]) -> list[float]:
 
 
 def _mark_ends(axes: Axes, ends: Sequence[tuple[float, int, str]]) -> None:
-    """Write the last value of every line, given as (y, x, colour), above it, and below for the lowest of two."""
-    for rank, (y, x, colour) in enumerate(sorted(end for end in ends if not math.isnan(end[0]))):
-        offset = (0, -14 if rank == 0 and len(ends) > 1 else 7)
-        axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha="center")
+    """Write the last value of every line, given as (y, x, colour): of the highest above, of the lowest below, of one
+    between them beside it.
+    """
+    known = sorted(end for end in ends if not math.isnan(end[0]))
+    for rank, (y, x, colour) in enumerate(known):
+        offset, side = (0, 7), "center"
+        if rank < len(known) - 1:
+            offset, side = ((0, -14), "center") if rank == 0 else ((7, -3), "left")
+        axes.annotate(f"{y:.1f}", (x, y), offset, textcoords="offset points", color=colour, ha=side)
 
 
 def _legend(axes: Axes, lift: float = 0.0) -> None:

@@ -57,7 +57,7 @@ def gallery(result: RunResult, run_folder: Path, named: Path | None, shown: Sequ
         learnt = {task.name: task.class_ids for task in result.tasks}
         stream = read_stream(root, result.class_names, frozenset(learnt), learnt, needs_train=False)
         found.by_class = _of_classes(stream, shown)
-    except EdgeZofcError:
+    except (EdgeZofcError, OSError):  # a name that is too long, say
         if named is not None:
             raise
         note = "The pictures of this run are no longer where they were learnt from; if they moved, name the stream "

@@ -86,6 +86,7 @@ def _facts(run: RunResult) -> list[str]:
         *([] if run.completed else [stopped]),
         f"Average accuracy over the stages: {average}; last {last}",
         f"Forgetting: {text.points(run.forgetting)}; backward transfer {transfer}",
+        *([] if run.adapter is None else [f"Adapter: {text.adapter_sentence(run)}"]),
         f"Memory: {text.memory_sentence(run)}",
         *([] if run.last_learn is None else [f"Time: {text.time_sentence(run)}"]),
         f"Memory by kind: {held} anonymous, {mapped} file-backed, each at its peak",

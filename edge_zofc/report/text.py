@@ -6,12 +6,12 @@ A value that the run does not have (no test pictures, no second task) is a dash,
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 from edge_zofc.errors import printable
-from edge_zofc.storage.result import RunResult, Scores
+from edge_zofc.storage.result import Paired, RunResult, Scores
 
 NOTHING = "–"
 
@@ -58,6 +58,67 @@ def verdict(result: RunResult) -> tuple[str, str]:
 def baseline_of(result: RunResult) -> Scores:
     """The scores of the class means; empty ones where the run has none."""
     return result.class_mean_floor or Scores(accuracy_matrix=[], stage_accuracy=[])
+
+
+def adapter_sentence(result: RunResult) -> str:
+    """What the adapter was worth, in one sentence; "" where nobody asked."""
+    found = result.adapter
+    if found is None:
+        return ""
+    if found.state == "start":
+        return "It did not move."
+    if found.state == "rests":
+        return f"It rests at its start: moved, it won {_gained(found.held_out)} on held-out training pictures."
+    if found.tested is None:
+        return f"It moved: {_gained(found.held_out)} on held-out training pictures."
+    return (
+        f"It moved: {_gained(found.tested)} on {count(found.tested.pictures, 'test picture')}, "
+        f"{_gained(found.held_out)} on held-out training pictures."
+    )
+
+
+def head_alone(result: RunResult) -> Scores | None:
+    """The scores of the same head under the adapter's start; None where the adapter never left it."""
+    found = result.frozen_head
+    if found is None or result.adapter is None or result.adapter.state == "start":
+        return None
+    return found if 0 < len(found.accuracy_matrix) == len(result.accuracy_matrix) else None
+
+
+def adapter_rows(result: RunResult) -> list[tuple[str, ...]]:
+    """A row for each task: accuracy of the learner and of the head alone on all classes seen after it, what the adapter
+    won there, and what it won on this task's own pictures at the end. [] where the adapter never left its start.
+    """
+    alone = head_alone(result)
+    if alone is None:
+        return []
+    mine, theirs = result.accuracy_matrix[-1], alone.accuracy_matrix[-1]
+    columns = zip(result.stage_accuracy, alone.stage_accuracy, mine, theirs, strict=False)
+    return [
+        (percent(all_seen), percent(without), _won(all_seen, without), _won(own, own_without))
+        for all_seen, without, own, own_without in columns
+    ]
+
+
+def _won(mine: float | None, theirs: float | None) -> str:
+    """The points between two accuracies."""
+    return points(None if mine is None or theirs is None else mine - theirs, signed=True, unit="")
+
+
+def gate_word(gate: Mapping[str, int] | None) -> str:
+    """What the adapter won at a task's end on held-out pictures, as ``+2.2`` points, or ``rests``; "" for None."""
+    if gate is None or not gate["held_out"]:
+        return ""
+    won = (gate["right_moved"] - gate["right_frozen"]) / gate["held_out"]
+    return points(won, signed=True, unit="") if gate["keeps"] else "rests"
+
+
+def _gained(paired: Paired | None) -> str:
+    """A gain with its interval."""
+    if paired is None:
+        return NOTHING
+    low, high = (points(value, signed=True, unit="") for value in (paired.low, paired.high))
+    return f"{points(paired.gain, signed=True)} (95 %: {low} to {high})"
 
 
 def memory_sentence(result: RunResult) -> str:

@@ -79,6 +79,11 @@ class Bundle:
         """The ONNX graph that onnxruntime opens; its weights lie beside it."""
         return self.folder / GRAPH
 
+    @property
+    def adapter_pieces(self) -> list[int]:
+        """How many entries each piece of the flat adapter has, in its order."""
+        return [piece.size for piece in self.manifest.adapter.pieces]
+
     def initial_adapter(self) -> np.ndarray:
         """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""
         path = self.folder / ADAPTER

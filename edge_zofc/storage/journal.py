@@ -4,7 +4,8 @@
 
 Tasks are numbered from 0 in the order they were learnt, steps from 0 over the whole run. A task start resets the
 velocity. Steps of that task follow. A task end makes it a place to come back to. A rollback to task N says that the
-state is now that of the *latest* end of task N, step number included (N = -1: the initial adapter). What follows
+state is now that of the *latest* end of task N, step number included (N = -1: the initial adapter). A rest, within a
+task, sets the adapter to its initial values: the steps so far gained nothing. What follows
 equals a run that never went further. Nothing is deleted, and a later rollback may go forward again.
 
 Every record is fsynced before ``append`` returns, so only the very last one can be torn: a short one, or a whole one
@@ -60,7 +61,7 @@ def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_ta
     walk = _Walk(path)
     for _ in walk.records():
         pass
-    done = 0
+    done, initial = 0, adapter.theta.copy() if walk.header.rests else None
     for record in walk.history(until_task):
         if done == until_step:
             break
@@ -69,6 +70,8 @@ def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_ta
             done += 1
         elif record.kind is Kind.TASK_START:
             adapter.reset_velocity()
+        elif record.kind is Kind.REST and initial is not None:
+            adapter.rest(initial)
     if until_step is not None and done != until_step:
         raise InputError(f"{path} holds {done} steps, so it cannot be replayed to step {until_step}.")
     return done
@@ -186,7 +189,7 @@ class _Order:
     def follow(self, record: Record, index: int) -> None:
         """Take over ``record``, the ``index``-th of the file, which has no fault."""
         self.next_step = record.step + (record.kind is Kind.STEP)
-        self.running = record.kind in (Kind.TASK_START, Kind.STEP)
+        self.running = record.kind in (Kind.TASK_START, Kind.STEP, Kind.REST)
         if record.kind is Kind.TASK_END:
             self.finished = record.task
             self.ends[record.task] = (record.step, _Span(self.before, self.first, index + 1))

@@ -4,7 +4,7 @@
 
     offset size   header                                   offset size  record
          0    8   b"EZOFCJNL"                                   0    4  kind: 1 step, 2 task start,
-         8    2   format version = 1                                    3 task end, 4 rollback
+         8    2   format version = 1                                    3 task end, 4 rollback, 5 rest
         10    2   Q, queries a step                             4    4  task number, signed
         12    4   eps, float32                                  8    8  step number
         16    4   momentum, float32                            16    4  learning rate, float32
@@ -20,6 +20,9 @@ All but steps hold zeros for rate and coefficients. ``journal.py`` says what the
 Version 1 is the journal of the optimizer "sgd". Any other makes it version 2, which differs in the header's last
 field: 24 bytes of the scheme and then 8 of the optimizer's name, ASCII, 0-padded. The records are the same; "conserve"
 writes the coefficients times 0, 1 or -1, as it chose.
+
+Version 3 is that of a run with another scheme of directions, or whose adapter may go back to its start: it alone has
+records of kind 5. Its header is laid out as version 2's, whatever the optimizer.
 
 The CRC of a record depends on the header, so that old disk blocks of another run's journal do not pass for records of
 this one. A CRC-32 notices every error within 32 neighbouring bits, and so every single wrong byte.
@@ -39,11 +42,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from edge_zofc.algorithm.adapter import Optimizer
-from edge_zofc.algorithm.directions import SCHEME
+from edge_zofc.algorithm.directions import SCHEME, SCHEMES
 from edge_zofc.errors import DamagedFileError, InputError
 
-FORMAT_VERSION = 2
-"""The newest version that is read and written; a journal of "sgd" is still written as version 1."""
+FORMAT_VERSION = 3
+"""The newest version that is read and written; a journal is written in the oldest that can hold it."""
 MAGIC = b"EZOFCJNL"
 HEADER_BYTES = 108
 INITIAL = -1
@@ -60,11 +63,15 @@ class Kind(IntEnum):
     TASK_START = 2
     TASK_END = 3
     ROLLBACK = 4
+    REST = 5
 
 
 @dataclass(frozen=True)
 class Header:
-    """What every step of the run shares. ``eps`` and ``momentum`` are rounded to float32 on construction."""
+    """What every step of the run shares. ``eps`` and ``momentum`` are rounded to float32 on construction.
+
+    ``rests``: whether there may be records of kind REST; always so with other directions than SCHEME.
+    """
 
     seed: int
     bundle_identity: str
@@ -74,10 +81,17 @@ class Header:
     queries: int
     directions: str = SCHEME
     optimizer: Optimizer = "sgd"
+    rests: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rests", self.rests or self.directions != SCHEME)
         object.__setattr__(self, "eps", _float32(self.eps))
         object.__setattr__(self, "momentum", _float32(self.momentum))
+
+    @property
+    def version(self) -> int:
+        """The format version that it is written in."""
+        return 3 if self.rests else 1 if self.optimizer == "sgd" else 2
 
     @property
     def record_bytes(self) -> int:
@@ -122,9 +136,9 @@ def encode_header(header: Header) -> bytes:
 
 
 def _header_body(header: Header) -> bytes:
-    version, name = (1, b"") if header.optimizer == "sgd" else (2, header.optimizer.encode("ascii"))
+    name = b"" if header.version == 1 else header.optimizer.encode("ascii")
     return _HEADER.pack(
-        MAGIC, version, header.queries, header.eps, header.momentum, header.record_bytes, header.seed,
+        MAGIC, header.version, header.queries, header.eps, header.momentum, header.record_bytes, header.seed,
         header.adapter_size, bytes.fromhex(header.bundle_identity), header.directions.encode("ascii"), name,
     )  # fmt: skip
 
@@ -147,9 +161,11 @@ def decode_header(raw: bytes, path: Path) -> Header:
     if version == 1:
         scheme, name = scheme + name, b"sgd"
     directions, optimizer = (field.rstrip(b"\0").decode("ascii", "replace") for field in (scheme, name))
-    header = Header(seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer))
+    header = Header(
+        seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer), version == 3
+    )
     fault = _header_fault(header)
-    if version < 1 or (version == 1) != (optimizer == "sgd") or size != header.record_bytes:
+    if version != header.version or size != header.record_bytes:
         fault = fault or f"version {version} or record size {size} is impossible"
     if fault:
         raise DamagedFileError(f"{path} is damaged: in its header {fault}; put back a good copy.")
@@ -174,6 +190,8 @@ def record_fault(record: Record, header: Header) -> str | None:
         return f"task {record.task} or step {record.step} is out of range"
     if record.kind is not Kind.STEP and record.learning_rate != 0:
         return "only a step has a learning rate"
+    if record.kind is Kind.REST and not header.rests:
+        return "the adapter of this run never rests"
     if not all(map(isfinite, record.coefficients)) or not 0 <= record.learning_rate < float("inf"):
         return f"learning rate {record.learning_rate} or a coefficient is out of range"
     return None
@@ -218,7 +236,7 @@ def _header_fault(header: Header) -> str | None:
         return f"eps {header.eps} or momentum {header.momentum} is out of range"
     if not re.fullmatch(r"[0-9a-f]{64}", header.bundle_identity):
         return "the bundle identity is no SHA-256"
-    if header.directions != SCHEME:
+    if header.directions not in SCHEMES.values():
         return f"the scheme of directions {header.directions!a} is unknown"
     if header.optimizer not in get_args(Optimizer):
         return f"the optimizer {header.optimizer!a} is unknown"

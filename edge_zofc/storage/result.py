@@ -95,6 +95,41 @@ class LearnCost(_Record):
     seconds: Seconds
 
 
+class Paired(_Record):
+    """The moved adapter beside its start, same head, same pictures: ``pictures`` of which so many are named rightly.
+
+    ``gain`` is the difference as a fraction, ``low`` and ``high`` its 95 % interval where pictures are independent.
+    """
+
+    pictures: Count
+    right_frozen: Count
+    right_moved: Count
+    gain: Change
+    low: Annotated[float, Field(ge=-3, le=3)]
+    high: Annotated[float, Field(ge=-3, le=3)]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Paired:
+        if max(self.right_frozen, self.right_moved) > self.pictures:
+            raise ValueError(f"more than the {self.pictures} pictures are named rightly")
+        if abs(self.gain * self.pictures - (self.right_moved - self.right_frozen)) > 1e-6 * self.pictures:
+            raise ValueError(f"the gain is {self.gain}, not that of {self.right_moved} and {self.right_frozen}")
+        if not self.low <= self.gain <= self.high:
+            raise ValueError(f"the gain {self.gain} lies outside of its interval")
+        return self
+
+
+class AdapterResult(_Record):
+    """What the adapter was worth: on held-out training pictures, which decide, and on test pictures, which do not.
+
+    ``state``: ``moved`` and stayed, ``rests`` after it gained nothing, ``start``: it was not to move.
+    """
+
+    state: Literal["moved", "rests", "start"]
+    held_out: Paired | None = None
+    tested: Paired | None = None
+
+
 class ClassResult(_Record):
     """One class: the training pictures that were read, and the test pictures of the last evaluation."""
 
@@ -129,6 +164,9 @@ class RunResult(Scores):
     steps: Count
     forgetting_definition: str | None = None
     class_mean_floor: Scores | None = None
+    frozen_head: Scores | None = None
+    """The closed-form head under the adapter's start."""
+    adapter: AdapterResult | None = None
     beats_class_mean_floor: bool | None = None
     forward_passes: Count | None = None
     evaluation_forward_passes: Count | None = None
@@ -169,7 +207,7 @@ class RunResult(Scores):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunResult:
-        for what, scores in (("matrix", self), ("class-mean", self.class_mean_floor)):
+        for what, scores in (("matrix", self), ("class-mean", self.class_mean_floor), ("frozen", self.frozen_head)):
             if scores is not None and len(scores.accuracy_matrix) > len(self.tasks):
                 raise ValueError(f"{len(scores.accuracy_matrix)} {what} rows for {len(self.tasks)} tasks")
         for task in self.tasks:
@@ -180,6 +218,8 @@ class RunResult(Scores):
 
     def _check_classes(self) -> None:
         known = len(self.class_names)
+        if len(set(self.class_names)) < known:
+            raise ValueError("a class stands in it twice")
         if len(self.classes) not in (0, known):
             raise ValueError(f"{len(self.classes)} classes are counted of {known}")
         wrong = [0] * known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edge_zofc.algorithm.heads import HeadBackend
-from edge_zofc.algorithm.options import Options, options_from_json
+from edge_zofc.algorithm.options import Options, options_from_json, options_to_json
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.reading import Strict, is_there, load_model, read_bounded
@@ -92,7 +93,9 @@ class Settings(Strict):
 
     def to_json(self) -> bytes:
         """The bytes of ``settings.json``."""
-        return (self.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+        named = self.model_dump(mode="json", exclude_none=True)
+        named["options"] = options_to_json(self.options)
+        return (json.dumps(named, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def folder_place(run: Path, folder: Path) -> str:

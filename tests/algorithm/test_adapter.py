@@ -1,6 +1,7 @@
 """The lattice: perturbing and restoring gives the same bits, updates replay to the same bits."""
 
 import hashlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, lattice_eps
+from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, Optimizer, lattice_eps
 from edge_zofc.algorithm.directions import direction
 from edge_zofc.errors import InputError
 
@@ -53,6 +54,60 @@ def test_perturbing_and_restoring_gives_the_same_bits(theta: np.ndarray, eps: fl
             adapter.perturb(step, query, -2)
             adapter.perturb(step, query, 1)
     assert adapter.theta.tobytes() == before
+
+
+@settings(max_examples=100)
+@given(LATTICE, st.sampled_from([1e-3, 2e-3, 1e-2]), st.integers(1, 5), st.integers(1, 30))
+def test_balanced_directions_are_restored_to_the_same_bits(
+    theta: np.ndarray, eps: float, first: int, rounds: int
+) -> None:
+    pieces = [first, len(theta) - first] if first < len(theta) else [len(theta)]
+    adapter = Adapter(theta, seed=3, eps=eps, momentum=0.9, pieces=pieces)
+    before, other = adapter.theta.tobytes(), np.empty_like(adapter.theta)
+    for step in range(rounds):
+        adapter.perturbed_into(other, step, 0, 1)
+        adapter.perturb(step, 0, 1)
+        assert adapter.theta.tobytes() == other.tobytes()
+        assert np.abs(adapter.theta).max() < 4
+        adapter.perturb(step, 0, -1)
+    assert adapter.theta.tobytes() == before
+
+
+def test_a_balanced_query_moves_each_piece_equally_far() -> None:
+    adapter = Adapter(np.zeros(100, np.float32), seed=3, eps=1e-3, momentum=0.9, pieces=[10, 90])
+    adapter.perturb(0, 0, 1)
+    first, second = (float(np.linalg.norm(part.astype(float))) for part in np.split(adapter.theta, [10]))
+    assert first == pytest.approx(second, rel=1e-3)
+    assert np.hypot(first, second) == pytest.approx(1e-3 * 10, rel=1e-3)
+
+
+def test_a_balanced_step_is_the_plain_one_in_scaled_coordinates() -> None:
+    """theta = s c: c moves by the optimizer's step with c's gradient, theta by s times that."""
+    for optimizer in get_args(Optimizer):
+        pieces = [4, 16]  # scales sqrt(20 / 8) and sqrt(20 / 32)
+        scaled = Adapter(np.zeros(20, np.float32), 3, 1e-3, 0.9, optimizer, pieces)
+        plain = Adapter(np.zeros(20, np.float32), 3, 1e-3, 0.9, optimizer)
+        for step in range(3):
+            for adapter in (scaled, plain):
+                adapter.apply(step, np.array([0.3, -0.1], np.float32), 1e-2)
+        scales = np.repeat(np.sqrt([20 / 8, 20 / 32]), pieces)
+        assert scaled.theta == pytest.approx(plain.theta * scales, abs=3 * 2.0**-22)
+
+
+def test_a_rest_is_where_the_adapter_began() -> None:
+    start = (np.arange(8) * 2.0**-10).astype(np.float32)
+    adapter = Adapter(start, seed=3, eps=1e-3, momentum=0.9, optimizer="adam")
+    fresh = Adapter(start, seed=3, eps=1e-3, momentum=0.9, optimizer="adam")
+    adapter.apply(0, np.array([0.5], np.float32), 0.1)
+    adapter.rest(start)
+    assert adapter.theta.tobytes() == fresh.theta.tobytes()
+    for name, moment in adapter.moments().items():
+        assert moment.tobytes() == fresh.moments()[name].tobytes()
+
+
+def test_a_piece_too_small_for_its_eps_is_refused() -> None:
+    with pytest.raises(InputError, match=r"eps is 0\.2.*smaller --eps"):
+        Adapter(np.zeros(1001, np.float32), seed=3, eps=0.2, momentum=0.9, pieces=[1, 1000])
 
 
 @settings(max_examples=100)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.directions import direction
+from edge_zofc.algorithm.directions import balanced_scales, direction, episode
 
 WORDS = st.integers(0, 2**64 - 1)
+KNOWN_EPISODE = [19, 1, 9, 10, 4, 12, 7, 17]
 
 
 def philox4x64_10(counter: list[int], key: list[int]) -> list[int]:
@@ -56,3 +57,42 @@ def test_type_shape_and_values(size: int) -> None:
     assert z.shape == (size,)
     assert set(np.unique(z)) <= {-1.0, 1.0}
     assert abs(z.sum()) < 6 * np.sqrt(size)  # six standard deviations of a fair coin
+
+
+def test_balanced_scales_give_each_piece_the_same_share_and_keep_the_length() -> None:
+    scales = balanced_scales([4, 16, 80])
+    squares = [float(np.sum(part.astype(float) ** 2)) for part in np.split(scales, [4, 20])]
+    assert squares == pytest.approx([100 / 3] * 3)
+
+
+def test_one_piece_is_as_it_is_unbalanced() -> None:
+    assert np.array_equal(balanced_scales([7]), np.ones(7, np.float32))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 99))
+def test_in_episodes_classes_and_their_pictures_take_turns(sizes: list[int], batch_size: int, seed: int) -> None:
+    labels = np.repeat(np.arange(len(sizes)) * 3, sizes)
+    rounds = 2 * max(sizes) * len(sizes)
+    drawn = np.concatenate([episode(labels, batch_size, seed, 0, step) for step in range(-(-rounds // batch_size))])[
+        :rounds
+    ]
+    by_class = np.bincount(labels[drawn], minlength=3 * len(sizes))[::3]
+    assert len(set(by_class.tolist())) == 1
+    for one, size in enumerate(sizes):
+        visits = drawn[labels[drawn] == 3 * one]
+        for start in range(0, len(visits) - size + 1, size):
+            assert len(set(visits[start : start + size].tolist())) == size
+
+
+def test_an_episode_depends_on_seed_task_and_step_alone() -> None:
+    labels = np.repeat(np.arange(5), 6)
+    first = episode(labels, 8, 1993, 0, 3)
+    assert np.array_equal(first, episode(labels, 8, 1993, 0, 3))
+    others = [episode(labels, 8, *key) for key in ((1994, 0, 3), (1993, 1, 3), (1993, 0, 4))]
+    assert not any(np.array_equal(first, other) for other in others)
+
+
+def test_the_first_episode_is_what_it_always_was() -> None:
+    # Known answer: another order of pictures would change what a run learns.
+    assert episode(np.repeat(np.arange(4), 5), 8, 1993, 0, 0).tolist() == KNOWN_EPISODE

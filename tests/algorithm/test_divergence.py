@@ -14,8 +14,9 @@ from small import write_small_stream
 
 from edge_zofc.algorithm.divergence import FACTOR, SLACK, WINDOW, out_of_band
 from edge_zofc.algorithm.heads import Head
-from edge_zofc.engine.history import read_history, replay_run
-from edge_zofc.engine.state import progress_of
+from edge_zofc.engine.history import read_history
+from edge_zofc.engine.progress import progress_of
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DivergedError, InputError
 from edge_zofc.inference.backbone import Backbone

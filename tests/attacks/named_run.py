@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from changes import as_json
-from named import named
+from named import NAMED, Named, Spoil, named
 from victims_run import seal_journal, seal_snapshot, seal_state
 
 
@@ -74,6 +77,75 @@ def a_state_that_is_not_a_number(world: Path) -> None:
     for path in (world / "run/state").glob("snapshot-*"):
         raw = path.read_bytes()
         path.write_bytes(seal_snapshot(raw[:-4] + struct.pack("<f", float("nan"))))
+
+
+GATE = {"held_out": 4, "right_frozen": 2, "right_moved": 3, "only_frozen": 0, "only_moved": 1, "keeps": True}
+
+
+@named("learn history predict", 5)
+def a_state_whose_gate_does_not_add_up(world: Path) -> None:
+    _forge_gate(world, {**GATE, "right_moved": 4})
+
+
+@named("learn history", 5)
+def a_state_whose_gate_saw_more_than_there_was(world: Path) -> None:
+    _forge_gate(world, {**GATE, "held_out": 2})
+
+
+@named("learn history", 0)
+def a_state_whose_gate_is_another_possible_one(world: Path) -> None:
+    _forge_gate(world, GATE)
+
+
+@named("learn predict", 5)
+def a_state_whose_adapter_won_more_than_it_named(world: Path) -> None:
+    _forge_state(world, only_frozen=1)
+
+
+@named("learn predict", 5)
+def a_state_whose_frozen_head_has_a_square_of_answers(world: Path) -> None:
+    _forge_state(world, frozen={"correct": [[1, 2]], "correct_by_class": [1]})
+
+
+def _forge_gate(world: Path, gate: object) -> None:
+    for path in (world / "run/state").glob("snapshot-*"):
+        (task,) = json.loads(_header(path)["__metadata__"]["state"])["tasks"]
+        _forge_state(world, tasks=[{**task, "gate": gate}])
+
+
+def _header(path: Path) -> dict[str, Any]:
+    raw = path.read_bytes()
+    return dict(json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]))
+
+
+def _forge_array(name: str, make: Callable[[int], np.ndarray]) -> Spoil:
+    """Puts one more array into each snapshot; ``make`` takes D."""
+
+    def spoil(world: Path) -> None:
+        for path in (world / "run/state").glob("snapshot-*"):
+            raw, header = path.read_bytes(), _header(path)
+            data, array = raw[8 + int.from_bytes(raw[:8], "little") :], make(header["feature_moment"]["shape"][0])
+            dtype = {"float64": "F64", "float32": "F32", "int64": "I64"}[array.dtype.name]
+            place = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+            text = json.dumps({**header, name: place}, separators=(",", ":")).encode()
+            text += b" " * (-len(text) % 8)
+            path.write_bytes(seal_snapshot(len(text).to_bytes(8, "little") + text + data + array.tobytes()))
+
+    return spoil
+
+
+ARRAYS: dict[str, Callable[[int], np.ndarray]] = {
+    "of another shape": lambda size: np.eye(size + 1),
+    "of float32": lambda size: np.eye(size, dtype=np.float32),
+    "of whole numbers": lambda size: np.eye(size, dtype=np.int64),
+    "that is not a number": lambda size: np.full((size, size), np.nan),
+    "of nothing": lambda size: np.zeros((0, 0)),
+    "of no task": lambda size: np.zeros((4, size)),  # of the classes that there are, where none is being learnt
+}
+for _name in ("frozen_moment", "prototype_sums"):
+    for _what, _make in ARRAYS.items():
+        _title = f"a_{_name}_{_what}".replace(" ", "_")
+        NAMED.append(Named(_title, _forge_array(_name, _make), "learn", frozenset({5})))
 
 
 @named("learn history predict", 5)

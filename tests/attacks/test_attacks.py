@@ -31,8 +31,9 @@ from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
-    "snapshot", "snapshot state", "settings.json", "result.json", "events.jsonl", "features", "pixels", "profile",
-    "jpeg", "progressive", "png", "palette", "apng", "webp", "lossless",
+    "balanced journal", "snapshot", "snapshot state", "moved snapshot", "moved snapshot state", "settings.json",
+    "result.json", "events.jsonl", "features", "pixels", "profile", "jpeg",
+    "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 
 

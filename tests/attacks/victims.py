@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from victim import SPEC, Victim, rewrite_manifest, tiny_bundle
-from victims_run import journal_victim, run_victims, snapshot_victims
+from victims_run import journal_victims, run_victims, snapshot_victims
 
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.inference.transforms import load_test, load_train
@@ -98,7 +98,7 @@ def all_victims(folder: Path) -> Iterator[Victim]:
     """Every reader, each below a folder of its own."""
     for name, make in (
         ("bundle", bundle_victims),
-        ("journal", lambda place: [journal_victim(place)]),
+        ("journal", journal_victims),
         ("snapshot", snapshot_victims),
         ("run", run_victims),
         ("profile", lambda place: [profile_victim(place)]),

@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from made_runs import make_events, make_result
 from PIL import Image
 from victim import SPEC, D, Victim, tiny_bundle
 
-from edge_zofc.algorithm.options import make_options
+from edge_zofc.algorithm.directions import BALANCED
+from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.options import Options, make_options
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.pixel_store import Picture, PixelStore
-from edge_zofc.engine.state import RunState, TaskProgress
+from edge_zofc.engine.progress import Gate, TaskProgress
+from edge_zofc.engine.state import RunState
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.report.classes import cards, matrix, pairs
 from edge_zofc.report.curves import read_log
@@ -41,6 +45,11 @@ RECORDS = (
 
 
 class _Counter:
+    theta = np.zeros(3, np.float32)
+
+    def rest(self, initial: np.ndarray) -> None:
+        assert np.isfinite(initial).all()
+
     def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
         assert np.isfinite(coefficients).all()
 
@@ -61,18 +70,21 @@ def seal_journal(raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def journal_victim(folder: Path) -> Victim:
-    """Read, replayed and opened for appending."""
-    path = folder / "journal.bin"
-    with Journal.create(path, HEADER) as log:
-        for record in RECORDS:
-            log.append(record)
+def journal_victims(folder: Path) -> Iterator[Victim]:
+    """Read and replayed: version 1, and version 3 with a rest."""
+    resting = (*RECORDS[:3], Record(Kind.REST, 0, 2), *RECORDS[3:])
+    balanced = replace(HEADER, directions=BALANCED, optimizer="adam")
+    for name, header, records in (("journal", HEADER, RECORDS), ("balanced journal", balanced, resting)):
+        path = folder / f"{name}.bin"
+        with Journal.create(path, header) as log:
+            for record in records:
+                log.append(record)
 
-    def read_all() -> object:
-        list(journal.read(path)[1])
-        return journal.replay(path, _Counter())
+        def read_all(path: Path = path) -> object:
+            list(journal.read(path)[1])
+            return journal.replay(path, _Counter())
 
-    return Victim("journal", path, read_all, {0, 2, 5}, {0, 2, 5}, seal_journal)
+        yield Victim(name, path, read_all, {0, 2, 5}, {0, 2, 5}, seal_journal)
 
 
 # --- snapshot --------------------------------------------------------------------------------------------
@@ -94,9 +106,31 @@ def seal_state(raw: bytes, state: bytes) -> bytes:
     return seal_snapshot(len(text).to_bytes(8, "little") + text + data)
 
 
+def moved_state(tiny: bundle.Bundle) -> RunState:
+    """The same tasks in the edge preset, whose adapter moved and was judged."""
+    state = RunState.of(tiny, make_options("edge", {}))
+    fill_tasks(state)
+    assert state.statistics is not None
+    state.statistics = Statistics(np.ones((3, D)), np.array([2, 2, 0]), 3 * np.eye(D))
+    state.frozen_moment, state.prototype_sums = 2 * np.eye(D), np.ones((3, D))
+    state.adapter.theta += np.float32(2.0**-10)
+    progress = state.progress
+    progress.tasks[0].gate = Gate(held_out=4, right_frozen=2, right_moved=3, only_frozen=0, only_moved=1, keeps=True)
+    progress.frozen.correct, progress.frozen.correct_by_class = [[2]], [1, 1, 0]
+    progress.only_frozen, progress.only_moved = 0, 1
+    return state
+
+
 def small_state(tiny: bundle.Bundle) -> RunState:
     """One finished task of two classes and one under way, with the cosine head's optimiser."""
     state = RunState.of(tiny, make_options("paper", {"epochs": 2}))
+    fill_tasks(state)
+    state.begin_optimiser()
+    return state
+
+
+def fill_tasks(state: RunState) -> None:
+    """One finished task of two classes and one under way."""
     progress = state.progress
     state.add_classes(["cup", "jar", "pot"], np.ones((3, D), np.float32))
     progress.tasks = [
@@ -109,27 +143,30 @@ def small_state(tiny: bundle.Bundle) -> RunState:
     progress.total_by_class = [2, 2, 0]
     progress.wrong_pictures = [WrongPictures(class_id=0, named_id=1, paths=["000_a/test/cup/1.png"])]
     state.confusion = np.array([[0, 1, 1]], np.int64)
-    state.begin_optimiser()
-    return state
 
 
 def snapshot_victims(folder: Path) -> Iterator[Victim]:
-    """The file itself, and the JSON state in it with the file's hash made right."""
+    """The file itself, and the JSON state in it with the file's hash made right: of both presets."""
     tiny = tiny_bundle(folder / "bundle")
-    state = small_state(tiny)
-    path = checkpoint.save(folder, state.to_snapshot())
-    good = path.read_bytes()
+    for name, preset, state in (
+        ("snapshot", "paper", small_state(tiny)),
+        ("moved snapshot", "edge", moved_state(tiny)),
+    ):
+        place = folder / preset
+        place.mkdir()
+        path = checkpoint.save(place, state.to_snapshot())
+        good, options = path.read_bytes(), make_options(preset, {})
 
-    def read() -> object:
-        found = checkpoint.load(path)
-        RunState.of(tiny, make_options("paper", {"epochs": 2})).restore(found)
-        return found
+        def read(path: Path = path, options: Options = options) -> object:
+            found = checkpoint.load(path)
+            RunState.of(tiny, options).restore(found)
+            return found
 
-    yield Victim("snapshot", path, read, {5}, {0, 2, 5}, seal_snapshot)
-    # Here "the file" is the state as JSON text; what reaches the disk is a snapshot that holds it.
-    text = folder / "state.json"
-    text.write_text(json.dumps(state.to_snapshot().metadata))
-    yield Victim("snapshot state", text, read_of(text, path, good, read), {0, 5})
+        yield Victim(name, path, read, {5}, {0, 2, 5}, seal_snapshot)
+        # Here "the file" is the state as JSON text; what reaches the disk is a snapshot that holds it.
+        text = place / "state.json"
+        text.write_text(json.dumps(state.to_snapshot().metadata))
+        yield Victim(f"{name} state", text, read_of(text, path, good, read), {0, 5})
 
 
 def read_of(text: Path, path: Path, good: bytes, read: Callable[[], object]) -> Callable[[], object]:
@@ -152,7 +189,9 @@ def run_victims(folder: Path) -> Iterator[Victim]:
     yield Victim("settings.json", folder / "settings.json", lambda: read_settings(folder).options, {0, 5})
 
     wrong = [{"class_id": 0, "named_id": 1, "paths": ["000_pair/test/digit 0/1.png"]}]
-    result = make_result(2, wrong_pictures=wrong, stream_folder="../stream")
+    won = {"pictures": 4, "right_frozen": 2, "right_moved": 3, "gain": 0.25, "low": -0.2, "high": 0.7}
+    moved = {"state": "moved", "held_out": won, "tested": won}
+    result = make_result(2, wrong_pictures=wrong, stream_folder="../stream", adapter=moved)
     (folder / "result.json").write_text(json.dumps(result))
 
     def show() -> object:

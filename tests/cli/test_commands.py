@@ -23,6 +23,7 @@ from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
 from edge_zofc.data import folders
 from edge_zofc.data import stream as streams
+from edge_zofc.engine import gate
 from edge_zofc.errors import ArenaFullError
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
@@ -31,7 +32,10 @@ COMMANDS = (
     "demo", "export", "split", "backbones", "plan", "learn", "eval", "predict", "deploy", "report", "replay", "history",
     "rollback", "profiles", "doctor", "bench",
 )  # fmt: skip
-FAST = ["--epochs", "1", "--batch-size", "8", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]
+FAST = [
+    "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
+    "--micro-batch", "4", "--device-profile", "cpu-2gib",
+]  # fmt: skip
 
 
 def run(*words: object) -> int:
@@ -145,7 +149,7 @@ def test_learning_and_what_follows_it(
     own = [row[-1] for row in result["accuracy_matrix"]]
     assert [task["own_accuracy"] for task in history["tasks"]] == own  # type: ignore[attr-defined]
     assert run("history", learned) == 0
-    assert "its own  all seen  name" in capsys.readouterr().out
+    assert "its own  all seen  adapter  name" in capsys.readouterr().out
     report = answer(capsys, "report", learned, "--out", tmp_path / "page.html")
     assert Path(str(report["report"])).stat().st_size > 10_000
     replayed = answer(capsys, "replay", small_bundle.folder, learned / "journal.bin", "-o", tmp_path / "a.safetensors")
@@ -214,6 +218,22 @@ def test_rollback_and_learning_again_end_with_the_same_result(
     after = answer(capsys, "replay", small_bundle.folder, tmp_path / "run/journal.bin", "-o", tmp_path / "b")
     assert before == after
     assert run("rollback", tmp_path / "run", "--to-task", "9") == 2
+
+
+def test_the_history_tells_at_each_tasks_end_what_the_adapter_won_until_it_rests(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter((False, True))
+    monkeypatch.setattr(gate, "is_worse", lambda first, second: next(ends))
+    stream = write_small_stream(tmp_path / "stream", tasks=3, classes=4, alike=True)
+    words = ["--steps", "6", "--batch-size", "8", "--queries", "2", "--adapter-lr", "0.05"]
+    folders = ["--bundle", small_bundle.folder, "--stream", stream, "--run", tmp_path / "run"]
+    assert run("learn", *folders, *words, "--device-profile", "cpu-2gib") == 0
+    gates = [task["adapter"] for task in answer(capsys, "history", tmp_path / "run")["tasks"]]  # type: ignore[attr-defined]
+    won = 100 * (gates[0]["right_moved"] - gates[0]["right_frozen"]) / gates[0]["held_out"]
+    assert run("history", tmp_path / "run") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert [row[8:-1] for row in rows] == [[f"{won:+.1f}"], ["rests"], []]
 
 
 def test_plan_prints_its_items_and_code_3_when_nothing_fits(

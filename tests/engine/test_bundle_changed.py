@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import final_bits, go
+from runs import FAST, final_bits, go
 from small import write_small_bundle
 
 from edge_zofc.engine.history import read_history
@@ -114,7 +115,7 @@ def test_another_bundle_at_the_place_is_noticed_before_the_next_task(
 
 
 _LEARN_AND_CUT = """
-import os, sys
+import json, os, sys
 from pathlib import Path
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
@@ -122,7 +123,7 @@ bundle, stream, run, keep = *map(Path, sys.argv[1:4]), int(sys.argv[4])
 def cut(trainer, loss):
     if trainer.state.progress.step == 2:
         os.truncate(bundle / "backbone.onnx.data", keep)
-changes = {"epochs": 2, "batch_size": 8, "queries": 2}
+changes = json.loads(sys.argv[5])
 placement = {"micro_batch": 4, "parallel_queries": 2, "profile": "cpu-2gib"}
 learn_run(LearnRequest(bundle, stream, run, changes=changes, **placement), cut)
 """
@@ -136,7 +137,7 @@ def test_a_mapped_bundle_cut_short_ends_in_a_sentence_and_goes_on_with_the_same_
     whole = write_small_bundle(tmp_path / "whole", "w8")
     shutil.copytree(whole.folder, tmp_path / "bundle")
     run, weights = tmp_path / "run", tmp_path / "bundle" / WEIGHTS
-    words = [tmp_path / "bundle", small_stream, run, 0]
+    words = [tmp_path / "bundle", small_stream, run, 0, json.dumps(FAST)]
     done = subprocess.run(
         [sys.executable, "-c", _LEARN_AND_CUT, *map(str, words)],
         capture_output=True,

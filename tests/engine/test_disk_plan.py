@@ -16,7 +16,7 @@ import pytest
 from forks import Forks
 from judge import check_sentence, tree
 from kill_points import CALLS
-from runs import end_state, go, quiet
+from runs import BY_HEAD, end_state, go, quiet
 from small import write_small_stream
 
 from edge_zofc.algorithm.options import make_options
@@ -30,7 +30,7 @@ from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import EventLog
 from edge_zofc.storage.writing import DISK, Files
 
-SHORT = {"epochs": 2, "batch_size": 4, "queries": 1}
+SHORT = {**BY_HEAD, "epochs": 2, "batch_size": 4, "queries": 1}
 FORCES = ("create", "open_append", "write", "fsync", "rename", "make_folder")
 
 
@@ -272,7 +272,7 @@ def test_the_prediction_is_a_little_above_what_a_run_takes(
 
 def test_a_month_of_steps_keeps_three_snapshots_and_two_logs(small_bundle: Bundle) -> None:
     """Ten tasks of a million pictures, 50 a step: 200,000 steps of 40 bytes; nothing else grows with the steps."""
-    options = make_options("edge", {"batch_size": 50, "queries": 4})
+    options = make_options("edge", {**BY_HEAD, "batch_size": 50, "queries": 4})
     found = predict_disk(small_bundle.manifest.sizes, options, [TaskSize(2, 1_000_000, 10)] * 10)
     items = {item.name: item.bytes for item in found.items}
     assert found.steps == 10 * 20_000

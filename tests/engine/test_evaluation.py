@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import go, without_times
+from runs import BY_HEAD, go, without_times
 from small import write_small_stream
 
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
@@ -46,7 +46,7 @@ def test_an_evaluation_pads_its_last_micro_batch_alone(
 ) -> None:
     """FAULTS D4: two test pictures a task in micro-batches of four, all tasks in one pass."""
     stream = write_small_stream(tmp_path / "stream", tasks=6, train=4, test=1, alike=True)
-    go(small_bundle, stream, tmp_path / "run", changes={"batch_size": 8, "queries": 1}, parallel_queries=1)
+    go(small_bundle, stream, tmp_path / "run", changes={**BY_HEAD, "batch_size": 8, "queries": 1}, parallel_queries=1)
     # The last evaluation: five old tasks under the moved theta, then the new one under it and the frozen adapter.
     assert runs_of_the_graph[-5:] == [4, 4, 2, 2, 2]
 

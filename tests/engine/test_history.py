@@ -10,8 +10,9 @@ from safetensors.numpy import load_file
 from small import write_small_stream
 
 from edge_zofc.cli.main import main
-from edge_zofc.engine.history import read_history, replay_run, roll_back
-from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
+from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint, journal
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
@@ -100,21 +101,3 @@ def test_a_rollback_that_cannot_be_ends_in_a_sentence_on_the_command_line(
     cut_while_a_task_ends(small_bundle, stream, run)
     assert main(["rollback", str(run), "--to-task", "0"]) == 2
     assert capsys.readouterr().err.strip().endswith("go on with 'edge-zofc learn --resume' first.")
-
-
-def test_a_replay_does_not_overwrite_its_journal(small_bundle: Bundle, small_stream: Path, tmp_path: Path) -> None:
-    go(small_bundle, small_stream, tmp_path / "run", max_steps=1)
-    journal_path, link = tmp_path / "run/journal.bin", tmp_path / "link"
-    link.symlink_to(tmp_path / "run")
-    before = journal_path.read_bytes()
-    for out in (journal_path, link / "journal.bin"):
-        with pytest.raises(InputError, match="is the journal itself"):
-            replay_run(small_bundle.folder, journal_path, out, None, None)
-    assert journal_path.read_bytes() == before
-
-
-def test_a_journal_that_is_a_link_to_itself_is_a_sentence(small_bundle: Bundle, tmp_path: Path) -> None:
-    journal_path = tmp_path / "journal.bin"
-    journal_path.symlink_to("journal.bin")
-    with pytest.raises(DamagedFileError):
-        replay_run(small_bundle.folder, journal_path, tmp_path / "adapter.safetensors", None, None)

@@ -18,8 +18,8 @@ from small import picture, small_model, write_small_bundle, write_small_stream
 from edge_zofc.algorithm.directions import batches, direction
 from edge_zofc.algorithm.heads import cosine_rate
 from edge_zofc.data.stream import list_samples, read_stream
-from edge_zofc.engine.history import replay_run
 from edge_zofc.engine.predict import open_run
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, DoesNotFitError, InputError
 from edge_zofc.inference.backbone import Backbone

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import end_state, final_bits, go
+from runs import BY_HEAD, end_state, final_bits, go
 from small import picture, write_small_stream
 
 from edge_zofc.engine import pixel_store
@@ -165,7 +165,7 @@ def test_a_run_decodes_each_large_picture_once_and_learns_the_same_bits(
 
     A finished task leaves the pixels of its test pictures alone.
     """
-    more: dict[str, Any] = {"changes": {"epochs": 2, "batch_size": 4, "queries": 1, **changes}}
+    more: dict[str, Any] = {"changes": {**BY_HEAD, "epochs": 2, "batch_size": 4, "queries": 1, **changes}}
     go(small_bundle, camera_stream, tmp_path / "run", **more)
     assert len(decoded) == 2 * 2 * (4 + 2)
     assert set(decoded.values()) == {1}
@@ -200,7 +200,13 @@ def test_a_run_goes_on_where_the_pixels_were_deleted_or_a_picture_changed(
         if trainer.state.progress.step == 5:
             picture(5, 999, side=100).save(changed)
 
-    go(small_bundle, camera_stream, tmp_path / "run", disturb, changes={"epochs": 2, "batch_size": 4, "queries": 1})
+    go(
+        small_bundle,
+        camera_stream,
+        tmp_path / "run",
+        disturb,
+        changes={**BY_HEAD, "epochs": 2, "batch_size": 4, "queries": 1},
+    )
     assert decoded["train/" + "/".join(changed.parts[-2:])] >= 2
 
 
@@ -208,7 +214,7 @@ def test_a_run_killed_among_kept_pixels_goes_on_to_the_same_bits(
     small_bundle: Bundle, camera_stream: Path, tmp_path: Path, decoded: Counter[str]
 ) -> None:
     """A slot torn by the kill is decoded anew, the others are read."""
-    changes = {"epochs": 2, "batch_size": 4, "queries": 1}
+    changes = {**BY_HEAD, "epochs": 2, "batch_size": 4, "queries": 1}
     go(small_bundle, camera_stream, tmp_path / "whole", changes=changes)
     decoded.clear()
 

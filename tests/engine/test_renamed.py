@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runs import final_bits, go
 
-from edge_zofc.engine.state import progress_of, tasks_of
+from edge_zofc.engine.progress import progress_of, tasks_of
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import RunFolder

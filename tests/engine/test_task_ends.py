@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import FAST, go, plain_state
+from runs import BY_HEAD, FAST, go, plain_state
 from small import write_small_stream
 
 from edge_zofc.data import stream as streams
@@ -156,7 +156,7 @@ def test_a_tasks_end_costs_the_same_after_forty_tasks_as_after_five(
     matrix' row: under a hundredth of a class's rows.
     """
     stream = write_small_stream(tmp_path / "stream", tasks=40, classes=2, train=2, test=1)
-    go(small_bundle, stream, tmp_path / "run", changes={"batch_size": 4, "queries": 1}, evaluate="new")
+    go(small_bundle, stream, tmp_path / "run", changes={**BY_HEAD, "batch_size": 4, "queries": 1}, evaluate="new")
     assert sorted(counted) == list(range(40))
     assert counted[39] == counted[19] == counted[4] == counted[1]
     what = ("rows", "predictions", "fingerprints", "listings", "heads of ends")

@@ -1,7 +1,8 @@
 """Write the known answers beside this file: ``python tests/golden/make.py [FOLDER]``.
 
     bundle/            a bundle of P = 1,000 adapter parameters; its graph is three bytes, since replaying needs none
-    <optimizer>.bin    the journal of a run of three tasks, rolled back once, for each of the adapter's optimizers
+    <name>.bin         the journal of a run of three tasks, rolled back once, for each of the adapter's optimizers, and
+                       one with balanced directions, whose adapter goes back to its start amid the second task
     answers.json       SHA-256 of the adapter (little-endian float32) where each journal ends and at places before,
                        and of some directions
 
@@ -22,14 +23,17 @@ import numpy as np
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.algorithm.directions import BALANCED, SCHEME
 from edge_zofc.storage import bundle, manifest
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
 
 HERE = Path(__file__).parent
 P, QUERIES, SEED, EPS, MOMENTUM = 1000, 4, 1993, 4194 * 2.0**-22, 0.9
-RATES = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}
+RATES = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4, "balanced": 5e-4}
 STEPS = (60, 50, 40)
 """Steps of the three tasks; after the second the run goes back to the first and learns the second and third anew."""
+REST = (1, 20)
+"""Of "balanced": the task, and its step before which the adapter goes back to its start. It stands in both of them."""
 
 
 def write_bundle(folder: Path) -> bundle.Bundle:
@@ -69,10 +73,11 @@ def write_bundle(folder: Path) -> bundle.Bundle:
     return bundle.read_bundle(folder)
 
 
-def write_journal(path: Path, identity: str, optimizer: str) -> None:
+def write_journal(path: Path, identity: str) -> None:
     """A journal with coefficients of the size that a real run has, among them zeros and a few large ones."""
-    draw = np.random.RandomState(2)
-    header = Header(SEED, identity, P, EPS, MOMENTUM, QUERIES, optimizer=optimizer)
+    draw, is_balanced = np.random.RandomState(2), path.stem == "balanced"
+    scheme, optimizer = (BALANCED, "adam") if is_balanced else (SCHEME, path.stem)
+    header = Header(SEED, identity, P, EPS, MOMENTUM, QUERIES, scheme, optimizer)
     path.unlink(missing_ok=True)
     with Journal.create(path, header) as log:
         step = 0
@@ -81,10 +86,12 @@ def write_journal(path: Path, identity: str, optimizer: str) -> None:
                 step = STEPS[0]
                 log.append(Record(Kind.ROLLBACK, 0, step))
             log.append(Record(Kind.TASK_START, task, step))
-            for _ in range(STEPS[task]):
+            for number in range(STEPS[task]):
+                if is_balanced and (task, number) == REST:
+                    log.append(Record(Kind.REST, task, step))
                 values = draw.standard_normal(QUERIES) * 10.0 ** draw.randint(-6, 2, QUERIES)
                 values[draw.uniform(size=QUERIES) < 0.05] = 0.0
-                log.append(Record(Kind.STEP, task, step, RATES[optimizer], tuple(values)))
+                log.append(Record(Kind.STEP, task, step, RATES[path.stem], tuple(values)))
                 step += 1
             log.append(Record(Kind.TASK_END, task, step))
 
@@ -95,8 +102,8 @@ def main(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     identity = write_bundle(folder / "bundle").identity
-    for optimizer in RATES:
-        write_journal(folder / f"{optimizer}.bin", identity, optimizer)
+    for name in RATES:
+        write_journal(folder / f"{name}.bin", identity)
     (folder / "answers.json").write_text(json.dumps(replayed(folder), indent=1) + "\n")
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from edge_zofc.algorithm.directions import direction
-from edge_zofc.engine.history import replay_run
+from edge_zofc.engine.replay import replay_run
 
 HERE = Path(__file__).parent
 PLACES: tuple[tuple[str, int | None, int | None], ...] = (
@@ -27,7 +27,7 @@ DIRECTIONS = ((1993, 0, 0, 1000), (1993, 149, 3, 1000), (2**63 - 1, 10**9, 1023,
 
 
 def replayed(folder: Path) -> dict[str, str]:
-    """SHA-256 by "<optimizer>, <place>" and by "direction <seed> <step> <query> <length>"."""
+    """SHA-256 by "<journal>, <place>" and by "direction <seed> <step> <query> <length>"."""
     answers = {}
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "adapter.safetensors"

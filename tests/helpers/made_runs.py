@@ -118,6 +118,14 @@ def make_result(
     }
 
 
+def moved(tasks: int, state: str = "moved") -> dict[str, Any]:
+    """Changes for ``make_result``: an adapter that left its start, five points below which the head alone stands."""
+    held_out = {"pictures": 40, "right_frozen": 30, "right_moved": 31, "gain": 0.025, "low": -0.02, "high": 0.07}
+    tested = {"pictures": 1200, "right_frozen": 900, "right_moved": 960, "gain": 0.05, "low": 0.03, "high": 0.07}
+    adapter = {"state": state, "held_out": held_out, "tested": tested if state == "moved" else None}
+    return {"adapter": adapter, "frozen_head": scores(tasks, 1, -0.05)}
+
+
 def make_events(result: dict[str, Any]) -> list[dict[str, Any]]:
     draw, step, rss = random.Random(3), 0, 250.0
     events: list[dict[str, Any]] = [{"event": "run_started", "time": 1.7e9, "options": {}}]

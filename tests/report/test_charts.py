@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from made_runs import make_run, write_events
+from made_runs import make_run, moved, write_events
 
 from edge_zofc.report.charts import VARIABLES, draw_charts
 from edge_zofc.report.curves import read_log
@@ -67,6 +67,22 @@ def test_every_colour_of_a_chart_is_one_of_the_pages(tmp_path):
         assert page.count(f"--{name}: #") == 2  # once a scheme
     for name in ("accuracy", "forgetting", "memory", "loss"):
         assert not re.search(r"#[0-9a-f]{6}", charts[name])
+
+
+@pytest.mark.parametrize("state", ["moved", "rests"])
+def test_the_head_alone_is_a_line_where_the_adapter_left_its_start(tmp_path, state):
+    result = make_run(tmp_path, 3, **moved(3, state))
+    svg = charts_of(tmp_path)["accuracy"]
+    assert {"learner", "head alone", "class means, no training"} < set(labels(svg))
+    assert "var(--third)" in svg
+    last = f"{100 * result['frozen_head']['stage_accuracy'][-1]:.1f}"
+    assert last in labels(svg)
+    assert f"head alone ends at {last} %" in svg
+
+
+def test_there_is_no_line_of_a_head_alone_where_the_adapter_stayed(tmp_path):
+    make_run(tmp_path, 3, **{**moved(3), "adapter": {"state": "start"}})
+    assert "head alone" not in charts_of(tmp_path)["accuracy"]
 
 
 def test_without_matplotlib_the_page_says_how_to_get_charts_and_has_all_the_rest(tmp_path, monkeypatch):

@@ -6,13 +6,13 @@ import json
 import re
 
 import pytest
-from made_runs import make_result, make_run, write_events
+from made_runs import make_result, make_run, moved, write_events
 from pages import Page, page_of
 
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.report.curves import LISTED_LINES, read_log
 from edge_zofc.report.summary import summary, write_report
-from edge_zofc.report.text import headline
+from edge_zofc.report.text import adapter_rows, adapter_sentence, headline
 from edge_zofc.storage.result import check_result
 
 REFERENCES = {"href", "src", "xlink:href", "action", "data", "poster", "srcset", "formaction", "background"}
@@ -56,6 +56,22 @@ def test_every_headline_number_of_the_result_stands_in_the_page(tmp_path):
     assert result["forgetting_definition"] in text
     for words in ("vit_tiny_patch16_96", "cpu-512mib", "one-sided", "1993", "option batch_size 48"):
         assert words in text
+
+
+@pytest.mark.parametrize("state", ["moved", "rests", "start"])
+def test_the_adapter_has_a_section_and_a_table_where_it_left_its_start(tmp_path, state):
+    changes = moved(3, state) if state != "start" else {"adapter": {"state": state}}
+    result = check_result(make_run(tmp_path, 3, **changes))
+    text = page_of(tmp_path).text
+    assert f"Adapter {adapter_sentence(result)}" in text
+    assert ("Points won" in text) is (state != "start")
+    for row in adapter_rows(result):
+        assert " ".join(row) in text
+
+
+def test_where_nobody_asked_the_page_says_nothing_of_the_adapter(tmp_path):
+    make_run(tmp_path, 3)
+    assert "Adapter" not in page_of(tmp_path).text
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):

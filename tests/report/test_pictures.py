@@ -91,6 +91,11 @@ def test_deleted_pictures_are_counted_in_one_line_and_the_page_stays_whole(run: 
     assert "no longer where they were learnt from" in page_of(run).text
 
 
+def test_a_stream_whose_name_is_too_long_is_one_that_is_gone(tmp_path: Path) -> None:
+    make_run(tmp_path, 2, stream_folder="x" * 5000)
+    assert "no longer where they were learnt from" in page_of(tmp_path).text
+
+
 def test_a_result_that_names_no_stream_says_how_to_name_one(tmp_path: Path) -> None:
     make_run(tmp_path, 2)
     assert "name it with --stream to show pictures" in page_of(tmp_path).text

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from made_runs import make_result
+from made_runs import make_result, moved
 
 from edge_zofc.report.curves import Log
 from edge_zofc.report.page import page
 from edge_zofc.report.summary import summary
-from edge_zofc.report.text import duration, headline, memory_sentence, number, percent, table, time_sentence, verdict
+from edge_zofc.report.text import (
+    adapter_rows,
+    adapter_sentence,
+    duration,
+    gate_word,
+    head_alone,
+    headline,
+    memory_sentence,
+    number,
+    percent,
+    table,
+    time_sentence,
+    verdict,
+)
 from edge_zofc.storage.result import check_result
 
 
@@ -82,6 +95,74 @@ def test_the_time_sentence_stands_beside_what_was_predicted() -> None:
         "The last learn took 1.1 min for 4,321 image-forwards; at most 5,000 had been predicted.",
         "The last learn took 1.1 min for 4,321 image-forwards; there was nothing to learn.",
     ]
+
+
+HELD_OUT = "+2.5 points (95 %: -2.0 to +7.0)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"adapter": {"state": "start"}}, "It did not move."),
+        (moved(2, "rests"), f"It rests at its start: moved, it won {HELD_OUT} on held-out training pictures."),
+        ({"adapter": {"state": "rests"}}, "It rests at its start: moved, it won – on held-out training pictures."),
+        ({"adapter": {**moved(2)["adapter"], "tested": None}}, f"It moved: {HELD_OUT} on held-out training pictures."),
+        (
+            moved(2),
+            "It moved: +5.0 points (95 %: +3.0 to +7.0) on 1,200 test pictures, "
+            f"{HELD_OUT} on held-out training pictures.",
+        ),
+    ],
+)
+def test_the_adapter_sentence_says_what_became_of_it_and_what_it_won(changes, told):
+    result = make_result(2, **changes)
+    assert adapter_sentence(check_result(result)) == told
+    in_summary = " ".join(summary(result).split())
+    assert (f"Adapter: {told.replace('–', '-')}" in in_summary) is bool(told)
+
+
+def test_what_the_adapter_won_is_told_task_by_task():
+    result = make_result(2, **moved(2))
+    result["accuracy_matrix"], result["stage_accuracy"] = [[0.9], [0.8, 0.7]], [0.9, 0.75]
+    result["frozen_head"] |= {"accuracy_matrix": [[0.85], [0.825, 0.6]], "stage_accuracy": [0.85, 0.71]}
+    assert adapter_rows(check_result(result)) == [
+        ("90.0 %", "85.0 %", "+5.0", "-2.5"),
+        ("75.0 %", "71.0 %", "+4.0", "+10.0"),
+    ]
+
+
+def test_a_task_without_test_pictures_is_a_dash_in_what_the_adapter_won():
+    rows = adapter_rows(check_result(make_result(2, tested=False, **moved(2))))
+    assert len(rows) == 2
+    assert all((row[0], *row[2:]) == ("–", "–", "–") and row[1].endswith(" %") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adapter": None},
+        {"adapter": {"state": "start"}},
+        {"frozen_head": None},
+        {"frozen_head": {"accuracy_matrix": [], "stage_accuracy": []}},
+        {"accuracy_matrix": [], "stage_accuracy": []},
+    ],
+)
+def test_there_is_no_head_alone_where_the_adapter_never_left_its_start(changes):
+    run = check_result(make_result(2, **{**moved(2), **changes}))
+    assert head_alone(run) is None
+    assert adapter_rows(run) == []
+
+
+@pytest.mark.parametrize(
+    ("right_moved", "keeps", "told"), [(31, True, "+2.5"), (29, True, "-2.5"), (30, True, "+0.0"), (20, False, "rests")]
+)
+def test_a_gate_is_one_word_in_the_history(right_moved, keeps, told):
+    assert gate_word({"held_out": 40, "right_frozen": 30, "right_moved": right_moved, "keeps": keeps}) == told
+
+
+def test_where_no_gate_was_passed_the_history_says_nothing():
+    assert gate_word(None) == gate_word({"held_out": 0, "right_frozen": 0, "right_moved": 0, "keeps": True}) == ""
 
 
 def test_numbers_and_missing_ones_are_written_for_people():

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from power_cut import RecordingFiles, disks_after_cut
 
 from edge_zofc.algorithm import directions
-from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.directions import SCHEME
+from edge_zofc.algorithm.adapter import Adapter, Optimizer
+from edge_zofc.algorithm.directions import BALANCED, SCHEME
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, EdgeZofcError, InputError
 from edge_zofc.storage.journal import INITIAL, Header, Journal, Kind, Record, read, replay
 from edge_zofc.storage.writing import Files
@@ -27,7 +28,9 @@ from edge_zofc.storage.writing import Files
 IDENTITY = "0123456789abcdef" * 4
 HEADER = Header(seed=7, bundle_identity=IDENTITY, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
 
-START, STEP, END, BACK = Kind.TASK_START, Kind.STEP, Kind.TASK_END, Kind.ROLLBACK
+RESTING = Header(7, IDENTITY, 3, 0.25, 0.5, 2, BALANCED, "adam")
+
+START, STEP, END, BACK, REST = Kind.TASK_START, Kind.STEP, Kind.TASK_END, Kind.ROLLBACK, Kind.REST
 SMALL = [
     Record(START, 0, 0),
     Record(STEP, 0, 0, 0.5, (1.0, -2.0)),
@@ -134,6 +137,7 @@ float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def journals(draw):
     """Any header and any sequence of records in a legal order, by walking the rules."""
     queries = draw(st.integers(1, 5))
+    within = [STEP, STEP, END, BACK]
     header = Header(
         draw(st.integers(0, 2**64 - 1)),
         draw(st.binary(min_size=32, max_size=32)).hex(),
@@ -141,10 +145,15 @@ def journals(draw):
         draw(st.floats(2.0**-22, 0.25, width=32)),
         draw(st.floats(0, 0.875, width=32)),
         queries,
+        draw(st.sampled_from([SCHEME, BALANCED])),
+        draw(st.sampled_from(get_args(Optimizer))),
+        draw(st.booleans()),
     )
+    if header.rests:
+        within.append(REST)
     records, step, finished, running, ends = [], 0, -1, False, {INITIAL: 0}
     for _ in range(draw(st.integers(0, 20))):
-        kind = draw(st.sampled_from([STEP, STEP, END, BACK] if running else [START, START, BACK]))
+        kind = draw(st.sampled_from(within if running else [START, START, BACK]))
         if kind is BACK:
             finished = draw(st.sampled_from(sorted(ends)))
             step = ends[finished]
@@ -159,7 +168,7 @@ def journals(draw):
         if kind is END:
             finished += 1
             ends[finished] = step
-        running = kind in (START, STEP)
+        running = kind in (START, STEP, REST)
     return header, records
 
 
@@ -215,6 +224,31 @@ def test_a_record_out_of_order_is_neither_written_nor_read(tmp_path, before, rec
         assert f"record {before} (from 0)" in str(outcome)
 
 
+@pytest.mark.parametrize(
+    ("before", "record", "why"),
+    [
+        (0, Record(REST, 0, 0), "has not started"),
+        (4, Record(REST, 0, 2), "task 0 where task 1 is due"),
+        (4, Record(REST, 1, 2), "has not started"),
+        (2, Record(REST, 0, 0), "step 0 where step 1"),
+        (2, Record(REST, 1, 1), "task 1 where task 0"),
+        (2, Record(REST, 0, 1, 0.5), "only a step has a learning rate"),
+        (2, Record(REST, 0, 1, 0.0, (1, 1)), "2 coefficients where 0"),
+        (2, Record(REST, -1, 1), "out of range"),
+    ],
+)
+def test_a_rest_outside_of_the_task_at_work_is_neither_written_nor_read(tmp_path, before, record, why):
+    path = write(tmp_path / "j", SMALL[:before], RESTING)
+    with Journal.open_for_append(path) as journal, pytest.raises(ValueError, match=why):
+        journal.append(record)
+    assert contents(path) == SMALL[:before]
+    values = (record.learning_rate, *(*record.coefficients, 0.0, 0.0)[:2])
+    body = struct.pack("<IiQ3f", record.kind, record.task, record.step, *values)
+    outcome = verdict(path, path.read_bytes() + body + crc(body, RESTING.crc))
+    assert isinstance(outcome, DamagedFileError)
+    assert f"record {before} (from 0)" in str(outcome)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e39])
 def test_a_step_that_is_not_finite_is_divergence_and_never_written(tmp_path, value):
     path = write(tmp_path / "j", SMALL[:1])
@@ -228,17 +262,24 @@ def test_a_step_that_is_not_finite_is_divergence_and_never_written(tmp_path, val
 
 
 class Notebook:
-    """Writes down what a replay would do: 's<step>:<first coefficient>' and 'reset'."""
+    """Writes down what a replay would do: 's<step>:<first coefficient>', 'reset' and 'rest'."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.theta = np.ones(3, np.float32)
 
     def apply(self, step, coefficients, learning_rate):
         assert coefficients.dtype == np.float32 and type(learning_rate) is float
         self.lines.append(f"s{step}:{coefficients[0]:g}")
 
+        self.theta[:] = 0
+
     def reset_velocity(self):
         self.lines.append("reset")
+
+    def rest(self, initial):
+        assert initial.tolist() == [1, 1, 1]
+        self.lines.append("rest")
 
 
 def steps(task, first, *values):
@@ -254,7 +295,7 @@ TWO_TASKS = [
 def replayed(path, **until):
     notebook = Notebook()
     count = replay(path, notebook, **until)
-    assert count == len([line for line in notebook.lines if line != "reset"])
+    assert count == len([line for line in notebook.lines if line[:2] != "re"])
     return " ".join(notebook.lines)
 
 
@@ -304,6 +345,20 @@ def test_a_thousand_rollbacks_are_no_burden(tmp_path):
     path = write_fast(tmp_path / "j", records)
     assert replayed(path) == "reset s0:1"
     assert replayed(path, until_task=1) == "reset s0:1 reset s1:999"
+
+
+def test_a_rest_is_replayed_where_it_stands_and_undone_with_its_task(tmp_path):
+    one, two = [Record(START, 0, 0), *steps(0, 0, 1, 2)], [Record(END, 0, 2), Record(START, 1, 2), *steps(1, 2, 3)]
+    path = write(tmp_path / "j", [*one, Record(REST, 0, 2), *two, Record(REST, 1, 3), Record(END, 1, 3)], RESTING)
+    assert replayed(path) == "reset s0:1 s1:2 rest reset s2:3 rest"
+    assert replayed(path, until_task=0) == "reset s0:1 s1:2 rest"
+    assert replayed(path, until_step=2) == "reset s0:1 s1:2"
+    assert replayed(path, until_step=3) == "reset s0:1 s1:2 rest reset s2:3"
+    with Journal.open_for_append(path) as journal:
+        for record in (Record(BACK, 0, 2), Record(START, 1, 2), *steps(1, 2, 9)):
+            journal.append(record)
+    assert replayed(path) == "reset s0:1 s1:2 rest reset s2:9"
+    assert replayed(path, until_task=1) == "reset s0:1 s1:2 rest reset s2:3 rest"
 
 
 def test_replay_gives_the_bits_of_the_run_that_wrote_it(tmp_path):
@@ -406,8 +461,9 @@ NAN, INF = float("nan"), float("inf")
     ("offset", "layout", "value", "error"),
     [
         (8, "<H", 0, DamagedFileError),
-        (8, "<H", 3, InputError),
+        (8, "<H", 4, InputError),
         (8, "<H", 2, DamagedFileError),
+        (8, "<H", 3, DamagedFileError),
         (8, "<H", 65535, InputError),
         (10, "<H", 0, DamagedFileError),
         (10, "<H", 65535, DamagedFileError),

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from made_runs import make_result
 
+from edge_zofc.algorithm.paired import gain
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.storage.result import MOST_CELLS, check_result, read_result, stream_folder
 
 NEW = ("classes", "confusion", "wrong_pictures", "next_steps", "stream_folder")
+WON = {"pictures": 8, "right_frozen": 5, "right_moved": 6, "gain": 0.125, "low": -0.1, "high": 0.3}
 PICTURES = {"class_id": 0, "named_id": 1, "paths": ["001_a/test/x/1.png"]}
 
 
@@ -34,6 +36,7 @@ def test_the_counts_come_back_from_the_file_as_they_were(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"class_names": ["digit 0"] * 4}, "a class stands in it twice"),
         ({"classes": []}, "more than were tested"),
         ({"classes": make_result(1)["classes"]}, "2 classes are counted of 4"),
         ({"confusion": [[0, 4, 1]]}, "no mistake of 4"),
@@ -61,6 +64,14 @@ def test_the_counts_come_back_from_the_file_as_they_were(tmp_path: Path) -> None
         ({"next_steps": ["more"] * 11}, "at most 10"),
         ({"next_steps": [7]}, "string"),
         ({"stream_folder": 7}, "string"),
+        ({"adapter": {"state": "flew"}}, "'moved', 'rests' or 'start'"),
+        ({"adapter": {"state": "moved", "held_out": {**WON, "right_moved": 9}}}, "more than the 8 pictures"),
+        (
+            {"adapter": {"state": "moved", "tested": {**WON, "right_frozen": 6}}},
+            "the gain is 0.125, not that of 6 and 6",
+        ),
+        ({"adapter": {"state": "moved", "tested": {**WON, "low": 0.2}}}, "outside of its interval"),
+        ({"adapter": {"state": "moved", "tested": {**WON, "high": 4.0}}}, "less than or equal to 3"),
     ],
 )
 def test_a_forged_count_is_refused_with_one_sentence(changes: dict[str, Any], words: str) -> None:
@@ -69,6 +80,16 @@ def test_a_forged_count_is_refused_with_one_sentence(changes: dict[str, Any], wo
         with pytest.raises(DamagedFileError, match=r"result\.json is damaged at") as caught:
             check_result(data)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (7, 3, 5), (3, 1, 0), (10**6, 333_333, 333_334)])
+def test_every_gain_that_is_computed_is_read(counts: tuple[int, int, int]) -> None:
+    pictures, frozen, moved = counts
+    value, low, high = gain(frozen, moved, pictures)
+    won = {"pictures": pictures, "right_frozen": frozen, "right_moved": moved, "gain": value, "low": low, "high": high}
+    found = check_result(json.dumps(make_result(1, adapter={"state": "rests", "held_out": won})).encode())
+    assert found.adapter is not None and found.adapter.held_out is not None
+    assert found.adapter.held_out.model_dump() == won
 
 
 def test_the_streams_folder_moves_with_the_run(tmp_path: Path) -> None:

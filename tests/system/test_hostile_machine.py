@@ -15,7 +15,8 @@ from runs import final_bits, go
 from edge_zofc.cli.main import main
 from edge_zofc.data.split import split_image_folder
 from edge_zofc.engine import history
-from edge_zofc.engine.history import read_history, replay_run, roll_back
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.settings import SETTINGS

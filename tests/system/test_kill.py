@@ -21,7 +21,7 @@ from forks import Forks
 from kill_points import CALLS, Killed, KillPoints
 from PIL import Image
 from power_cut import Disk, RecordingFiles, disks_after_cut, lay_out
-from runs import end_state, final_bits, go
+from runs import BY_HEAD, end_state, final_bits, go
 from small import write_small_bundle, write_small_stream
 
 from edge_zofc.cli.main import main
@@ -29,7 +29,7 @@ from edge_zofc.engine import pixel_store
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.writing import DISK
 
-SHORT = {"epochs": 2, "batch_size": 4, "queries": 1}
+SHORT = {**BY_HEAD, "epochs": 2, "batch_size": 4, "queries": 1}
 SNAPSHOT_SECONDS = {"lda": 30.0, "cosine": -1.0}
 """How old a snapshot gets, by head: runs of the one go on from where a task began, runs of the other from any step."""
 
@@ -185,7 +185,7 @@ def test_what_a_power_cut_leaves_after_any_call_goes_on_to_the_same_bits(
 
 def words(bundle: Bundle, stream: Path, run: Path, *more: str) -> list[str]:
     """A ``learn`` of 80 steps, a third of a second after the libraries are loaded."""
-    found = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", run, "--epochs", "20",
+    found = ["learn", "--bundle", bundle.folder, "--stream", stream, "--run", run, "--loss", "head", "--epochs", "20",
              "--batch-size", "4", "--queries", "1", "--micro-batch", "4", "--device-profile", "cpu-2gib"]  # fmt: skip
     return [*map(str, found), *more]
 

@@ -15,7 +15,8 @@ import onnxruntime
 import pytest
 
 from edge_zofc.cli.main import main
-from edge_zofc.engine.history import read_history, replay_run, roll_back
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.storage.result import read_result

@@ -26,8 +26,9 @@ from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, Optimizer
 from edge_zofc.algorithm.directions import direction
 from edge_zofc.algorithm.options import make_options, options_from_json
 from edge_zofc.device.profiles import load_profile
-from edge_zofc.engine.history import read_history, replay_run, roll_back
+from edge_zofc.engine.history import read_history, roll_back
 from edge_zofc.engine.pictures import TaskPictures
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.setup import Device, make_plan
 from edge_zofc.errors import DamagedFileError, ImageError, InputError
 from edge_zofc.storage import checkpoint
@@ -392,7 +393,8 @@ def test_a_run_that_does_not_name_its_optimizer_is_of_sgd(
 
 def test_each_optimizer_starts_at_a_learning_rate_of_its_own() -> None:
     rates = {name: make_options("edge", {"optimizer": name}).adapter_lr for name in ALL}
-    assert rates == {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}
+    assert rates == {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 2e-3}  # edge has Adam
+    assert make_options("paper", {"optimizer": "adam"}).adapter_lr == 5e-4
     assert make_options("edge", {"optimizer": "sign", "adapter_lr": 0.5}).adapter_lr == 0.5
     with pytest.raises(InputError, match="optimizer is 'lion', it must be sgd or sign or conserve or adam"):
         make_options("edge", {"optimizer": "lion"})

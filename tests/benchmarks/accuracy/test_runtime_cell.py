@@ -67,7 +67,7 @@ def test_training_free_methods_search_nothing(stream: Path) -> None:
 def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
     stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second factor, 10, is made the best one: 0.1 of the edge preset's 0.01."""
+    """The second factor, 10, is made the best one: 0.02 of the edge preset's 0.002."""
     calls: list[dict[str, str]] = []
 
     def learn(*given: object) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
         call["tasks"], call["train"] = (str(len(tasks)), str(len(list_samples(read_stream(root), tasks[0], "train"))))
         calls.append(call)
         result = dict.fromkeys(runtime_cell.SAME_NAMES)
-        accuracy = 0.9 if call.get("--adapter-lr") == "0.1" else 0.5
+        accuracy = 0.9 if call.get("--adapter-lr") == "0.02" else 0.5
         result |= {"last_accuracy": accuracy, "forward_passes": 100, "tasks": [], "options": {"adapter_lr": 0.1}}
         Path(call["--run"]).mkdir()
         (Path(call["--run"]) / "result.json").write_text(json.dumps(result))
@@ -92,7 +92,7 @@ def test_the_search_of_zo_fc_is_learn_on_a_validation_stream(
     assert found["search"] == {"1.0": 0.5, "10.0": 0.9, "3.0": 0.5}
     assert found["search_forward_passes"] == 300
     assert [(call["tasks"], call["train"]) for call in calls] == [("1", "18")] * 3 + [("2", "24")]
-    assert [call.get("--adapter-lr") for call in calls] == [None, "0.1", "0.03", "0.1"]
+    assert [call.get("--adapter-lr") for call in calls] == [None, "0.02", "0.006", "0.02"]
 
 
 def test_searching_goes_from_the_rate_that_was_asked_for(
@@ -115,12 +115,14 @@ def test_searching_goes_from_the_rate_that_was_asked_for(
 @pytest.mark.parametrize(
     ("preset", "options", "forwards"),
     [
-        ("edge", [], 5),  # 4 queries and the base
+        ("edge", [], 9),  # 8 queries and the base
+        ("edge", ["--loss", "head"], 5),
         ("edge", ["--queries", "16"], 17),
-        ("edge", ["--query-form", "two-sided"], 8),  # a closed-form head asks for no base
+        ("edge", ["--query-form", "two-sided"], 17),
+        ("edge", ["--query-form", "two-sided", "--loss", "head"], 8),  # a closed-form head asks for no base
         ("paper", [], 8),  # 2 x 4, and a head step in half of the epochs: 8.5
         ("paper", ["--head-epochs", "20"], 9),
-        ("paper", ["--preset", "edge"], 5),
+        ("paper", ["--preset", "edge"], 9),
     ],
 )
 def test_a_picture_takes_as_many_forwards_as_its_options_say(preset: Any, options: list[str], forwards: int) -> None:
@@ -132,7 +134,7 @@ def test_equal_forwards_leave_fo_fc_one_pass_short_of_zo_fc_and_the_head_looks_a
 
     The head alone keeps the features of its one pass.
     """
-    factor = runtime_cell.forwards_a_picture(runtime_cell.own_options("edge", 2, []))
+    factor = runtime_cell.forwards_a_picture(runtime_cell.own_options("edge", 2, ["--loss", "head"]))
     for method, passes in (("head", 1), ("fo-fc", 11), ("fo-fc-lda", 12)):
         found = torch_cell.run_in_torch(request(stream, method, epoch_factor=factor))
         assert found["training"]["epochs"] == 10

@@ -1,0 +1,122 @@
+"""First-session adaptation by backpropagation: the runtime's episodic loss and adapter, moved by gradients of torch.
+
+As in the runtime (``edge_zofc.algorithm.episodes``, ``edge_zofc.engine.training``) the adapter moves in the first task
+alone, on class-balanced batches of the pictures that the gate does not hold out, and the head is the discriminant. So
+what differs from ``zo-fc`` is how the gradient comes about, with the number, size and rate of the steps. There is no
+gate: the moved adapter stays, and a first task of any number of classes moves it.
+
+``balanced``: Adam works on c in theta = theta0 + s c, with the runtime's scales s of balanced directions.
+
+First-session adaptation with films under a discriminant is that of arXiv 2303.13199, which trains by cross-entropy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_zofc.algorithm.directions import balanced_scales, episode
+from edge_zofc.algorithm.episodes import Prototypes
+from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.benchmarks.methods.heads import Discriminant
+from edge_zofc.benchmarks.methods.problem import EVALUATION_BATCH, Problem, TaskData
+from edge_zofc.benchmarks.methods.training import Training
+from edge_zofc.engine.gate import held_out
+from edge_zofc.export.adapters import initial_adapter
+
+
+class EpisodicAdapter:
+    """An adapter that moves in the first task, and a head in closed form."""
+
+    frozen = False
+
+    def __init__(self, problem: Problem, how: Training, balanced: bool) -> None:
+        layout = problem.model.layout
+        self.problem, self.how = problem, how
+        self.start = torch.from_numpy(initial_adapter(layout, problem.seed))
+        sizes = [piece.size for piece in layout.pieces]
+        self.scales = torch.from_numpy(balanced_scales(sizes)) if balanced else torch.ones(layout.size)
+        self.moved = nn.Parameter(torch.zeros(layout.size))
+        self.head = Discriminant(problem.width)
+
+    def learn(self, task: TaskData) -> list[float]:
+        """Move the adapter in the first task, then take the statistics and solve; returns the loss of each step."""
+        losses = self._adapt(task) if task.index == 0 else []
+        with torch.no_grad():
+            batches = self.problem.plain_batches(task.train)
+            self.head.take(((self._features(x), y) for x, y in batches), task.classes_seen, keep=True)
+        return losses
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Log-likelihoods up to a constant, [B, C], for pictures."""
+        return self.head.logits(self._features(inputs))
+
+    def parameters_of(self, task: TaskData) -> int:
+        """The adapter's in the first task, then none."""
+        return self.moved.numel() if task.index == 0 else 0
+
+    def adapter(self) -> Tensor:
+        """The flat vector [P]."""
+        return self.start + self.scales * self.moved
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.problem.adapted_features(images, self.adapter())
+
+    def _adapt(self, task: TaskData) -> list[float]:
+        how, seed = self.how, self.problem.seed
+        labels = np.array([sample.class_id for sample in task.train])
+        fit = np.flatnonzero(~held_out(labels))
+        prototypes = self._prototypes(task, fit)
+        optimiser = torch.optim.Adam([self.moved], lr=how.lr)
+        losses = []
+        for step in range(how.steps or how.epochs * -(-len(labels) // how.batch_size)):
+            drawn = fit[episode(labels[fit], how.batch_size, seed, task.index, step)]
+            optimiser.zero_grad()
+            losses.append(self._backward(prototypes, *self.problem.some_pictures(task, drawn, step)))
+            optimiser.step()
+        return losses
+
+    def _backward(self, prototypes: Prototypes, images: Tensor, labels: Tensor) -> float:
+        """Add up the gradient of the batch's mean loss; returns that. The pictures join the means.
+
+        The means are constants, so a batch in parts has the gradient of the whole: memory does not grow with it.
+        """
+        total, found = 0.0, []
+        for first in range(0, len(images), EVALUATION_BATCH):
+            some = slice(first, first + EVALUATION_BATCH)
+            features = self._features(images[some])
+            loss = episodic_loss(prototypes, features, labels[some]) * (len(features) / len(images))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.problem.passes.backwards += len(features)
+            total += float(loss.detach())
+            found.append(features.detach())
+        prototypes.absorb(torch.cat(found).numpy(), labels.numpy())
+        return total
+
+    @torch.no_grad()
+    def _prototypes(self, task: TaskData, fit: np.ndarray) -> Prototypes:
+        """Those of the pictures at ``fit`` under the adapter's start."""
+        statistics = Statistics.empty(task.classes_seen, self.problem.width)
+        for images, labels in self.problem.plain_batches([task.train[i] for i in fit]):
+            statistics.add(self._features(images).numpy(), labels.numpy())
+        return Prototypes.of(statistics)
+
+
+def episodic_loss(prototypes: Prototypes, features: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of features float32 [B, D] and class ids int64 [B]: ``Prototypes.losses`` with a gradient.
+
+    The means, and what a picture added to its own, are constants.
+    """
+    counts = torch.from_numpy(prototypes.counts)
+    sums = torch.from_numpy(prototypes.sums)
+    known = counts.nonzero()[:, 0]
+    means = sums[known] / counts[known, None]
+    own = torch.searchsorted(known, labels)
+    whitened = (features @ torch.from_numpy(prototypes.whitening)).double()
+    others = counts[labels, None] - 1
+    without = torch.where(others > 0, (sums[labels] - whitened.detach()) / others.clamp(min=1), means[own])
+    distances = whitened.square().sum(dim=1, keepdim=True) - 2 * whitened @ means.T + means.square().sum(dim=1)
+    to_own = (whitened - without).square().sum(dim=1, keepdim=True)
+    return functional.cross_entropy(-prototypes.sharpness * distances.scatter(1, own[:, None], to_own), own)

@@ -1,0 +1,97 @@
+"""The loss that steers the adapter under the closed-form head: nearest class mean, each picture left out of its own.
+
+The loss of a discriminant on the pictures that it was solved from is next to zero and says nothing. Here a picture
+is compared with means that it is no part of. Features f are whitened, g = L^T f, with L L^T the inverse of the head's
+own shrunk covariance within classes, as it was before the first step:
+
+    loss   cross-entropy of softmax over classes c of -tau |g_i - m_c|^2, m_y without picture i for its own class y
+
+The means are those of all pictures of a class and not of a batch: with four pictures a class in a batch of 64 the
+gradients of two batches have a cosine of 0.55, with these means and 64 pictures 0.72 (benchmarks/results/LOG.md).
+They follow the adapter: a picture that was looked at replaces an average one. They are constants in the loss.
+
+Snell et al. 2017 (arXiv 1703.05175) train by distances to class means of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_zofc.algorithm.heads import Statistics, shrunk
+
+SHARPNESS = 8.0
+"""tau times the mean squared distance of a picture to a class mean."""
+
+
+@dataclass
+class Prototypes:
+    """Whitened class means that move with the adapter.
+
+    ``whitening`` float32 [D, D] is L, ``sums`` float64 [C, D] and ``counts`` int64 [C] are those of whitened features
+    (a class without pictures is no candidate), ``sharpness`` is tau. ``absorb`` changes ``sums`` in place.
+    """
+
+    whitening: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
+    sharpness: float
+
+    @classmethod
+    def of(cls, statistics: Statistics) -> Prototypes:
+        """From features at the adapter's start."""
+        whitening = _whitening(statistics)
+        sums = statistics.sums @ whitening
+        pictures = max(int(statistics.counts.sum()), 1)
+        seen = statistics.counts > 0
+        means = sums[seen] / statistics.counts[seen, None]
+        squared = float(np.einsum("ij,ij->", statistics.moment @ whitening, whitening)) / pictures
+        middle = sums.sum(axis=0) / pictures
+        distance = squared - 2.0 * float(middle @ means.mean(axis=0)) + float(np.mean(np.sum(means * means, axis=1)))
+        sharpness = SHARPNESS / max(distance, 1e-12)
+        return cls(whitening.astype(np.float32), sums, statistics.counts, sharpness)
+
+    def losses(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Mean loss of each of K adapters, float64 [K], for features float32 [K, B, D] and class ids int64 [B].
+
+        The first of the K is the base: what a picture adds to its own class's mean is its feature there.
+        """
+        known = np.flatnonzero(self.counts)
+        own = np.searchsorted(known, labels)
+        means = self.sums[known] / self.counts[known, None]
+        base = self._whitened(features[0])
+        left = np.maximum(self.counts[labels] - 1, 1)[:, None]
+        has_others = (self.counts[labels] > 1)[:, None]
+        without = np.where(has_others, (self.sums[labels] - base) / left, means[own])
+        return np.array([self._loss(self._whitened(some), means, own, without) for some in features])
+
+    def _loss(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> float:
+        pictures = np.arange(len(g))
+        distances = np.sum(g * g, axis=1)[:, None] - 2.0 * (g @ means.T) + np.sum(means * means, axis=1)
+        distances[pictures, own] = np.sum((g - without) ** 2, axis=1)
+        logits = -self.sharpness * distances
+        top = logits.max(axis=1)
+        log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        return float((log_sums - logits[pictures, own]).mean())
+
+    def absorb(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Let each picture of float32 [B, D], of class ids int64 [B], take the place of an average one of its class."""
+        for g, label in zip(self._whitened(features), labels.tolist(), strict=True):
+            self.sums[label] += g - self.sums[label] / self.counts[label]
+
+    def _whitened(self, features: np.ndarray) -> np.ndarray:
+        """float64 [B, D]. The product is float32's: its rounding is the same for all queries up to 1e-6."""
+        return np.asarray(features @ self.whitening, np.float64)
+
+
+def _whitening(statistics: Statistics) -> np.ndarray:
+    """L float64 [D, D] with L L^T the inverse of the shrunk covariance: the inverse of its Cholesky factor, turned."""
+    pictures, seen = int(statistics.counts.sum()), int((statistics.counts > 0).sum())
+    free = max(pictures - seen, 1)
+    covariance = statistics.scatter
+    covariance /= free
+    shrunk(covariance, free)
+    factor = np.linalg.cholesky(covariance)
+    del covariance  # each is as large as the largest thing that a run holds
+    return np.asarray(np.linalg.inv(factor).T)

@@ -1,0 +1,147 @@
+"""Whether the moved adapter stays: the heads of both adapters on held-out pictures of all classes known.
+
+A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
+that a burst is not torn apart. Their features are kept at a task's end, under the adapter and under its start, in files
+of the feature store. A row's position is there the picture's class. Where such a file of an earlier task was deleted,
+the others decide.
+
+At each task's end both heads are solved without them and name them. The moved adapter stays unless it is worse by more
+than a standard error. Else it rests at its start for good, with the statistics that were kept for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_zofc.algorithm.heads import Head, Statistics, solve
+from edge_zofc.algorithm.paired import is_worse
+from edge_zofc.engine.feature_store import FeatureStore, PictureSet
+from edge_zofc.engine.progress import Gate
+from edge_zofc.engine.state import RunState
+from edge_zofc.engine.trainer import Trainer
+from edge_zofc.storage.journal import Kind
+
+HELD_OUT = 5
+"""One of so many pictures of a class is held out."""
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Bool [n]: which of a task's pictures, of class ids ``labels`` int64 [n], take no part in the steps."""
+    found = np.zeros(len(labels), bool)
+    for one in np.unique(labels):
+        places = np.flatnonzero(labels == one)
+        found[places[len(places) - len(places) // HELD_OUT :]] = True
+    return found
+
+
+def held_out_set(trainer: Trainer, index: int) -> PictureSet:
+    """The kept features of the held-out pictures of task number ``index``."""
+    return PictureSet(f"{index:03d}-held-{trainer.state.progress.tasks[index].fingerprint[:16]}", ())
+
+
+def keep_frozen(state: RunState, statistics: Statistics) -> None:
+    """Before the adapter moves for the first time: keep its start's ``statistics`` of all tasks, this one too."""
+    if state.frozen_moment is None:
+        state.frozen_moment = statistics.moment.copy()
+
+
+def add_to_frozen(state: RunState, found: Statistics) -> None:
+    """Count a new task's pictures under the adapter's start into what was kept; ``found`` gives up its moment."""
+    if state.frozen_moment is not None:
+        found.moment += state.frozen_moment
+        state.frozen_moment = found.moment
+
+
+def frozen_statistics(trainer: Trainer) -> Statistics | None:
+    """Of all tasks under the adapter's start; None where they are those of the run, or where nobody needs them."""
+    state = trainer.state
+    if state.frozen_moment is None or len(trainer.distinct_adapters()) == 1:
+        return None
+    return Statistics(state.class_sums, state.class_counts, state.frozen_moment)
+
+
+def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, labels: np.ndarray) -> Statistics:
+    """Judge the moved adapter at the end of the present task; returns the statistics of the adapter that goes on.
+
+    ``statistics`` are those of all tasks under the moved adapter, ``pictures`` the task's, ``labels`` int64 [n] their
+    class ids. Changes the state where the adapter is to rest.
+    """
+    frozen, state, store = frozen_statistics(trainer), trainer.state, trainer.store
+    if frozen is None:
+        return statistics
+    adapters = trainer.distinct_adapters()
+    codes = np.where(held_out(labels), labels, -1)
+    for adapter in adapters:
+        store.copy_some(pictures, held_out_set(trainer, len(state.progress.tasks) - 1), adapter, codes)
+    state.current_task.held_out = int((codes >= 0).sum())
+    both = _kept_under(trainer, adapters)
+    if len(both) < len(state.progress.tasks):
+        lost = len(state.progress.tasks) - len(both)
+        trainer.note(f"Held-out features of {lost} earlier task(s) were deleted: the others decide.")
+    right = [_named_rightly(store, both, *one) for one in zip(adapters, (statistics, frozen), strict=True)]
+    gate = _gate(moved=right[0], frozen=right[1])
+    if not gate.keeps:
+        state.adapter.rest(trainer.frozen_theta)
+        state.frozen_moment = None
+        trainer.record(Kind.REST)
+        trainer.note(
+            f"The adapter rests: {gate.right_moved} of {gate.held_out} held-out pictures were named rightly with it, "
+            f"{gate.right_frozen} without."
+        )
+    state.current_task.gate = gate
+    return statistics if gate.keeps else frozen
+
+
+def _gate(moved: np.ndarray, frozen: np.ndarray) -> Gate:
+    """From which pictures are named rightly under each adapter, bool [n]."""
+    only_frozen, only_moved = int((frozen & ~moved).sum()), int((moved & ~frozen).sum())
+    return Gate(
+        held_out=len(moved),
+        right_frozen=int(frozen.sum()),
+        right_moved=int(moved.sum()),
+        only_frozen=only_frozen,
+        only_moved=only_moved,
+        keeps=not is_worse(only_frozen, only_moved),
+    )
+
+
+def _kept_under(trainer: Trainer, adapters: list[np.ndarray]) -> list[PictureSet]:
+    """The held-out pictures of all tasks whose features are there under each of ``adapters``."""
+    found = []
+    for index, task in enumerate(trainer.state.progress.tasks):
+        pictures = held_out_set(trainer, index)
+        counts = {len(trainer.store.kept(pictures, adapter)) for adapter in adapters}
+        if len(counts) == 1 and 0 <= task.held_out - counts.pop() <= task.skipped_images:
+            found.append(pictures)
+    return found
+
+
+def _named_rightly(
+    store: FeatureStore, sets: list[PictureSet], adapter: np.ndarray, statistics: Statistics
+) -> np.ndarray:
+    """Bool [n]: which held-out pictures are named rightly by the head that is solved without them.
+
+    ``statistics`` are changed and changed back, to the same bits.
+    """
+
+    def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for found in sets:
+            yield from store.rows(found, adapter)
+
+    taken = 0
+    try:
+        for labels, features in rows():
+            statistics.add(features, labels, times=-1)
+            taken += 1
+        rows_and_biases = solve(statistics)
+    finally:
+        for labels, features in rows():
+            if not taken:
+                break
+            statistics.add(features, labels)
+            taken -= 1
+    head = Head(rows_and_biases[0], np.ones(1, np.float32), rows_and_biases[1])
+    right = [np.asarray(head.logits(features).argmax(axis=1) == labels) for labels, features in rows()]
+    return np.concatenate([np.zeros(0, bool), *right])

@@ -1,0 +1,225 @@
+"""The adapter in the edge preset: it moves in the first task, is judged at each end, and rests without a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kill_points import Killed, KillPoints
+from runs import end_state, final_bits, go, without_times
+from safetensors.numpy import load_file
+from small import write_small_stream
+
+from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.engine import gate
+from edge_zofc.engine.history import read_history, roll_back
+from edge_zofc.engine.replay import replay_run
+from edge_zofc.engine.setup import LearnRequest
+from edge_zofc.storage import checkpoint
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.journal import Kind, read
+
+MOVING: dict[str, Any] = {"batch_size": 8, "queries": 2, "steps": 6, "adapter_lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks of four classes, 8 + 4 pictures each."""
+    return write_small_stream(tmp_path_factory.mktemp("gate") / "stream", tasks=3, classes=4, alike=True)
+
+
+def always_worse(only_first: int, only_second: int) -> bool:
+    return True
+
+
+def snapshot(run: Path) -> checkpoint.Snapshot:
+    found = checkpoint.load_latest(run / "state")
+    assert found is not None
+    return found.snapshot
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+def test_the_last_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
+    ids = np.array(labels)
+    found = gate.held_out(ids)
+    for one in set(labels):
+        of_class = found[ids == one]
+        assert of_class.sum() == len(of_class) // 5
+        assert np.array_equal(of_class, np.sort(of_class))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 30))
+def test_pictures_are_taken_out_of_statistics_to_the_same_bits(seed: int, count: int) -> None:
+    draw = np.random.RandomState(seed)
+    features, labels = draw.randn(count + 20, 6).astype(np.float32), draw.randint(0, 4, count + 20)
+    kept, all_of_them = Statistics.empty(4, 6), Statistics.empty(4, 6)
+    kept.add(features[count:], labels[count:])
+    all_of_them.add(features, labels)
+    all_of_them.add(features[:count], labels[:count], times=-1)
+    for name in ("sums", "counts", "moment"):
+        assert np.array_equal(getattr(kept, name), getattr(all_of_them, name))
+
+
+def test_the_adapter_moves_in_the_first_task_alone_and_its_journal_rebuilds_it(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert [task["steps"] for task in result["tasks"]] == [6, 0, 0]
+    replayed = replay_run(small_bundle.folder, tmp_path / "run" / "journal.bin", tmp_path / "theta", None, None)
+    theta = load_file(tmp_path / "theta")["adapter"]
+    assert replayed.steps == 6
+    assert not np.array_equal(theta, small_bundle.initial_adapter())
+    assert theta.tobytes() == final_bits(tmp_path / "run")[0]
+
+
+def test_what_it_won_is_told_by_picture(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    adapter = result["adapter"]
+    assert adapter["state"] == "moved"
+    assert adapter["held_out"]["pictures"] == 12  # one of eight, of twelve classes
+    tested = adapter["tested"]
+    assert tested["pictures"] == 48
+    assert tested["gain"] == pytest.approx((tested["right_moved"] - tested["right_frozen"]) / 48)
+    assert tested["low"] <= tested["gain"] <= tested["high"]
+    gates = [task["adapter"] for task in read_history(tmp_path / "run", None)["tasks"]]
+    assert [found["held_out"] for found in gates] == [4, 8, 12]
+
+
+def test_the_frozen_head_beside_it_is_that_of_a_run_whose_adapter_is_off(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    moved = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    off = go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
+    assert off["steps"] == 0
+    assert off["adapter"] == {"state": "start", "held_out": None, "tested": None}
+    assert moved["frozen_head"]["accuracy_matrix"] == off["accuracy_matrix"]
+    assert off["forward_passes"] == 96
+
+
+@pytest.mark.parametrize("first_bad_end", [0, 1, 2])
+def test_an_adapter_that_rests_leaves_the_head_of_a_run_whose_adapter_is_off(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_bad_end: int
+) -> None:
+    ends = iter(range(3))
+    monkeypatch.setattr(gate, "is_worse", lambda first, second: next(ends) == first_bad_end)
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    monkeypatch.undo()
+    go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
+    assert result["adapter"]["state"] == "rests"
+    mine, theirs = (snapshot(tmp_path / name).arrays for name in ("run", "off"))
+    for name in ("theta", "rows", "biases", "feature_moment", "feature_sums", "class_sums"):
+        assert mine[name].tobytes() == theirs[name].tobytes(), name
+    replay_run(small_bundle.folder, tmp_path / "run" / "journal.bin", tmp_path / "theta", None, None)
+    assert np.array_equal(load_file(tmp_path / "theta")["adapter"], small_bundle.initial_adapter())
+    kinds = [record.kind for record in read(tmp_path / "run" / "journal.bin")[1]]
+    assert kinds.count(Kind.REST) == 1
+    assert "frozen_moment" not in mine
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6])
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, rests: bool
+) -> None:
+    if rests:
+        monkeypatch.setattr(gate, "is_worse", always_worse)
+    whole = go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
+    part = go(small_bundle, stream, tmp_path / "run", changes=MOVING, max_steps=steps)
+    assert part["completed"] is (steps == 6)
+    resumed = go(small_bundle, stream, tmp_path / "run", changes=MOVING, resume=True)
+    assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
+    assert without_times(resumed) == without_times(whole)
+
+
+def test_a_run_without_its_kept_features_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, max_steps=3)
+    for path in (tmp_path / "run" / "features").iterdir():
+        path.unlink()
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, resume=True)
+    assert final_bits(tmp_path / "run") == final_bits(tmp_path / "whole")
+
+
+def test_held_out_features_that_were_deleted_are_told(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, tasks=frozenset({"000_task"}))
+    for path in (tmp_path / "run" / "features").glob("000-held-*"):
+        path.unlink()
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert result["adapter"]["held_out"]["pictures"] == 8
+    assert "features of 1 earlier task(s) were deleted" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_memory_that_runs_out_while_it_is_judged_leaves_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
+    calls, solve = iter(range(1, 1000)), gate.solve
+
+    def failing(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+        if next(calls) == call:
+            raise MemoryError
+        return solve(statistics)
+
+    monkeypatch.setattr(gate, "solve", failing)
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    for part in ("state", "ends"):
+        assert end_state(tmp_path / "run")[part] == end_state(tmp_path / "whole")[part]
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: bool
+) -> None:
+    if rests:
+        monkeypatch.setattr(gate, "is_worse", always_worse)
+    with pytest.MonkeyPatch.context() as patch:
+        points = KillPoints(patch)
+        go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
+    for at in range(20, points.count, points.count // 10):
+        run = tmp_path / str(at)
+        with pytest.MonkeyPatch.context() as patch:
+            KillPoints(patch, at, torn=at % 2 == 0)
+            with pytest.raises(Killed):
+                go(small_bundle, stream, run, changes=MOVING)
+        go(small_bundle, stream, run, changes=MOVING)
+        assert end_state(run)["state"] == end_state(tmp_path / "whole")["state"], f"killed at touch {at}"
+        assert (run / "journal.bin").read_bytes() == (tmp_path / "whole/journal.bin").read_bytes()
+
+
+def test_a_run_goes_back_to_the_first_task_and_learns_the_others_again(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    before = final_bits(tmp_path / "run")
+    roll_back(tmp_path / "run", 0)
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert final_bits(tmp_path / "run") == before
+
+
+def test_a_first_task_of_few_classes_leaves_the_adapter_where_it_is_and_says_so(
+    small_bundle: Bundle, small_stream: Path, tmp_path: Path
+) -> None:
+    result = go(small_bundle, small_stream, tmp_path / "run", changes=MOVING)
+    assert result["steps"] == 0
+    assert result["adapter"]["state"] == "start"
+    notes = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert any("first task has 2 classes, it needs 4" in event.get("text", "") for event in notes)
+
+
+def test_a_request_that_names_no_options_goes_on_with_the_runs_own(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=MOVING, max_steps=2)
+    assert LearnRequest(small_bundle.folder, stream, tmp_path / "run").changes == {}
+    result = go(small_bundle, stream, tmp_path / "run", changes={}, resume=True)
+    assert result["steps"] == 6
