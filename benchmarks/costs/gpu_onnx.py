@@ -28,7 +28,7 @@ from edge_zofc.storage.run_folder import RunFolder
 
 CPU = "CPUExecutionProvider"
 LEARN_SECONDS = 60.0
-METHOD = ("--epochs", 3, "--batch-size", 8, "--head", "lda", "--seed", 7)
+METHOD = ("--loss", "head", "--epochs", 3, "--batch-size", 8, "--head", "lda", "--seed", 7)
 """Without the cosine head torch is not imported, whose CUDA libraries would be there for onnxruntime too."""
 
 

@@ -41,6 +41,7 @@ class LearnCommand:
     def line(self, run_folder: Path) -> list[str]:
         """The command line."""
         steps = ["--epochs", 1] if self.steps is None else ["--epochs", self.steps, "--max-steps", self.steps]
+        steps += ["--loss", "head"]  # which moves the adapter in tasks of any size
         folders = ["--bundle", self.bundle, "--stream", self.stream, "--run", run_folder]
         memory = ["--memory-budget", budget(self.budget_bytes)]
         return command("edge_zofc", "learn", "--json", *steps, *folders, *memory, *self.options)

@@ -35,7 +35,8 @@ def measure_against_predict(
             room = least_budget_bytes(bundle, backend, shape)
             run = folder / f"run-{number}-{head}-{backend}"
             folders = ["--bundle", bundle, "--stream", stream, "--run", run]
-            options = ["--batch-size", batch_size, "--queries", queries, "--head", head, "--epochs", STEPS]
+            options = ["--batch-size", batch_size, "--queries", queries, "--head", head, "--loss", "head"]
+            options += ["--epochs", STEPS]
             memory = ["--memory-budget", budget(room), "--micro-batch", 1]
             learn_mib = peak_rss_bytes("learn", *folders, *options, *memory) / MIB
             predict_mib = peak_rss_bytes("predict", run, *pictures) / MIB

@@ -120,7 +120,7 @@ def soak(bundle: Bundle, stream: Path, run: Path, steps: int, batch_size: int, q
     sizes = task_sizes(found, found.tasks)
     a_round = sum(-(-task.train_images // batch_size) for task in sizes if task.classes > 1)
     epochs = -(-steps // a_round)
-    changes = {"epochs": epochs, "batch_size": batch_size, "queries": queries}
+    changes = {"loss": "head", "epochs": epochs, "batch_size": batch_size, "queries": queries}
     watch = Watch(bundle, np.zeros((epochs * a_round // SAMPLE_STEPS, 4)))
     began = time.process_time()
     result = learn_run(LearnRequest(bundle.folder, stream, run, changes=changes), watch.step)

@@ -95,6 +95,7 @@ def test_what_it_won_is_told_by_picture(small_bundle: Bundle, stream: Path, tmp_
 def test_the_frozen_head_beside_it_is_that_of_a_run_whose_adapter_is_off(
     small_bundle: Bundle, stream: Path, tmp_path: Path
 ) -> None:
+    """FAULTS D2: with the adapter off each picture goes through the graph once."""
     moved = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
     off = go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
     assert off["steps"] == 0
