@@ -34,12 +34,18 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(before)
 
 
+_MEMORY_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
+
+
 @pytest.fixture(autouse=True)
 def own_memory_limit() -> Iterator[None]:
-    """A learner limits the memory of its process; the next test shall not run within what it left."""
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    """A learner limits the memory of its process; the next test shall not run within what it left.
+
+    Nor within what a fixture of a module or the session left, which is set up before this one.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, _MEMORY_LIMIT)
     yield
-    resource.setrlimit(resource.RLIMIT_DATA, before)
+    resource.setrlimit(resource.RLIMIT_DATA, _MEMORY_LIMIT)
 
 
 @pytest.fixture(scope="session")
