@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Statistics, shrunk
+from edge_zofc.algorithm.heads import Statistics, cross_entropy, within
 
 SHARPNESS = 8.0
 """tau times the mean squared distance of a picture to a class mean."""
@@ -64,16 +64,14 @@ class Prototypes:
         left = np.maximum(self.counts[labels] - 1, 1)[:, None]
         has_others = (self.counts[labels] > 1)[:, None]
         without = np.where(has_others, (self.sums[labels] - base) / left, means[own])
-        return np.array([self._loss(self._whitened(some), means, own, without) for some in features])
+        # One of the K at a time: float64 copies of all would be most of a step's memory.
+        others = (self._loss(self._whitened(some), means, own, without) for some in features[1:])
+        return np.array([self._loss(base, means, own, without), *others])
 
     def _loss(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> float:
-        pictures = np.arange(len(g))
         distances = np.sum(g * g, axis=1)[:, None] - 2.0 * (g @ means.T) + np.sum(means * means, axis=1)
-        distances[pictures, own] = np.sum((g - without) ** 2, axis=1)
-        logits = -self.sharpness * distances
-        top = logits.max(axis=1)
-        log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        return float((log_sums - logits[pictures, own]).mean())
+        distances[np.arange(len(g)), own] = np.sum((g - without) ** 2, axis=1)
+        return cross_entropy(-self.sharpness * distances, own)
 
     def absorb(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Let each picture of float32 [B, D], of class ids int64 [B], take the place of an average one of its class."""
@@ -87,11 +85,5 @@ class Prototypes:
 
 def _whitening(statistics: Statistics) -> np.ndarray:
     """L float64 [D, D] with L L^T the inverse of the shrunk covariance: the inverse of its Cholesky factor, turned."""
-    pictures, seen = int(statistics.counts.sum()), int((statistics.counts > 0).sum())
-    free = max(pictures - seen, 1)
-    covariance = statistics.scatter
-    covariance /= free
-    shrunk(covariance, free)
-    factor = np.linalg.cholesky(covariance)
-    del covariance  # each is as large as the largest thing that a run holds
+    factor = np.linalg.cholesky(within(statistics))
     return np.asarray(np.linalg.inv(factor).T)

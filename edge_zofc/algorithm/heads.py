@@ -77,7 +77,7 @@ class Head:
         """
         biases = None if self.biases is None else self.biases[class_ids]
         part = Head(self.rows[class_ids].astype(np.float64), self.sigma.astype(np.float64), biases)
-        return np.array([_cross_entropy(part.logits(found.astype(np.float64)), labels) for found in features])
+        return np.array([cross_entropy(part.logits(found.astype(np.float64)), labels) for found in features])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean over a batch, of logits [B, C]."""
     top = logits.max(axis=-1)
     log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
@@ -165,7 +165,7 @@ def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, l
     pulled = (sigma[0] * logit_gradient).T @ inputs
     along = np.sum(directions * pulled, axis=1, keepdims=True)
     row_gradient = np.asarray((pulled - directions * along) / norms, np.float32)
-    return _cross_entropy(logits, labels), row_gradient, sigma_gradient
+    return cross_entropy(logits, labels), row_gradient, sigma_gradient
 
 
 MATRICES = 4
@@ -266,20 +266,25 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
 
     A class without pictures gets the bias NEVER.
     """
-    pictures, seen = int(statistics.counts.sum()), statistics.counts > 0
+    seen = statistics.counts > 0
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
-    free = max(pictures - int(seen.sum()), 1)
+    covariance = within(statistics)
+    rows = np.linalg.solve(covariance, means.T).T
+    biases = -0.5 * np.sum(means * rows, axis=1)
+    biases[~seen] = NEVER
+    return rows.astype(np.float32), biases.astype(np.float32)
+
+
+def within(statistics: Statistics) -> np.ndarray:
+    """The shrunk covariance within classes, float64 [D, D]; a new matrix."""
+    free = max(int(statistics.counts.sum()) - int((statistics.counts > 0).sum()), 1)
     total = float(np.trace(statistics.moment))
     scatter = statistics.scatter
     if np.trace(scatter) <= _NO_SCATTER * total:
         # Copies of one picture a class: what is left is rounding, and the nearest mean decides.
         scatter = np.eye(len(scatter)) * max(total, 1e-30) / len(scatter)
     scatter /= free
-    covariance = shrunk(scatter, free)
-    rows = np.linalg.solve(covariance, means.T).T
-    biases = -0.5 * np.sum(means * rows, axis=1)
-    biases[~seen] = NEVER
-    return rows.astype(np.float32), biases.astype(np.float32)
+    return shrunk(scatter, free)
 
 
 def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Head, Statistics, solve, unit
+from edge_zofc.algorithm.heads import Head, Statistics, unit
+from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.data.stream import Sample, list_samples
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet, adapter_key
 from edge_zofc.engine.gate import frozen_statistics, held_out_set
@@ -76,7 +77,7 @@ def evaluate_learned(trainer: Trainer, store: FeatureStore) -> list[Tally | None
     sets = {index: picture_set(f"{index:03d}-test", found, trainer.tests_again) for index, found in samples.items()}
     newest = sets.get(len(progress.tasks) - 1)
     store.ensure(trainer.backbone, list(sets.values()), adapters, _telling_of(trainer, newest))
-    statistics = frozen_statistics(trainer)
+    statistics = frozen_statistics(trainer) if sets else None
     frozen = None if statistics is None else solved_head(statistics)
     tallies = {index: _tally(trainer, store, sets[index], samples[index], frozen) for index in sets}
     if newest is not None:
@@ -181,11 +182,6 @@ def labels_of(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([sample.class_id for sample in samples], np.int64)
 
 
-def named(head: Head, features: np.ndarray) -> np.ndarray:
-    """The class ids int64 [n] that ``head`` gives to features float32 [n, D]."""
-    return np.asarray(head.logits(features).argmax(axis=-1), np.int64)
-
-
 def count_right(head: Head, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Right answers by class, int64 [C], on features float32 [n, D] with class ids ``labels`` int64 [n]."""
     return np.bincount(labels[named(head, features) == labels], minlength=len(head.rows))
@@ -194,12 +190,6 @@ def count_right(head: Head, features: np.ndarray, labels: np.ndarray) -> np.ndar
 def class_mean_head(class_sums: np.ndarray, class_counts: np.ndarray) -> Head:
     """The class-mean classifier from sums float64 [C, D] and counts int64 [C]."""
     return Head(mean_rows(class_sums, class_counts), np.ones(1, np.float32))
-
-
-def solved_head(statistics: Statistics) -> Head:
-    """The closed-form head of ``statistics``."""
-    rows, biases = solve(statistics)
-    return Head(rows, np.ones(1, np.float32), biases)
 
 
 def mean_rows(class_sums: np.ndarray, class_counts: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Head, Statistics, solve
+from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.paired import is_worse
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.progress import Gate
@@ -135,13 +136,12 @@ def _named_rightly(
         for labels, features in rows():
             statistics.add(features, labels, times=-1)
             taken += 1
-        rows_and_biases = solve(statistics)
+        head = solved_head(statistics)
     finally:
         for labels, features in rows():
             if not taken:
                 break
             statistics.add(features, labels)
             taken -= 1
-    head = Head(rows_and_biases[0], np.ones(1, np.float32), rows_and_biases[1])
-    right = [np.asarray(head.logits(features).argmax(axis=1) == labels) for labels, features in rows()]
+    right = [named(head, features) == labels for labels, features in rows()]
     return np.concatenate([np.zeros(0, bool), *right])

@@ -114,6 +114,14 @@ def test_absorbing_the_pictures_that_made_the_means_many_times_keeps_them(seed: 
         assert np.all(mean <= of_class.max(axis=0) + 1e-6 * scale)
 
 
+def test_copies_of_one_picture_a_class_have_a_finite_loss() -> None:
+    features = np.repeat(np.eye(3, 5, dtype=np.float32) / 3, 4, axis=0)
+    prototypes = Prototypes.of(statistics_of(features, np.repeat(np.arange(3), 4), 3))
+    losses = prototypes.losses(features[None, ::4], np.arange(3))
+    assert np.isfinite(prototypes.whitening).all()
+    assert 0 < losses[0] < np.log(3)
+
+
 def test_means_follow_the_pictures() -> None:
     prototypes = plain([[2.0], [8.0]], [2, 2], sharpness=1.0)
     for _ in range(50):

@@ -15,7 +15,7 @@ from runs import end_state, final_bits, go, without_times
 from safetensors.numpy import load_file
 from small import write_small_stream
 
-from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.heads import Head, Statistics
 from edge_zofc.engine import gate
 from edge_zofc.engine.history import read_history, roll_back
 from edge_zofc.engine.replay import replay_run
@@ -164,14 +164,14 @@ def test_memory_that_runs_out_while_it_is_judged_leaves_the_same_bits(
     small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
-    calls, solve = iter(range(1, 1000)), gate.solve
+    calls, solved_head = iter(range(1, 1000)), gate.solved_head
 
-    def failing(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+    def failing(statistics: Statistics) -> Head:
         if next(calls) == call:
             raise MemoryError
-        return solve(statistics)
+        return solved_head(statistics)
 
-    monkeypatch.setattr(gate, "solve", failing)
+    monkeypatch.setattr(gate, "solved_head", failing)
     go(small_bundle, stream, tmp_path / "run", changes=MOVING)
     for part in ("state", "ends"):
         assert end_state(tmp_path / "run")[part] == end_state(tmp_path / "whole")[part]
