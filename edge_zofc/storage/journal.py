@@ -5,7 +5,7 @@
 Tasks are numbered from 0 in the order they were learnt, steps from 0 over the whole run. A task start resets the
 velocity. Steps of that task follow. A task end makes it a place to come back to. A rollback to task N says that the
 state is now that of the *latest* end of task N, step number included (N = -1: the initial adapter). A rest, within a
-task, sets the adapter to its initial values: the steps so far gained nothing. What follows
+task, sets the adapter to its initial values: the steps so far did harm. What follows
 equals a run that never went further. Nothing is deleted, and a later rollback may go forward again.
 
 Every record is fsynced before ``append`` returns, so only the very last one can be torn: a short one, or a whole one

@@ -122,7 +122,7 @@ class Paired(_Record):
 class AdapterResult(_Record):
     """What the adapter was worth: on held-out training pictures, which decide, and on test pictures, which do not.
 
-    ``state``: ``moved`` and stayed, ``rests`` after it gained nothing, ``start``: it was not to move.
+    ``state``: ``moved`` and stayed, ``rests`` after it did harm, ``start``: it was not to move.
     """
 
     state: Literal["moved", "rests", "start"]
