@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kill_points import Killed, KillPoints
+from kill_points import KillPoints, killed_and_resumed
 from runs import end_state, final_bits, go, without_times
 from safetensors.numpy import load_file
 from small import write_small_stream
@@ -183,16 +183,14 @@ def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
 ) -> None:
     if rests:
         monkeypatch.setattr(gate, "is_worse", always_worse)
+
+    def learn(run: Path) -> None:
+        go(small_bundle, stream, run, changes=MOVING)
+
     with pytest.MonkeyPatch.context() as patch:
         points = KillPoints(patch)
-        go(small_bundle, stream, tmp_path / "whole", changes=MOVING)
-    for at in range(20, points.count, points.count // 10):
-        run = tmp_path / str(at)
-        with pytest.MonkeyPatch.context() as patch:
-            KillPoints(patch, at, torn=at % 2 == 0)
-            with pytest.raises(Killed):
-                go(small_bundle, stream, run, changes=MOVING)
-        go(small_bundle, stream, run, changes=MOVING)
+        learn(tmp_path / "whole")
+    for at, run in killed_and_resumed(learn, tmp_path, range(20, points.count, points.count // 10)):
         assert end_state(run)["state"] == end_state(tmp_path / "whole")["state"], f"killed at touch {at}"
         assert (run / "journal.bin").read_bytes() == (tmp_path / "whole/journal.bin").read_bytes()
 

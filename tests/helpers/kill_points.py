@@ -6,7 +6,7 @@ process could not have. Only handles are really closed, since this process lives
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +81,17 @@ class KillPoints:
             return real(*arguments, **named)
 
         return call
+
+
+def killed_and_resumed(
+    learn: Callable[[Path], object], folder: Path, places: Iterable[int]
+) -> Iterator[tuple[int, Path]]:
+    """For each of ``places`` a run in ``folder`` that ``learn`` began, was killed at that touch, and went on with."""
+    for at in places:
+        run = folder / str(at)
+        with pytest.MonkeyPatch.context() as patch:
+            KillPoints(patch, at, torn=at % 2 == 0)
+            with pytest.raises(Killed):
+                learn(run)
+        learn(run)
+        yield at, run

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kill_points import Killed, KillPoints
+from kill_points import KillPoints, killed_and_resumed
 from runs import FAST, final_bits, go, without_times
 from safetensors.numpy import load_file
 
@@ -263,17 +263,15 @@ def test_a_run_killed_at_an_instant_goes_on_to_the_same_bits(
     small_bundle: Bundle, small_stream: Path, tmp_path: Path, optimizer: Optimizer
 ) -> None:
     short = {**changes(optimizer), "epochs": 1, "queries": 1}
+
+    def learn(run: Path) -> None:
+        go(small_bundle, small_stream, run, changes=short)
+
     with pytest.MonkeyPatch.context() as patch:
         points = KillPoints(patch)
-        go(small_bundle, small_stream, tmp_path / "whole", changes=short)
+        learn(tmp_path / "whole")
     assert points.count > 100
-    for at in range(40, points.count, points.count // 6):
-        run = tmp_path / str(at)
-        with pytest.MonkeyPatch.context() as patch:
-            KillPoints(patch, at, torn=at % 2 == 0)
-            with pytest.raises(Killed):
-                go(small_bundle, small_stream, run, changes=short)
-        go(small_bundle, small_stream, run, changes=short)
+    for at, run in killed_and_resumed(learn, tmp_path, range(40, points.count, points.count // 6)):
         assert moments_of(run) == moments_of(tmp_path / "whole"), f"killed at touch {at}"
         assert (run / "journal.bin").read_bytes() == (tmp_path / "whole/journal.bin").read_bytes()
 
