@@ -25,7 +25,7 @@ Version 3 is that of a run with another scheme of directions, or whose adapter m
 has records of kind 5. Its header is laid out as version 2's, whatever the optimizer.
 
 Version 4 holds gradients in place of coefficients. Its header is version 3's with the scheme "gradient/1", Q = 0 and
-the record size 24 + 4 P. "conserve" is not among its optimizers, and P is at most 2^26. Its records, of all five kinds:
+the record size 24 + 4 P. "conserve" is not among its optimizers, and P is at most 2^24. Its records, of all five kinds:
 
     offset size   record
          0   20   as in version 1
@@ -57,8 +57,8 @@ FORMAT_VERSION = 4
 """The newest version that is read and written; a journal is written in the oldest that can hold it."""
 MAGIC = b"EZOFCJNL"
 HEADER_BYTES = 108
-MOST_GRADIENT = 1 << 26
-"""Entries of a gradient that a record may hold: 256 MiB, so that no file makes its reader take more."""
+MOST_GRADIENT = 1 << 24
+"""Entries of a gradient that a record may hold: 64 MiB, so that no file makes its reader take more."""
 
 _HEADER = struct.Struct("<8sHHffIQQ32s24s8s")
 _RECORD = struct.Struct("<IiQf")

@@ -159,14 +159,14 @@ def test_a_header_of_gradients_too_large_to_be_read_is_damage(tmp_path: Path) ->
         if is_read:
             assert read(tmp_path / "j")[0].adapter_size == count
         else:
-            with pytest.raises(DamagedFileError, match=r"in its header adapter size 67108865 .* out of range"):
+            with pytest.raises(DamagedFileError, match=r"in its header adapter size 16777217 .* out of range"):
                 read(tmp_path / "j")
 
 
 def test_a_run_that_cannot_journal_gradients_is_told_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^The optimizer 'conserve' .*; give sgd, sign or adam\.$"):
         Journal.create(tmp_path / "j", Header(7, IDENTITY, 3, 0.25, 0.5, 0, GRADIENT, "conserve"))
-    with pytest.raises(InputError, match=r"67108865 parameters, .* at most 67108864; export a smaller"):
+    with pytest.raises(InputError, match=r"16777217 parameters, .* at most 16777216; export a smaller"):
         Journal.create(tmp_path / "j", Header(7, IDENTITY, MOST_GRADIENT + 1, 0.25, 0.5, 0, GRADIENT))
     with pytest.raises(ValueError, match="4 queries"):
         Journal.create(tmp_path / "j", Header(7, IDENTITY, 3, 0.25, 0.5, 4, GRADIENT))
