@@ -157,7 +157,7 @@ def decode_header(raw: bytes, path: Path) -> Header:
         scheme, name = scheme + name, b"sgd"
     directions, optimizer = (field.rstrip(b"\0").decode("ascii", "replace") for field in (scheme, name))
     header = Header(
-        seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer), version >= 3
+        seed, identity.hex(), count, eps, momentum, queries, directions, cast(Optimizer, optimizer), version == 3
     )
     fault = _header_fault(header)
     if version != header.version or size != header.record_bytes:
