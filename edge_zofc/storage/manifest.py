@@ -2,10 +2,11 @@
 
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
-measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which is written where it is not "bottleneck"; version 4 a graph for exact gradients,
-which no identity depends on. In format version 1, whose manifests
-have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
+measured, the probe's features included, and who wrote it may differ between two exports of the same weights.
+
+Format version 3 added the adapter's kind, which is written where it is not "bottleneck". Version 4 added ``gradient``,
+which is written where the bundle has a graph for exact gradients. That graph is no part of the identity. In format
+version 1, whose manifests have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ GRADIENT_GRAPH = "gradient.onnx"
 GRADIENT_WEIGHTS = "gradient.onnx.data"
 GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
 """There where the bundle has a graph for exact gradients."""
+GRADIENT_VERSION = 4
+"""The first format version that may have it."""
 
 MIN_FIDELITY = 0.9
 
@@ -135,7 +138,7 @@ class ActivationBytes(Strict):
 
 class GradientInfo(Strict):
     """What was measured of the graph for exact gradients: its relative error against torch's autograd on the probe's
-    pictures, and the memory of a run (its pictures and one adapter).
+    best picture (the others may lie on a kink), and the memory of a run (its pictures and one adapter).
     """
 
     error: Annotated[float, Field(ge=0)]
@@ -183,6 +186,11 @@ class Manifest(Strict):
     gradient: GradientInfo | None = None
 
     @property
+    def due_files(self) -> tuple[str, ...]:
+        """The names in ``files``."""
+        return FILES if self.gradient is None else FILES + GRADIENT_FILES
+
+    @property
     def sizes(self) -> BundleSizes:
         """What a plan counts of this bundle."""
         return BundleSizes(
@@ -199,9 +207,10 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _known_files(self) -> Manifest:
-        due = FILES if self.gradient is None else FILES + GRADIENT_FILES
-        if set(self.files) != set(due):
-            raise ValueError(f"files must be exactly {', '.join(due)}")
+        if set(self.files) != set(self.due_files):
+            raise ValueError(f"files must be exactly {', '.join(self.due_files)}")
+        if self.gradient is not None and self.format_version < GRADIENT_VERSION:
+            raise ValueError(f"a gradient is of format version {GRADIENT_VERSION}, not {self.format_version}")
         return self
 
 
