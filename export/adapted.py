@@ -10,6 +10,7 @@ from edge_zofc.errors import InputError
 from edge_zofc.export.adapters import bottleneck_layout, film_layout
 from edge_zofc.export.backbones import LoadedBackbone
 from edge_zofc.export.cnn import AdapterCnn, channel_spreads
+from edge_zofc.export.folding import fold_batch_norms
 from edge_zofc.export.vit import FILM_PLACES, AdapterViT
 from edge_zofc.storage.manifest import AdapterKind, AdapterLayout
 
@@ -36,7 +37,7 @@ class AdapterRequest:
 def adapted(loaded: LoadedBackbone, request: AdapterRequest, images: np.ndarray) -> Adapted:
     """The backbone with adapters; ``images`` float32 [n, 3, S, S] measure the spreads of a CNN's channels.
 
-    The backbone is changed. Raises InputError for blocks that are not there.
+    The backbone is changed. Raises InputError for blocks that are not there, or as ``fold_batch_norms``.
     """
     kind = request.kind or ("bottleneck" if loaded.is_vit else "film")
     if kind == "film" and request.rank is not None:
@@ -44,6 +45,7 @@ def adapted(loaded: LoadedBackbone, request: AdapterRequest, images: np.ndarray)
     blocks = _blocks(loaded, request, kind)
     if loaded.is_vit:
         return AdapterViT(loaded.model, _vit_layout(loaded.width, blocks, request, kind))
+    fold_batch_norms(loaded.model, images)
     spreads = channel_spreads(loaded.model, images)
     widths = {block: len(spreads[block]) for block in blocks}
     layout = film_layout(widths) if kind == "film" else _bottlenecks(widths, request, CNN_RANK)

@@ -30,6 +30,8 @@ from edge_zofc.storage.manifest import ActivationBytes
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
 """(images, adapters) of the runs."""
+GRADIENT_POINTS = ((1, 1), (2, 1), (4, 1))
+"""Of a graph of gradients, which has one adapter."""
 LARGE_POINT, LARGE_BYTES = (16, 5), 256 << 20
 """One more where it takes little: small backbones are run at such sizes, and small runs cost more for each pair."""
 REPEATS = 2
@@ -43,8 +45,10 @@ Point = tuple[int, int, int]
 """images, adapters, bytes."""
 
 
-def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
-    """Run ``graph`` REPEATS times at POINTS, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
+def measure_activation_bytes(
+    graph: Path, threads: int = 1, points: Sequence[tuple[int, int]] = POINTS
+) -> ActivationBytes:
+    """Run ``graph`` REPEATS times at ``points``, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
 
     Raises DoesNotFitError if a child process fails, with the last line that it wrote.
     """
@@ -53,11 +57,11 @@ def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
         found = [_measured_in_child(graph, images, adapters, threads) for _ in range(REPEATS)]
         return images, adapters, max(found)
 
-    points = [measured(*point) for point in POINTS]
-    fitted = fit(points)
-    if fitted.predict(*LARGE_POINT) > LARGE_BYTES:
+    found = [measured(*point) for point in points]
+    fitted = fit(found)
+    if points is not POINTS or fitted.predict(*LARGE_POINT) > LARGE_BYTES:
         return fitted
-    return fit([*points, measured(*LARGE_POINT)])
+    return fit([*found, measured(*LARGE_POINT)])
 
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:
@@ -121,17 +125,14 @@ def main(arguments: Sequence[str]) -> None:
     graph, images, adapters, threads, parent = arguments[0], *map(int, arguments[1:])
     end_with(parent)
     session = open_session(Path(graph), threads)
-    inputs = {value.name: value.shape for value in session.get_inputs()}
-    feeds = {
-        "images": np.zeros((images, *inputs["images"][1:]), np.float32),
-        "adapters": np.zeros((adapters, *inputs["adapters"][1:]), np.float32),
-    }
+    counts = {"images": images, "adapters": adapters, "feature_gradients": images}
+    feeds = {value.name: np.zeros((counts[value.name], *value.shape[1:]), np.float32) for value in session.get_inputs()}
     for values in feeds.values():
         values.fill(0.1)  # touch the pages: inputs belong to the caller's share, not to the run's
     before = anonymous_bytes()
     after = before
     for _ in range(_RUNS):
-        session.run(["features"], feeds)
+        session.run(None, feeds)
         after = max(after, anonymous_bytes())
     sys.stdout.write(json.dumps({"bytes": after - before}) + "\n")
 

@@ -7,10 +7,11 @@ data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -27,12 +28,23 @@ Attribute = Any
 """int, float, str or a list of int; onnx's own stub takes it for its other keywords."""
 
 
+class Stored(NamedTuple):
+    """Where a large constant lies: a file beside the graph, and the first byte there."""
+
+    location: str
+    offset: int
+
+
 @dataclass
 class OnnxWriter:
-    """A graph under construction; ``node`` and ``constant`` return the names of values."""
+    """A graph under construction; ``node`` and ``constant`` return the names of values.
+
+    ``stored``: constants that another graph's file holds, by ``digest_of``; they are not written again.
+    """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    stored: dict[str, Stored] = field(default_factory=dict)
 
     def node(self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Attribute) -> str:
         """Append a node with one output, called ``name`` like the node itself."""
@@ -77,9 +89,11 @@ class OnnxWriter:
                 if values.nbytes < _EXTERNAL_BYTES:
                     tensors.append(numpy_helper.from_array(values, name))
                     continue
-                file.write(bytes(-file.tell() % _PAGE))
-                tensors.append(_external(name, values, weights_name, file.tell()))
-                file.write(values.data)
+                if (found := self.stored.get(digest_of(values))) is None:
+                    file.write(bytes(-file.tell() % _PAGE))
+                    found = Stored(weights_name, file.tell())
+                    file.write(values.data)
+                tensors.append(_external(name, values, found))
         graph = helper.make_graph(self.nodes, "backbone", list(inputs), list(outputs), tensors)
         model = helper.make_model(
             graph,
@@ -90,13 +104,32 @@ class OnnxWriter:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _external(name: str, values: np.ndarray, location: str, offset: int) -> onnx.TensorProto:
+def digest_of(values: np.ndarray) -> str:
+    """SHA-256 of a C-contiguous array's bytes. Two arrays of other types or shapes may have the same."""
+    return hashlib.sha256(values.data).hexdigest()
+
+
+def stored_tensors(graph: Path) -> dict[str, Stored]:
+    """The large constants of a graph file that ``OnnxWriter`` wrote, by ``digest_of``."""
+    found = {}
+    for tensor in onnx.load(graph, load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place:
+            with (graph.parent / place["location"]).open("rb") as file:
+                file.seek(int(place["offset"]))
+                digest = hashlib.sha256(file.read(int(place["length"]))).hexdigest()
+            found[digest] = Stored(place["location"], int(place["offset"]))
+    return found
+
+
+def _external(name: str, values: np.ndarray, stored: Stored) -> onnx.TensorProto:
     tensor = TensorProto(
         name=name,
         data_type=helper.np_dtype_to_tensor_dtype(values.dtype),
         dims=values.shape,
         data_location=TensorProto.EXTERNAL,
     )
-    for key, value in (("location", location), ("offset", str(offset)), ("length", str(values.nbytes))):
+    place = {"location": stored.location, "offset": str(stored.offset), "length": str(values.nbytes)}
+    for key, value in place.items():
         tensor.external_data.add(key=key, value=value)
     return tensor

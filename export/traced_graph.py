@@ -71,7 +71,7 @@ def _cast(writer: OnnxWriter) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Nothing of what the exporter warns, logs and prints about itself."""
     with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def _traced(model: Adapted) -> onnx.GraphProto:
     # A copy: what torch traced keeps traces, which can neither be copied nor run.
     example = (torch.zeros(images, 3, model.image_side, model.image_side), torch.zeros(adapters, model.layout.size))
     try:
-        with _silence():
+        with silence():
             program: Any = torch.onnx.export(
                 copy.deepcopy(model), example, dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
                 input_names=list(INPUTS), output_names=["features"],

@@ -63,7 +63,7 @@ class AdapterViT(nn.Module):
 
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
-        vit, count = self.timm_model, len(adapters)
+        vit, count = self.timm_model, adapters.shape[0]  # len() would make a traced size a constant
         x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))[None]  # [1, B, T, D], from the first adapter on K
         for index, block in enumerate(vit.blocks):
             x = x + block.ls1(self._attention(block, self._film(index, "norm1.", block.norm1(x), adapters)))
@@ -72,7 +72,7 @@ class AdapterViT(nn.Module):
             if index in self.layout.blocks and self.layout.kind == "bottleneck":
                 x = x + self._bottleneck(index, n, adapters)
         features: torch.Tensor = vit.fc_norm(vit.pool(vit.norm(x.flatten(0, 1))))
-        return features.reshape(count, len(images), self.feature_size)
+        return features.reshape(count, images.shape[0], self.feature_size)
 
     def _attention(self, block: Any, n: torch.Tensor) -> torch.Tensor:
         mixed: torch.Tensor = block.attn(n.flatten(0, 1))
@@ -91,7 +91,7 @@ class AdapterViT(nn.Module):
         rows = n.flatten(1, 2)
         hidden = functional.gelu(rows @ down.transpose(1, 2) + down_bias[:, None])
         out = self.layout.scale * (hidden @ up.transpose(1, 2) + up_bias[:, None])
-        return out.reshape(len(out), *n.shape[1:])
+        return out.reshape(-1, *n.shape[1:])
 
 
 def check_supported(vit: nn.Module) -> None:

@@ -26,6 +26,7 @@ from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
 from edge_zofc.export.adapters import initial_adapter
 from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
+from edge_zofc.export.gradient_check import check_gradient_precision, write_checked_gradient
 from edge_zofc.export.image_spec import Colour
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
@@ -40,6 +41,7 @@ from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
 from edge_zofc.storage.manifest import (
     ADAPTER,
     FILES,
+    GRADIENT_FILES,
     GRAPH,
     MANIFEST,
     MIN_FIDELITY,
@@ -49,6 +51,7 @@ from edge_zofc.storage.manifest import (
     AdapterLayout,
     Fidelity,
     FileEntry,
+    GradientInfo,
     Manifest,
     Precision,
     write_manifest,
@@ -66,7 +69,7 @@ class ExportOptions:
     """What to export, where to: the fields of ``BackboneRequest`` and, with other names, of ``AdapterRequest``.
 
     ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
-    adapter and random weights; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
+    adapter and random weights; ``gradient`` adds the graph for exact gradients; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
     0 to 1) replace those that timm names for the backbone.
     """
 
@@ -87,6 +90,7 @@ class ExportOptions:
     seed: int = 0
     pictures: Path | None = None
     directions: int = DIRECTIONS
+    gradient: bool = False
     force: bool = False
 
 
@@ -96,6 +100,7 @@ class _Measured:
 
     fidelity: Fidelity
     activation_bytes: ActivationBytes
+    gradient: GradientInfo | None
 
 
 def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _line: None) -> Bundle:
@@ -112,6 +117,8 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         images = probe_pictures(loaded.image, PICTURES, options.pictures)
         model = adapted(loaded, _adapter_request(options), images)
         check_precision(model, options.precision)
+        if options.gradient:
+            check_gradient_precision(options.precision)
         layout = model.layout
         tell(
             f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters "
@@ -179,7 +186,8 @@ def _write_and_measure(
     # Here the session and the copy of the weights are gone: the measuring processes need the room.
     activation_bytes = measure_activation_bytes(folder / GRAPH)
     tell(f"activations: {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture")
-    return _Measured(fidelity, activation_bytes)
+    gradient = write_checked_gradient(folder, model, images, tell) if options.gradient else None
+    return _Measured(fidelity, activation_bytes, gradient)
 
 
 def _write_checked(
@@ -238,7 +246,7 @@ def _manifest(
     folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
 ) -> Manifest:
     return Manifest(
-        format_version=2 if layout.kind == "bottleneck" else 3,
+        format_version=4 if measured.gradient is not None else 2 if layout.kind == "bottleneck" else 3,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),
@@ -253,7 +261,9 @@ def _manifest(
         precision=precision,
         fidelity=measured.fidelity,
         activation_bytes=measured.activation_bytes,
+        gradient=measured.gradient,
         files={
-            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name)) for name in FILES
+            name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
+            for name in (FILES if measured.gradient is None else FILES + GRADIENT_FILES)
         },
     )

@@ -20,6 +20,8 @@ estimate g, the sum of coefficient times direction:
 
 With directions "balanced" theta is theta0 + s c, s fixed for each piece (``directions.balanced_scales``). Queries and
 optimizer work on c: an entry is perturbed by eps s, rounded to the lattice, and moves by s times the optimizer's step.
+
+An exact gradient takes the estimate's place in ``apply_gradient``: the same sgd, sign and adam, by theta itself.
 """
 
 from __future__ import annotations
@@ -52,6 +54,14 @@ def lattice_eps(eps: float) -> float:
     if not 0.0 < eps <= _MAX_EPS:
         raise InputError(f"eps is {eps}, it must lie between {LATTICE_STEP:.2g} and {_MAX_EPS}.")
     return max(round(eps / LATTICE_STEP), 1) * LATTICE_STEP
+
+
+def check_takes_gradient(optimizer: str) -> None:
+    """Raise InputError for "conserve", which is made for estimates: it looks for the best point along one."""
+    if optimizer == "conserve":
+        raise InputError(
+            "The optimizer 'conserve' tries points along an estimate, not an exact gradient; give sgd, sign or adam."
+        )
 
 
 class Adapter:
@@ -117,7 +127,20 @@ class Adapter:
 
     def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
         """One step of the optimizer, in place, with the journal's ``coefficients`` float32 [Q] (after clipping)."""
-        update = self.gradient(step, coefficients)
+        self._step_along(self.gradient(step, coefficients), learning_rate)
+
+    def apply_gradient(self, gradient: np.ndarray, learning_rate: float) -> None:
+        """One step of the optimizer, in place, along the journal's ``gradient`` float32 [P] (after clipping).
+
+        ``gradient`` is not changed. Raises InputError with "conserve", ValueError for another shape or with ``pieces``.
+        """
+        check_takes_gradient(self.optimizer)
+        if self._scales is not None or gradient.shape != self.theta.shape:
+            raise ValueError(f"a gradient of shape {gradient.shape} does not fit {self.size} entries without pieces")
+        self._step_along(np.array(gradient, np.float32), learning_rate)
+
+    def _step_along(self, update: np.ndarray, learning_rate: float) -> None:
+        """Turn a gradient, ``update`` float32 [P], in place into the optimizer's direction, and move theta by it."""
         if self.optimizer == "sign":
             np.sign(update, out=update)
         if self.optimizer == "adam":

@@ -21,6 +21,8 @@ from edge_zofc.errors import InputError
 SCHEME = "philox4x64-10/1"
 BALANCED = "philox4x64-10/balanced"
 """The same signs, each times its piece's share (``balanced_scales``)."""
+GRADIENT = "gradient/1"
+"""No directions at all: each step's record holds the gradient itself."""
 Directions = Literal["whole", "balanced"]
 SCHEMES: dict[Directions, str] = {"whole": SCHEME, "balanced": BALANCED}
 SCHEME_KEY = 0x5A4F4643  # "ZOFC": keeps directions apart from other Philox streams of the same seed

@@ -12,6 +12,7 @@ import ctypes
 import io
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class Backbone:
             )
         except _RUNTIME_ERRORS as error:
             raise self._failure(error, "open", "; export the bundle again.") from error
+        _give_freed_memory_back()
         self._run = ort.RunOptions()
         self._run.log_severity_level = _FATAL  # what fails is raised; to be asked to stop is nothing to print
         side = bundle.manifest.image.size
@@ -142,6 +144,13 @@ class Backbone:
         return DamagedFileError(
             f"onnxruntime {ort.__version__} cannot {doing} {self.bundle.graph_path}: {text}{way_out}"
         )
+
+
+def _give_freed_memory_back() -> None:
+    """Opening a session leaves freed blocks in glibc's heap: 8 to 16 MiB of an EfficientNet-Lite0, by chance."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
 
 
 def choose_providers(wanted: Sequence[tuple[str, dict[str, str]]]) -> Providers:

@@ -21,7 +21,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +29,8 @@ import numpy as np
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.errors import DamagedFileError, DivergedError, InputError, explained
 from edge_zofc.storage import journal_format
-from edge_zofc.storage.journal_format import HEADER_BYTES, INITIAL, Header, Kind, Record
+from edge_zofc.storage.journal_format import HEADER_BYTES, Header
+from edge_zofc.storage.journal_record import INITIAL, Kind, Record
 from edge_zofc.storage.reading import is_there, open_plain
 from edge_zofc.storage.writing import DISK, AppendFile, Files, write_atomic
 
@@ -54,11 +54,17 @@ def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_ta
 
     Or to where ``until_step`` steps were done, or to the latest end of task ``until_task``. Steps that a rollback undid
     do not count and are not applied. Returns how many were applied.
-    Raises as ``read``, and InputError if the journal does not reach so far.
+    Raises as ``read``, InputError if the journal does not reach so far, DamagedFileError if it is one of an adapter of
+    another size.
     """
     if until_step is not None and until_task is not None:
         raise InputError("A replay ends at a step or at a task, not both; give one of the two.")
     walk = _Walk(path)
+    if walk.header.adapter_size != adapter.theta.size:
+        raise DamagedFileError(
+            f"{path} is damaged: its header names {walk.header.adapter_size} adapter parameters where the adapter has "
+            f"{adapter.theta.size}; put back a good copy."
+        )
     for _ in walk.records():
         pass
     done, initial = 0, adapter.theta.copy() if walk.header.rests else None
@@ -66,7 +72,10 @@ def replay(path: Path, adapter: Adapter, until_step: int | None = None, until_ta
         if done == until_step:
             break
         if record.kind is Kind.STEP:
-            adapter.apply(record.step, np.array(record.coefficients, np.float32), record.learning_rate)
+            if record.gradient is not None:
+                adapter.apply_gradient(record.gradient, record.learning_rate)
+            else:
+                adapter.apply(record.step, np.array(record.coefficients, np.float32), record.learning_rate)
             done += 1
         elif record.kind is Kind.TASK_START:
             adapter.reset_velocity()
@@ -124,11 +133,11 @@ class Journal:
         Raises DivergedError for values that are not finite, ValueError for a record out of order, else as
         ``AppendFile.append``.
         """
-        wild = [value for value in (record.learning_rate, *record.coefficients) if not isfinite(value)]
-        if wild:
+        if (wild := record.not_finite) is not None:
+            what, way_out = ("coefficient", " or raise eps") if record.gradient is None else ("gradient", "")
             raise DivergedError(
-                f"Step {record.step} has a learning rate or coefficient of {wild[0]}, which is not finite; "
-                "lower the learning rate or raise eps."
+                f"Step {record.step} has a learning rate or {what} of {wild}, which is not finite; "
+                f"lower the learning rate{way_out}."
             )
         if fault := journal_format.record_fault(record, self.header) or self._order.fault(record):
             raise ValueError(f"{record} cannot follow: {fault}")

@@ -3,7 +3,8 @@
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
 measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which is written where it is not "bottleneck". In format version 1, whose manifests
+version 3 added the adapter's kind, which is written where it is not "bottleneck"; version 4 a graph for exact gradients,
+which no identity depends on. In format version 1, whose manifests
 have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
@@ -21,13 +22,17 @@ from pydantic import Field, model_validator
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.reading import Strict, load_model
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
 ADAPTER = "adapter.safetensors"
 PROBE = "probe.safetensors"
 FILES = (GRAPH, WEIGHTS, ADAPTER, PROBE)
+GRADIENT_GRAPH = "gradient.onnx"
+GRADIENT_WEIGHTS = "gradient.onnx.data"
+GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
+"""There where the bundle has a graph for exact gradients."""
 
 MIN_FIDELITY = 0.9
 
@@ -128,6 +133,15 @@ class ActivationBytes(Strict):
         return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
 
 
+class GradientInfo(Strict):
+    """What was measured of the graph for exact gradients: its relative error against torch's autograd on the probe's
+    pictures, and the memory of a run (its pictures and one adapter).
+    """
+
+    error: Annotated[float, Field(ge=0)]
+    activation_bytes: ActivationBytes
+
+
 class FileEntry(Strict):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -156,7 +170,7 @@ class BundleSizes:
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
-    format_version: Literal[1, 2, 3]
+    format_version: Literal[1, 2, 3, 4]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -166,6 +180,7 @@ class Manifest(Strict):
     fidelity: Fidelity
     activation_bytes: ActivationBytes
     files: dict[str, FileEntry]
+    gradient: GradientInfo | None = None
 
     @property
     def sizes(self) -> BundleSizes:
@@ -184,8 +199,9 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _known_files(self) -> Manifest:
-        if set(self.files) != set(FILES):
-            raise ValueError(f"files must be exactly {', '.join(FILES)}")
+        due = FILES if self.gradient is None else FILES + GRADIENT_FILES
+        if set(self.files) != set(due):
+            raise ValueError(f"files must be exactly {', '.join(due)}")
         return self
 
 
@@ -204,8 +220,10 @@ def identity_of(manifest: Manifest, raw: bytes) -> str:
 
 
 def _dumped(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON-able values, a bottleneck's kind left out: it is what format version 2 means."""
+    """The manifest as JSON-able values, without what an older format version means where it is not there."""
     found = manifest.model_dump(mode="json")
+    if manifest.gradient is None:
+        del found["gradient"]
     if manifest.adapter.kind == "bottleneck":
         del found["adapter"]["kind"]
     return found

@@ -151,3 +151,86 @@ def test_a_thousand_updates_give_the_known_bits() -> None:
         adapter.apply(step, coefficients, 0.01)
     digest = hashlib.sha256(adapter.theta.astype("<f4").tobytes()).hexdigest()
     assert digest == "8dcf6780544f37885bce5cfa9be7e26e79468f500c33e093e547cae51ca4b272"
+
+
+# --- exact gradients -------------------------------------------------------------------------------------
+
+GIVEN: tuple[Optimizer, ...] = ("sgd", "sign", "adam")
+
+
+def given_gradients(count: int) -> list[np.ndarray]:
+    """float32 [500] each, of many sizes, a few zeros among them."""
+    draw = np.random.RandomState(4)
+    found = draw.standard_normal((count, 500)) * 10.0 ** draw.randint(-6, 2, (count, 500))
+    found[draw.uniform(size=found.shape) < 0.05] = 0.0
+    return list(found.astype(np.float32))
+
+
+def test_one_step_along_a_given_gradient_by_hand() -> None:
+    gradient = np.array([0.5, -0.25, 0.0], np.float32)
+    for optimizer, wanted in (("sgd", [-0.125, 0.0625, 0]), ("sign", [-0.25, 0.25, 0]), ("adam", [-0.25, 0.25, 0])):
+        adapter = Adapter(np.zeros(3, np.float32), 0, 1e-3, 0.9, optimizer)
+        adapter.apply_gradient(gradient, 0.25)
+        assert adapter.theta == pytest.approx(np.array(wanted), abs=1e-6), optimizer
+    assert gradient.tolist() == [0.5, -0.25, 0.0], "what was given is not changed"
+    assert not np.signbit(adapter.theta[2])
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.01), ("adam", 2e-3)])
+@pytest.mark.parametrize("steps", [1, 8, 200])
+def test_a_given_gradient_moves_as_torchs_optimiser(optimizer: Optimizer, rate: float, steps: int) -> None:
+    """To 1e-6, beside half a lattice step that each step's rounding may be off."""
+    torch = pytest.importorskip("torch")
+    adapter = Adapter(start(), 11, 1e-3, 0.9, optimizer)
+    parameter = torch.nn.Parameter(torch.from_numpy(start()).double())
+    torchs = torch.optim.SGD([parameter], lr=rate, momentum=0.9)
+    if optimizer == "adam":
+        torchs = torch.optim.Adam([parameter], lr=rate, betas=(0.9, 0.999), eps=1e-8)
+    for gradient in given_gradients(steps):
+        gradient = np.clip(gradient, -0.1, 0.1)  # so that theta stays inside the lattice
+        parameter.grad = torch.from_numpy(gradient).double()
+        torchs.step()
+        adapter.apply_gradient(gradient, rate)
+    expected = parameter.detach().numpy()
+    assert np.abs(start() - expected).max() > 100 * LATTICE_STEP, "the reference must have moved"
+    assert np.abs(adapter.theta - expected).max() <= 1e-6 + steps * LATTICE_STEP / 2
+
+
+@pytest.mark.parametrize("optimizer", GIVEN)
+def test_an_estimate_given_as_a_gradient_ends_in_the_same_bits(optimizer: Optimizer) -> None:
+    by_queries, given = (Adapter(start(), 11, 1e-3, 0.9, optimizer) for _ in range(2))
+    for step in range(20):
+        coefficients = np.array([0.03, -0.01], np.float32) / np.float32(1 + step % 3)
+        given.apply_gradient(given.gradient(step, coefficients), 0.01)
+        by_queries.apply(step, coefficients, 0.01)
+    assert given.theta.tobytes() == by_queries.theta.tobytes() != start().tobytes()
+    for name, moment in by_queries.moments().items():
+        assert given.moments()[name].tobytes() == moment.tobytes()
+
+
+@pytest.mark.parametrize("optimizer", GIVEN)
+@settings(max_examples=50)
+@given(LATTICE, st.floats(-1e3, 1e3, width=32), st.floats(0, 1))
+def test_a_step_along_a_given_gradient_stays_on_the_lattice(
+    optimizer: Optimizer, theta: np.ndarray, slope: float, rate: float
+) -> None:
+    adapter = Adapter(theta, 3, 1e-3, 0.9, optimizer)
+    adapter.apply_gradient(np.arange(theta.size, dtype=np.float32) * np.float32(slope), rate)
+    units = adapter.theta.astype(np.float64) / LATTICE_STEP
+    assert np.array_equal(units, np.rint(units))
+    assert np.all(np.abs(adapter.theta) + adapter.eps < 4)
+    assert not (np.signbit(adapter.theta) & (adapter.theta == 0)).any()
+
+
+def test_a_gradient_that_does_not_fit_moves_nothing() -> None:
+    ones = np.ones(500, np.float32)
+    conserve = Adapter(start(), 3, 1e-3, 0.9, "conserve")
+    with pytest.raises(InputError, match=r"'conserve' .*, not an exact gradient; give sgd, sign or adam\.$"):
+        conserve.apply_gradient(ones, 0.1)
+    plain, scaled = Adapter(start(), 3, 1e-3, 0.9), Adapter(start(), 3, 1e-3, 0.9, pieces=[100, 400])
+    for adapter, gradient in ((plain, ones[:1]), (plain, ones[None]), (scaled, ones)):
+        with pytest.raises(ValueError, match="does not fit 500 entries without pieces"):
+            adapter.apply_gradient(gradient, 0.1)
+    for adapter in (conserve, plain, scaled):
+        assert adapter.theta.tobytes() == start().tobytes()
+        assert not adapter.velocity.any()

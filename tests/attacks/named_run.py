@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ import numpy as np
 from changes import as_json
 from named import NAMED, Named, Spoil, named
 from victims_run import seal_journal, seal_snapshot, seal_state
+
+from edge_zofc.algorithm.directions import GRADIENT
+from edge_zofc.storage import journal
+from edge_zofc.storage.journal_format import HEADER_BYTES, MOST_GRADIENT, encode_header
 
 
 @named("learn replay", 5)
@@ -42,6 +48,16 @@ def a_journal_of_an_impossible_rate(world: Path) -> None:
 def a_journal_with_a_tail_of_zeros(world: Path) -> None:
     path = world / "run/journal.bin"
     path.write_bytes(path.read_bytes() + bytes(1 << 20))
+
+
+@named("learn rollback replay", 5)
+def a_journal_of_the_largest_gradients(world: Path) -> None:
+    """Three records of 64 MiB each, all holes: the file takes no room on the disk."""
+    path = world / "run/journal.bin"
+    header = journal.read(path)[0]
+    forged = replace(header, queries=0, directions=GRADIENT, adapter_size=MOST_GRADIENT)
+    path.write_bytes(encode_header(forged))
+    os.truncate(path, HEADER_BYTES + 3 * forged.record_bytes)
 
 
 def _forge_state(world: Path, **changes: object) -> None:

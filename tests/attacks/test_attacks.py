@@ -31,8 +31,8 @@ from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
-    "balanced journal", "snapshot", "snapshot state", "moved snapshot", "moved snapshot state", "settings.json",
-    "result.json", "events.jsonl", "features", "pixels", "profile", "jpeg",
+    "balanced journal", "gradient journal", "snapshot", "snapshot state", "moved snapshot", "moved snapshot state",
+    "settings.json", "result.json", "events.jsonl", "features", "pixels", "profile", "jpeg",
     "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from PIL import Image
 from victim import SPEC, D, Victim, tiny_bundle
 
 from edge_zofc.algorithm import symmetric
-from edge_zofc.algorithm.directions import BALANCED
+from edge_zofc.algorithm.directions import BALANCED, GRADIENT
 from edge_zofc.algorithm.options import Options, make_options
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
@@ -54,6 +54,9 @@ class _Counter:
     def apply(self, step: int, coefficients: np.ndarray, learning_rate: float) -> None:
         assert np.isfinite(coefficients).all()
 
+    def apply_gradient(self, gradient: np.ndarray, learning_rate: float) -> None:
+        assert gradient.shape == (3,) and np.isfinite(gradient).all()
+
     def reset_velocity(self) -> None:
         pass
 
@@ -71,11 +74,24 @@ def seal_journal(raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
+def with_gradient(record: Record) -> Record:
+    """The same record with its coefficients and a zero as a gradient of three entries."""
+    if record.kind is not Kind.STEP:
+        return record
+    return replace(record, coefficients=(), gradient=np.array([*record.coefficients, 0.0], np.float32))
+
+
 def journal_victims(folder: Path) -> Iterator[Victim]:
-    """Read and replayed: version 1, and version 3 with a rest."""
+    """Read and replayed: version 1, version 3 with a rest, and version 4, which holds gradients."""
     resting = (*RECORDS[:3], Record(Kind.REST, 0, 2), *RECORDS[3:])
     balanced = replace(HEADER, directions=BALANCED, optimizer="adam")
-    for name, header, records in (("journal", HEADER, RECORDS), ("balanced journal", balanced, resting)):
+    dense = replace(balanced, directions=GRADIENT, queries=0)
+    cases = (
+        ("journal", HEADER, RECORDS),
+        ("balanced journal", balanced, resting),
+        ("gradient journal", dense, tuple(map(with_gradient, resting))),
+    )
+    for name, header, records in cases:
         path = folder / f"{name}.bin"
         with Journal.create(path, header) as log:
             for record in records:

@@ -2,14 +2,15 @@
 
     bundle/            a bundle of P = 1,000 adapter parameters; its graph is three bytes, since replaying needs none
     <name>.bin         the journal of a run of three tasks, rolled back once, for each of the adapter's optimizers, and
-                       one with balanced directions, whose adapter goes back to its start amid the second task
+                       one with balanced directions, whose adapter goes back to its start amid the second task; and
+                       one of exact gradients, shorter and with such a rest too
     answers.json       SHA-256 of the adapter (little-endian float32) where each journal ends and at places before,
                        and of some directions
 
-The journals are the input: their coefficients are drawn here and stand in them. The answers were computed on x86-64
-once and are what every later version and every other processor must give; a change of bits needs a new name of the
-scheme or the optimizer and a new format version, and then new files beside these. That these files come from this
-script is tested too.
+The journals are the input: their coefficients and gradients are drawn here and stand in them. The answers were
+computed on x86-64 once and are what every later version and every other processor must give; a change of bits needs a
+new name of the scheme or the optimizer and a new format version, and then new files beside these. That these files come
+from this script is tested too.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from safetensors.numpy import save
 
-from edge_zofc.algorithm.adapter import LATTICE_STEP
-from edge_zofc.algorithm.directions import BALANCED, SCHEME
+from edge_zofc.algorithm.adapter import LATTICE_STEP, Optimizer
+from edge_zofc.algorithm.directions import BALANCED, GRADIENT, SCHEME
 from edge_zofc.storage import bundle, manifest
 from edge_zofc.storage.journal import Header, Journal, Kind, Record
 
 HERE = Path(__file__).parent
 P, QUERIES, SEED, EPS, MOMENTUM = 1000, 4, 1993, 4194 * 2.0**-22, 0.9
-RATES = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4, "balanced": 5e-4}
-STEPS = (60, 50, 40)
+RATES = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4, "balanced": 5e-4, "gradient": 2e-3}
+SCHEMES: dict[str, tuple[str, Optimizer]] = {"balanced": (BALANCED, "adam"), "gradient": (GRADIENT, "adam")}
+STEPS, GRADIENT_STEPS = (60, 50, 40), (12, 10, 8)
 """Steps of the three tasks; after the second the run goes back to the first and learns the second and third anew."""
-REST = (1, 20)
-"""Of "balanced": the task, and its step before which the adapter goes back to its start. It stands in both of them."""
+RESTS = {"balanced": (1, 20), "gradient": (1, 5)}
+"""The task, and its step before which the adapter goes back to its start. It stands in the task both times."""
 
 
 def write_bundle(folder: Path) -> bundle.Bundle:
@@ -75,25 +78,33 @@ def write_bundle(folder: Path) -> bundle.Bundle:
 
 def write_journal(path: Path, identity: str) -> None:
     """A journal with coefficients of the size that a real run has, among them zeros and a few large ones."""
-    draw, is_balanced = np.random.RandomState(2), path.stem == "balanced"
-    scheme, optimizer = (BALANCED, "adam") if is_balanced else (SCHEME, path.stem)
-    header = Header(SEED, identity, P, EPS, MOMENTUM, QUERIES, scheme, optimizer)
+    draw = np.random.RandomState(2)
+    scheme, optimizer = SCHEMES.get(path.stem) or (SCHEME, cast(Optimizer, path.stem))
+    queries, steps = (0, GRADIENT_STEPS) if scheme == GRADIENT else (QUERIES, STEPS)
+    header = Header(SEED, identity, P, EPS, MOMENTUM, queries, scheme, optimizer)
     path.unlink(missing_ok=True)
     with Journal.create(path, header) as log:
         step = 0
         for task, is_again in ((0, False), (1, False), (1, True), (2, True)):
             if task == 1 and is_again:
-                step = STEPS[0]
+                step = steps[0]
                 log.append(Record(Kind.ROLLBACK, 0, step))
             log.append(Record(Kind.TASK_START, task, step))
-            for number in range(STEPS[task]):
-                if is_balanced and (task, number) == REST:
+            for number in range(steps[task]):
+                if (task, number) == RESTS.get(path.stem):
                     log.append(Record(Kind.REST, task, step))
-                values = draw.standard_normal(QUERIES) * 10.0 ** draw.randint(-6, 2, QUERIES)
-                values[draw.uniform(size=QUERIES) < 0.05] = 0.0
-                log.append(Record(Kind.STEP, task, step, RATES[path.stem], tuple(values)))
+                values = drawn(draw, queries or P)
+                estimate = {"coefficients": tuple(values)} if queries else {"gradient": values}
+                log.append(Record(Kind.STEP, task, step, RATES[path.stem], **estimate))
                 step += 1
             log.append(Record(Kind.TASK_END, task, step))
+
+
+def drawn(draw: np.random.RandomState, count: int) -> np.ndarray:
+    """Numbers of many sizes, a twentieth of them zero: float64 [count]."""
+    values = draw.standard_normal(count) * 10.0 ** draw.randint(-6, 2, count)
+    values[draw.uniform(size=count) < 0.05] = 0.0
+    return values
 
 
 def main(folder: Path) -> None:

@@ -10,22 +10,33 @@ import time
 import tracemalloc
 import zlib
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journals import (
+    IDENTITY,
+    UnsyncedFiles,
+    check_any_journal,
+    check_every_byte,
+    check_every_cut,
+    check_power_cuts,
+    contents,
+    crc,
+    journals,
+    verdict,
+    write_journal,
+)
 from power_cut import RecordingFiles, disks_after_cut
 
 from edge_zofc.algorithm import directions
-from edge_zofc.algorithm.adapter import Adapter, Optimizer
+from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.directions import BALANCED, SCHEME
-from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, EdgeZofcError, InputError
+from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, InputError
 from edge_zofc.storage.journal import INITIAL, Header, Journal, Kind, Record, read, replay
 from edge_zofc.storage.writing import Files
 
-IDENTITY = "0123456789abcdef" * 4
 HEADER = Header(seed=7, bundle_identity=IDENTITY, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
 
 RESTING = Header(7, IDENTITY, 3, 0.25, 0.5, 2, BALANCED, "adam")
@@ -51,46 +62,12 @@ STEP_LITERAL = (
 )
 
 
-def crc(data: bytes, start: int = 0) -> bytes:
-    return struct.pack("<I", zlib.crc32(data, start))
-
-
 def write(path: Path, records=SMALL, header=HEADER) -> Path:
-    with Journal.create(path, header) as journal:
-        for record in records:
-            journal.append(record)
-    return path
-
-
-class UnsyncedFiles(Files):
-    """For long journals, where the disk's pace is not what is tested."""
-
-    def fsync(self, handle):
-        pass
-
-    def fsync_folder(self, path):
-        pass
+    return write_journal(path, header, records)
 
 
 def write_fast(path, records, header=HEADER):
-    with Journal.create(path, header, UnsyncedFiles()) as journal:
-        for record in records:
-            journal.append(record)
-    return path
-
-
-def contents(path: Path) -> list[Record]:
-    return list(read(path)[1])
-
-
-def verdict(path: Path, raw: bytes) -> list[Record] | EdgeZofcError:
-    """The records of a file with these bytes, or the error it ends in."""
-    path.write_bytes(raw)
-    try:
-        return contents(path)
-    except EdgeZofcError as error:
-        assert "\n" not in str(error) and str(error).endswith(".")
-        return error
+    return write_journal(path, header, records, UnsyncedFiles())
 
 
 # --- the format -----------------------------------------------------------------------------------------
@@ -130,60 +107,9 @@ def test_values_are_rounded_to_float32_before_anybody_uses_them():
     assert Header(0, IDENTITY, 1, 0.1, 0.9, 1).momentum == float(np.float32(0.9))
 
 
-float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-@st.composite
-def journals(draw):
-    """Any header and any sequence of records in a legal order, by walking the rules."""
-    queries = draw(st.integers(1, 5))
-    within = [STEP, STEP, END, BACK]
-    header = Header(
-        draw(st.integers(0, 2**64 - 1)),
-        draw(st.binary(min_size=32, max_size=32)).hex(),
-        draw(st.integers(1, 2**40)),
-        draw(st.floats(2.0**-22, 0.25, width=32)),
-        draw(st.floats(0, 0.875, width=32)),
-        queries,
-        draw(st.sampled_from([SCHEME, BALANCED])),
-        draw(st.sampled_from(get_args(Optimizer))),
-        draw(st.booleans()),
-    )
-    if header.rests:
-        within.append(REST)
-    records, step, finished, running, ends = [], 0, -1, False, {INITIAL: 0}
-    for _ in range(draw(st.integers(0, 20))):
-        kind = draw(st.sampled_from(within if running else [START, START, BACK]))
-        if kind is BACK:
-            finished = draw(st.sampled_from(sorted(ends)))
-            step = ends[finished]
-            records.append(Record(BACK, finished, step))
-        elif kind is STEP:
-            rate = draw(st.floats(0, 100, width=32))
-            values = draw(st.tuples(*[float32s] * queries))
-            records.append(Record(STEP, finished + 1, step, rate, values))
-            step += 1
-        else:
-            records.append(Record(kind, finished + 1, step))
-        if kind is END:
-            finished += 1
-            ends[finished] = step
-        running = kind in (START, STEP, REST)
-    return header, records
-
-
 @given(journals())
 def test_any_records_come_back_in_one_piece_and_after_a_cut_anywhere(tmp_path_factory, drawn):
-    header, records = drawn
-    path = write_fast(tmp_path_factory.mktemp("any") / "j", records, header)
-    assert read(path)[0] == header
-    assert contents(path) == records
-    for keep in {len(records), len(records) // 2, 0}:
-        with Journal.open_for_append(path, keep, UnsyncedFiles()) as journal:
-            assert journal.records == keep
-            for record in records[keep:]:
-                journal.append(record)
-        assert contents(path) == records
+    check_any_journal(tmp_path_factory.mktemp("any"), *drawn)
 
 
 # --- order and rollbacks --------------------------------------------------------------------------------
@@ -407,29 +333,11 @@ def test_ten_thousand_steps_are_read_in_two_seconds_and_in_bounded_memory(tmp_pa
 
 
 def test_cut_off_at_any_byte_it_reads_as_the_records_that_are_whole(tmp_path):
-    raw = write(tmp_path / "j").read_bytes()
-    for length in range(len(raw)):
-        outcome = verdict(tmp_path / "cut", raw[:length])
-        if length < 108:
-            assert isinstance(outcome, DamagedFileError)
-        else:
-            assert outcome == SMALL[: (length - 108) // 32]
+    check_every_cut(tmp_path, write(tmp_path / "j").read_bytes(), SMALL, 32)
 
 
 def test_any_wrong_byte_is_damage_that_names_its_record_or_drops_a_torn_last_one(tmp_path):
-    """A CRC-32 notices every error inside 32 neighbouring bits, so no single wrong byte can ever pass."""
-    raw = write(tmp_path / "j").read_bytes()
-    for at in range(len(raw)):
-        for change in (0x01, 0x80, 0xFF, 0x55):
-            wrong = bytearray(raw)
-            wrong[at] ^= change
-            outcome = verdict(tmp_path / "wrong", bytes(wrong))
-            number = (at - 108) // 32
-            if number == len(SMALL) - 1:
-                assert outcome == SMALL[:-1]
-            else:
-                assert isinstance(outcome, DamagedFileError)
-                assert ("header" if at < 108 else f"record {number} (from 0)") in str(outcome)
+    check_every_byte(tmp_path, write(tmp_path / "j").read_bytes(), SMALL, 32)
 
 
 def test_a_wrong_byte_before_a_torn_piece_is_damage_because_that_record_was_synced(tmp_path):
@@ -461,7 +369,8 @@ NAN, INF = float("nan"), float("inf")
     ("offset", "layout", "value", "error"),
     [
         (8, "<H", 0, DamagedFileError),
-        (8, "<H", 4, InputError),
+        (8, "<H", 4, DamagedFileError),
+        (8, "<H", 5, InputError),
         (8, "<H", 2, DamagedFileError),
         (8, "<H", 3, DamagedFileError),
         (8, "<H", 65535, InputError),
@@ -560,30 +469,7 @@ def test_damage_behind_the_snapshot_does_not_matter(tmp_path):
 
 
 def test_a_power_cut_anywhere_leaves_every_record_that_was_promised_and_no_garbage(tmp_path):
-    files = RecordingFiles(tmp_path / "run")
-    (tmp_path / "run").mkdir()
-    promised: list[tuple[int, int]] = [(0, -1)]  # from this call on, at least so many records (-1: no journal)
-    journal = Journal.create(tmp_path / "run" / "j", HEADER, files)
-    promised.append((len(files.log), 0))
-    for count, record in enumerate(SMALL, 1):
-        journal.append(record)
-        promised.append((len(files.log), count))
-    journal.close()
-    promised.append((len(files.log), 2))
-    with Journal.open_for_append(tmp_path / "run" / "j", 2, files) as journal:
-        for count, record in enumerate(SMALL[2:], 3):
-            journal.append(record)
-            promised.append((len(files.log), count))
-    seen = 0
-    for done, disk in disks_after_cut(files.log):
-        least = [count for at, count in promised if at <= done][-1]
-        if "j" not in disk:
-            assert least == -1
-            continue
-        outcome = verdict(tmp_path / "cut", disk["j"])
-        assert isinstance(outcome, list) and outcome == SMALL[: len(outcome)] and len(outcome) >= least
-        seen += 1
-    assert seen > 200
+    assert check_power_cuts(tmp_path, HEADER, SMALL) > 200
 
 
 APPEND_FOREVER = """

@@ -1,0 +1,68 @@
+"""The graph for exact gradients, written, compared with torch's autograd, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edge_zofc.errors import InputError
+from edge_zofc.export.adapted import Adapted
+from edge_zofc.export.fidelity import moved_adapter
+from edge_zofc.export.gradient_graph import OUTPUT, vjp, write_gradient_graph
+from edge_zofc.export.measure import GRADIENT_POINTS, measure_activation_bytes
+from edge_zofc.export.session import open_session
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo, Precision
+
+TOLERANCE, KINK_TOLERANCE = 1e-4, 2e-2
+"""Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0, and which side
+rounding takes differs between two libraries, as it does between torch's float32 and float64 (EfficientNet-Lite0: 5e-7
+to 1.3e-3). A rule that is wrong is wrong on every picture."""
+_SEED = 20261126
+
+
+def check_gradient_precision(precision: Precision) -> None:
+    """Raise InputError unless gradients are written for ``precision``."""
+    if precision != "fp32":
+        raise InputError(
+            f"--gradient is for --precision fp32, got {precision}; leave one of the two out "
+            "(such a bundle learns by forward passes alone)."
+        )
+
+
+def write_checked_gradient(
+    folder: Path, model: Adapted, images: np.ndarray, tell: Callable[[str], None]
+) -> GradientInfo:
+    """Write the graph to ``folder``, which has the first one, check and measure it.
+
+    ``images`` float32 [n, 3, S, S]. Raises InputError if it is not what autograd gives.
+    """
+    write_gradient_graph(model, folder)
+    errors = gradient_errors(folder / GRADIENT_GRAPH, model, images)
+    if not (errors.min() < TOLERANCE and errors.max() < KINK_TOLERANCE):
+        raise InputError(
+            f"The exported gradient differs from torch's by {errors.min():.1e} to {errors.max():.1e} (relative), above "
+            f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed; leave out --gradient."
+        )
+    activation_bytes = measure_activation_bytes(folder / GRADIENT_GRAPH, points=GRADIENT_POINTS)
+    tell(
+        f"exact gradients: relative error {errors.min():.1e} against torch's autograd (at kinks up to "
+        f"{errors.max():.1e}), activations {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture"
+    )
+    return GradientInfo(error=float(errors.min()), activation_bytes=activation_bytes)
+
+
+def gradient_errors(graph: Path, model: Adapted, images: np.ndarray) -> np.ndarray:
+    """Of each picture ||graph - torch|| / ||torch||, float64 [n], for random gradients of its features."""
+    session, adapter = open_session(graph, threads=1), moved_adapter(model)[None]
+    random = np.random.Generator(np.random.Philox(key=np.array([_SEED, 1], dtype=np.uint64)))
+    found = []
+    for image in images:
+        asked = random.standard_normal((1, model.feature_size)).astype(np.float32)
+        feed = {"images": image[None], "adapters": adapter, "feature_gradients": asked}
+        wanted = vjp(model, *map(torch.from_numpy, feed.values())).double().numpy()
+        got = np.asarray(session.run([OUTPUT], feed)[0], np.float64)
+        found.append(np.linalg.norm(got - wanted) / max(np.linalg.norm(wanted), 1e-12))
+    return np.array(found)
