@@ -19,10 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Statistics, cross_entropy, softmax, within
+from edge_zofc.algorithm import symmetric
+from edge_zofc.algorithm.heads import cross_entropy, softmax, within
+from edge_zofc.algorithm.statistics import Statistics
 
 SHARPNESS = 8.0
 """tau times the mean squared distance of a picture to a class mean."""
+_COLUMNS = 128
+"""How many columns of an inverse are solved for at once; a multiple of 64, so that all at once have the same bits."""
 
 
 @dataclass
@@ -46,7 +50,9 @@ class Prototypes:
         pictures = max(int(statistics.counts.sum()), 1)
         seen = statistics.counts > 0
         means = sums[seen] / statistics.counts[seen, None]
-        squared = float(np.einsum("ij,ij->", statistics.moment @ whitening, whitening)) / pictures
+        moment = symmetric.unpack(statistics.moment, len(whitening))
+        squared = float(np.einsum("ij,ij->", moment @ whitening, whitening)) / pictures
+        del moment
         middle = sums.sum(axis=0) / pictures
         distance = squared - 2.0 * float(middle @ means.mean(axis=0)) + float(np.mean(np.sum(means * means, axis=1)))
         sharpness = SHARPNESS / max(distance, 1e-12)
@@ -105,4 +111,17 @@ class Prototypes:
 def _whitening(statistics: Statistics) -> np.ndarray:
     """L float64 [D, D] with L L^T the inverse of the shrunk covariance: the inverse of its Cholesky factor, turned."""
     factor = np.linalg.cholesky(within(statistics))
-    return np.asarray(np.linalg.inv(factor).T)
+    # numpy's own inverse has two matrices more alive.
+    inverse = np.empty_like(factor)
+    for start in range(0, len(factor), _COLUMNS):
+        part = inverse[:, start : start + _COLUMNS]
+        part[:] = np.linalg.solve(factor, np.eye(len(part), part.shape[1], k=-start))
+    return inverse.T
+
+
+def whitening_bytes(width: int) -> int:
+    """What ``Prototypes.of`` takes at its peak beyond the statistics, D = ``width``.
+
+    The factor, the solver's copy of it and the inverse; three times some columns: the right side, its copy, the answer.
+    """
+    return 8 * (3 * width**2 + 3 * min(_COLUMNS, width) * width)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
@@ -72,7 +73,7 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     for index, task in enumerate(tasks):
         _grow(state, index, task)
         if options.adapter == "auto" and options.moves_in(index, task.classes):
-            state.frozen_moment = np.zeros((sizes.feature_size, sizes.feature_size))
+            state.frozen_moment = symmetric.zeros(sizes.feature_size)
         largest = checkpoint.file_bytes(state.to_snapshot())
         last = end_bytes(state) if index else largest
         ends += last

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
-from edge_zofc.algorithm.heads import NEVER, Statistics, solve
+from edge_zofc.algorithm.heads import NEVER, solve
 from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
@@ -126,7 +127,9 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
-    wanted = (state.statistics is not None, state.frozen_moment is not None)
+    # Where the start's statistics are kept the head is solved when the task ends, from pictures read then.
+    keeps_start = state.frozen_moment is not None
+    wanted = (state.statistics is not None and not keeps_start, keeps_start)
     found, frozen = (
         class_statistics(store, pictures, adapter, labels, classes, moment)
         for adapter, moment in zip((adapters[0], adapters[-1]), wanted, strict=True)
@@ -186,11 +189,11 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
     state.add_classes(list(names[first:classes]), rows)
     is_single = len(task.class_ids) == 1
     if state.statistics is not None and state.head.biases is not None:
-        found.absorb(state.statistics)
-        if trainer.state.frozen_moment is None:
+        if state.frozen_moment is None:
+            found.absorb(state.statistics)
             state.head.rows, state.head.biases = solve(found)
         else:
-            # Solved when the task ends: until then there is one matrix more than memory is planned for.
+            # Solved when the task ends, as no step needs it before.
             state.head.biases[first:] = NEVER
     elif is_single:
         is_new = task.class_ids[0] >= first

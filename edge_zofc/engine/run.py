@@ -212,7 +212,11 @@ def _refuse_other_stream(progress: RunProgress, stream: Stream, run: RunFolder) 
 def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitStack) -> Trainer:
     """State, log, journal and session of a run, at its newest checkpoint."""
     bundle, run, options = start.ground.bundle, start.ground.run, start.settings.options
-    state = RunState.of(bundle, options, None if start.found is None else start.found.snapshot)
+    snapshot = None if start.found is None else start.found.snapshot
+    state = RunState.of(bundle, options, snapshot)
+    if snapshot is not None:
+        # The state has copies. These would take their memory for as long as the run.
+        snapshot.arrays.clear()
     if start.found is None:
         state.progress.head_backend = start.plan.placement.head_backend
     if state.progress.head_backend == "torch":

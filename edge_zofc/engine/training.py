@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_zofc.algorithm.directions import batches, episode
 from edge_zofc.algorithm.episodes import Prototypes
-from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample
 from edge_zofc.engine.evaluation import labels_of
 from edge_zofc.engine.feature_store import PictureSet

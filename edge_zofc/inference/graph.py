@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ class Graph:
             )
         except RUNTIME_ERRORS as error:
             raise self._failure(error, "open", "; export the bundle again.") from error
+        _give_freed_memory_back()
         self._run = ort.RunOptions()
         self._run.log_severity_level = FATAL  # what fails is raised; to be asked to stop is nothing to print
 
@@ -106,6 +109,13 @@ class Graph:
         if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
             return MemoryError(text)
         return DamagedFileError(f"onnxruntime {ort.__version__} cannot {doing} {self.path}: {text}{way_out}")
+
+
+def _give_freed_memory_back() -> None:
+    """Opening a session leaves freed blocks in glibc's heap: 8 to 16 MiB of an EfficientNet-Lite0, by chance."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
 
 
 def first_line(error: Exception) -> str:

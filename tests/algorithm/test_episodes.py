@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.algorithm.episodes import SHARPNESS, Prototypes
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.heads import solve
+from edge_zofc.algorithm.statistics import Statistics
 
 
 def features_of(classes: int, each: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.heads import GRID, Statistics, shrunk, solve
+from edge_zofc.algorithm.heads import shrunk, solve
+from edge_zofc.algorithm.statistics import GRID, Statistics
 
 
 def collected(features: np.ndarray, labels: np.ndarray, classes: int) -> Statistics:

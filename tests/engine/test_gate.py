@@ -15,7 +15,8 @@ from runs import end_state, final_bits, go, without_times
 from safetensors.numpy import load_file
 from small import write_small_stream
 
-from edge_zofc.algorithm.heads import Head, Statistics
+from edge_zofc.algorithm.heads import Head
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine import gate
 from edge_zofc.engine.history import read_history, roll_back
 from edge_zofc.engine.replay import replay_run
