@@ -20,7 +20,7 @@ from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board
 from edge_zofc.engine.progress import tasks_of
-from edge_zofc.engine.trainer import Evaluate
+from edge_zofc.engine.trainer import NO_GRADIENT, Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import MIN_FIDELITY, BundleSizes
@@ -126,9 +126,7 @@ def choose_estimator(
     """
     asked = make_options(preset, changes)
     if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
-        raise InputError(
-            "The bundle has no graph for exact gradients; export it with --gradient, or use --estimator spsa."
-        )
+        raise InputError(NO_GRADIENT)
     if asked.estimator != "auto":
         return Chosen(asked, make_plan(sizes, asked, device, classes, fixed), "")
     spsa, exact = (make_options(preset, {**changes, "estimator": name}) for name in ("spsa", "exact"))

@@ -33,6 +33,7 @@ log = logging.getLogger("edge_zofc")
 
 Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
+NO_GRADIENT = "The bundle has no graph for exact gradients; export it with --gradient, or use --estimator spsa."
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
 
@@ -124,8 +125,13 @@ class Trainer:
         self.backbone = Backbone(self.bundle, placement, self.backbone.providers)
 
     def open_gradient(self) -> None:
-        """The session for exact gradients, where it is needed and not there. Raises as ``GradientGraph``."""
+        """The session for exact gradients, where it is needed and not there.
+
+        Raises InputError if the bundle has no graph for them, else as ``GradientGraph``.
+        """
         if self.options.estimator == "exact" and self.gradient_graph is None:
+            if self.bundle.manifest.gradient is None:
+                raise InputError(NO_GRADIENT)
             self.gradient_graph = GradientGraph(self.bundle, self.backbone.placement, self.backbone.providers)
 
     def close_gradient(self) -> None:

@@ -160,8 +160,9 @@ class GradientSizes:
 @dataclass(frozen=True)
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
-    P the adapter's; ``gradient`` is None where a bundle has no graph for it; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
+    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
     precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
+    ``gradient`` is None where there is no graph for it.
     """
 
     precision: Precision
