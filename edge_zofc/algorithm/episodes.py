@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_zofc.algorithm import symmetric
-from edge_zofc.algorithm.heads import cross_entropy, within
+from edge_zofc.algorithm.heads import cross_entropy, softmax, within
 from edge_zofc.algorithm.statistics import Statistics
 
 SHARPNESS = 8.0
@@ -63,21 +63,40 @@ class Prototypes:
 
         The first of the K is the base: what a picture adds to its own class's mean is its feature there.
         """
+        base = self._whitened(features[0])
+        means, own, without = self._candidates(base, labels)
+        # One of the K at a time: float64 copies of all would be most of a step's memory.
+        others = (cross_entropy(self._logits(self._whitened(some), means, own, without), own) for some in features[1:])
+        return np.array([cross_entropy(self._logits(base, means, own, without), own), *others])
+
+    def gradients(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Gradient of the mean loss by features float32 [B, D] of class ids int64 [B]: float32 [B, D].
+
+        As in ``losses`` the means, and what a picture adds to its own, are constants.
+        """
+        g = self._whitened(features)
+        means, own, without = self._candidates(g, labels)
+        pull = softmax(self._logits(g, means, own, without))
+        rows = np.arange(len(own))
+        pull[rows, own] -= 1.0
+        # Of -|g - m|^2 by g: 2 (m - g); the g of all classes cancel, as the pulls sum to 0.
+        towards = pull @ means + pull[rows, own][:, None] * (without - means[own])
+        towards *= 2.0 * self.sharpness / len(own)
+        return np.asarray(towards.astype(np.float32) @ self.whitening.T)
+
+    def _candidates(self, base: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The means of the classes with pictures, [C', D], which of them is each picture's own, and that without it."""
         known = np.flatnonzero(self.counts)
         own = np.searchsorted(known, labels)
         means = self.sums[known] / self.counts[known, None]
-        base = self._whitened(features[0])
         left = np.maximum(self.counts[labels] - 1, 1)[:, None]
         has_others = (self.counts[labels] > 1)[:, None]
-        without = np.where(has_others, (self.sums[labels] - base) / left, means[own])
-        # One of the K at a time: float64 copies of all would be most of a step's memory.
-        others = (self._loss(self._whitened(some), means, own, without) for some in features[1:])
-        return np.array([self._loss(base, means, own, without), *others])
+        return means, own, np.where(has_others, (self.sums[labels] - base) / left, means[own])
 
-    def _loss(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> float:
+    def _logits(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> np.ndarray:
         distances = np.sum(g * g, axis=1)[:, None] - 2.0 * (g @ means.T) + np.sum(means * means, axis=1)
         distances[np.arange(len(g)), own] = np.sum((g - without) ** 2, axis=1)
-        return cross_entropy(-self.sharpness * distances, own)
+        return np.asarray(-self.sharpness * distances)
 
     def absorb(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Let each picture of float32 [B, D], of class ids int64 [B], take the place of an average one of its class."""

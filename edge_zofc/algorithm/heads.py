@@ -68,7 +68,7 @@ class Head:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Softmax of ``logits``, float64 [..., C]."""
-        return _softmax(self.logits(features).astype(np.float64))
+        return softmax(self.logits(features).astype(np.float64))
 
     def losses(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
@@ -81,8 +81,25 @@ class Head:
         part = Head(self.rows[class_ids].astype(np.float64), self.sigma.astype(np.float64), biases)
         return np.array([cross_entropy(part.logits(found.astype(np.float64)), labels) for found in features])
 
+    def gradients(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Gradient of the mean cross-entropy by features float32 [B, D]: float32 [B, D]; the rest as in ``losses``."""
+        inputs, rows = features.astype(np.float64), self.rows[class_ids].astype(np.float64)
+        biases = None if self.biases is None else self.biases[class_ids]
+        part = Head(rows, self.sigma.astype(np.float64), biases)
+        pull = softmax(part.logits(inputs))
+        pull[np.arange(len(labels)), labels] -= 1.0
+        pull /= len(labels)
+        if biases is not None:
+            return np.asarray(pull @ rows, np.float32)
+        along, lengths = unit(inputs), np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), _TINY)
+        towards = part.sigma[0] * (pull @ unit(rows))
+        # Of a cosine: the part along the feature itself changes nothing.
+        towards -= along * np.sum(along * towards, axis=1, keepdims=True)
+        return np.asarray(towards / lengths, np.float32)
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Of logits [..., C], along the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
@@ -160,7 +177,7 @@ def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, l
     directions, inputs = rows / norms, unit(features)
     cosines = inputs @ directions.T
     logits = sigma[0] * cosines
-    logit_gradient = _softmax(logits)
+    logit_gradient = softmax(logits)
     logit_gradient[np.arange(len(labels)), labels] -= 1
     logit_gradient /= np.float32(len(labels))
     sigma_gradient = np.array([np.sum(logit_gradient * cosines)], np.float32)

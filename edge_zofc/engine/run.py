@@ -30,7 +30,9 @@ from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.work import Forecast, forwards_left
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
-from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
+from edge_zofc.inference.backbone import Backbone
+from edge_zofc.inference.graph import Providers
+from edge_zofc.inference.providers import choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle

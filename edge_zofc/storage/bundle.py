@@ -28,7 +28,17 @@ from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
-from edge_zofc.storage.manifest import ADAPTER, GRAPH, MANIFEST, PROBE, FileEntry, Manifest, identity_of, parse_manifest
+from edge_zofc.storage.manifest import (
+    ADAPTER,
+    GRADIENT_GRAPH,
+    GRAPH,
+    MANIFEST,
+    PROBE,
+    FileEntry,
+    Manifest,
+    identity_of,
+    parse_manifest,
+)
 from edge_zofc.storage.reading import is_there, open_plain, read_bounded
 
 BUNDLE_FOLDER = "bundle"
@@ -78,6 +88,11 @@ class Bundle:
     def graph_path(self) -> Path:
         """The ONNX graph that onnxruntime opens; its weights lie beside it."""
         return self.folder / GRAPH
+
+    @property
+    def gradient_path(self) -> Path:
+        """The graph for exact gradients, where ``manifest.gradient`` is not None."""
+        return self.folder / GRADIENT_GRAPH
 
     @property
     def adapter_pieces(self) -> list[int]:
