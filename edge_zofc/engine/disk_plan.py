@@ -77,7 +77,8 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
         largest = checkpoint.file_bytes(state.to_snapshot())
         last = end_bytes(state) if index else largest
         ends += last
-    journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
+    record = record_bytes(options.queries, sizes.adapter_size, options.estimator == "exact")
+    journal = HEADER_BYTES + record * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
     row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
@@ -87,7 +88,7 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
-            DiskItem("journal", journal, f"{record_bytes(options.queries)} bytes a step"),
+            DiskItem("journal", journal, f"{record} bytes a step"),
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
             DiskItem("task ends", ends, f"one a finished task, the last of {_kib(last)} KiB"),
             DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),

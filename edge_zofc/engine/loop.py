@@ -221,12 +221,15 @@ def _set_single_row(trainer: Trainer, class_id: int, means: np.ndarray, added: i
 def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     """All remaining steps of the current task."""
     progress = trainer.state.progress
-    if trainer.options.loss == "episodic":
-        pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
-        train_by_episodes(trainer, samples, pictures)
-    else:
-        pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
-        train_by_epochs(trainer, samples, pixels.pixel_file)
+    try:
+        if trainer.options.loss == "episodic":
+            pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
+            train_by_episodes(trainer, samples, pictures)
+        else:
+            pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
+            train_by_epochs(trainer, samples, pixels.pixel_file)
+    finally:
+        trainer.close_gradient()
     trainer.check_band(at_end=True)
     progress.phase = "trained"
     trainer.save()

@@ -32,7 +32,7 @@ def retry_smaller(trainer: Trainer, work: Callable[..., None], *arguments: objec
             raise
         if reason is None:
             return
-        trainer.backbone.close()
+        trainer.close_sessions()
         trainer.state.restore(before, packed=True)
         _reopen_smaller(trainer, reason)
 

@@ -3,9 +3,9 @@
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
 measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which is written where it is not "bottleneck"; version 4 a graph for exact gradients,
-which no identity depends on. In format version 1, whose manifests
-have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
+version 3 added the adapter's kind, which is written where it is not "bottleneck"; version 4 a graph for exact
+gradients, on which no identity depends. In format version 1, whose manifests have the keys of 2, the identity is the
+SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -150,9 +150,17 @@ class FileEntry(Strict):
 
 
 @dataclass(frozen=True)
+class GradientSizes:
+    """Of a graph for exact gradients: bytes of the weights that it has alone, and memory of a run on one picture."""
+
+    weights_bytes: int
+    activation_bytes: ActivationBytes
+
+
+@dataclass(frozen=True)
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
-    P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
+    P the adapter's; ``gradient`` is None where a bundle has no graph for it; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
     precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
     """
 
@@ -165,6 +173,7 @@ class BundleSizes:
     activations_from: str
     has_linear_layers: bool
     queries_share: bool
+    gradient: GradientSizes | None = None
 
 
 class Manifest(Strict):
@@ -183,6 +192,12 @@ class Manifest(Strict):
     gradient: GradientInfo | None = None
 
     @property
+    def _gradient_sizes(self) -> GradientSizes | None:
+        if self.gradient is None:
+            return None
+        return GradientSizes(self.files[GRADIENT_WEIGHTS].bytes, self.gradient.activation_bytes)
+
+    @property
     def sizes(self) -> BundleSizes:
         """What a plan counts of this bundle."""
         return BundleSizes(
@@ -193,6 +208,7 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
+            gradient=self._gradient_sizes,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
             queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
         )
