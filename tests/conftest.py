@@ -55,6 +55,12 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def exact_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with the graph for exact gradients."""
+    return write_small_bundle(tmp_path_factory.mktemp("exact") / "bundle", gradient=True)
+
+
+@pytest.fixture(scope="session")
 def small_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tasks of two classes, 8 + 4 pictures each, on which an adapter moves; read it, do not change it."""
     return write_small_stream(tmp_path_factory.mktemp("small") / "stream", alike=True)

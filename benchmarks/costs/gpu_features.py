@@ -21,8 +21,10 @@ from edge_zofc.algorithm.spsa import BASE, queries
 from edge_zofc.benchmarks.costs.setup import SEED
 from edge_zofc.device.system import board
 from edge_zofc.errors import InputError
-from edge_zofc.inference.backbone import CPU, Backbone, Providers, choose_providers
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.features import Pictures, query_features
+from edge_zofc.inference.graph import CPU, Providers
+from edge_zofc.inference.providers import choose_providers
 from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.settings import Placement
 

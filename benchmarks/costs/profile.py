@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_zofc.benchmarks.costs.setup import SEED, Setup
-from edge_zofc.inference.backbone import session_options
+from edge_zofc.inference.graph import session_options
 from edge_zofc.storage.settings import Placement
 
 RUNS = 6

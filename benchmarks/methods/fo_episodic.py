@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edge_zofc.algorithm.directions import balanced_scales, episode
 from edge_zofc.algorithm.episodes import Prototypes
-from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import EVALUATION_BATCH, Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.heads import solve
+from edge_zofc.algorithm.statistics import Statistics
 
 
 class TorchHead:

@@ -19,10 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Statistics, cross_entropy, within
+from edge_zofc.algorithm import symmetric
+from edge_zofc.algorithm.heads import cross_entropy, softmax, within
+from edge_zofc.algorithm.statistics import Statistics
 
 SHARPNESS = 8.0
 """tau times the mean squared distance of a picture to a class mean."""
+_COLUMNS = 128
+"""How many columns of an inverse are solved for at once; a multiple of 64, so that all at once have the same bits."""
 
 
 @dataclass
@@ -46,7 +50,9 @@ class Prototypes:
         pictures = max(int(statistics.counts.sum()), 1)
         seen = statistics.counts > 0
         means = sums[seen] / statistics.counts[seen, None]
-        squared = float(np.einsum("ij,ij->", statistics.moment @ whitening, whitening)) / pictures
+        moment = symmetric.unpack(statistics.moment, len(whitening))
+        squared = float(np.einsum("ij,ij->", moment @ whitening, whitening)) / pictures
+        del moment
         middle = sums.sum(axis=0) / pictures
         distance = squared - 2.0 * float(middle @ means.mean(axis=0)) + float(np.mean(np.sum(means * means, axis=1)))
         sharpness = SHARPNESS / max(distance, 1e-12)
@@ -57,21 +63,40 @@ class Prototypes:
 
         The first of the K is the base: what a picture adds to its own class's mean is its feature there.
         """
+        base = self._whitened(features[0])
+        means, own, without = self._candidates(base, labels)
+        # One of the K at a time: float64 copies of all would be most of a step's memory.
+        others = (cross_entropy(self._logits(self._whitened(some), means, own, without), own) for some in features[1:])
+        return np.array([cross_entropy(self._logits(base, means, own, without), own), *others])
+
+    def gradients(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Gradient of the mean loss by features float32 [B, D] of class ids int64 [B]: float32 [B, D].
+
+        As in ``losses`` the means, and what a picture adds to its own, are constants.
+        """
+        g = self._whitened(features)
+        means, own, without = self._candidates(g, labels)
+        pull = softmax(self._logits(g, means, own, without))
+        rows = np.arange(len(own))
+        pull[rows, own] -= 1.0
+        # Of -|g - m|^2 by g: 2 (m - g); the g of all classes cancel, as the pulls sum to 0.
+        towards = pull @ means + pull[rows, own][:, None] * (without - means[own])
+        towards *= 2.0 * self.sharpness / len(own)
+        return np.asarray(towards.astype(np.float32) @ self.whitening.T)
+
+    def _candidates(self, base: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The means of the classes with pictures, [C', D], which of them is each picture's own, and that without it."""
         known = np.flatnonzero(self.counts)
         own = np.searchsorted(known, labels)
         means = self.sums[known] / self.counts[known, None]
-        base = self._whitened(features[0])
         left = np.maximum(self.counts[labels] - 1, 1)[:, None]
         has_others = (self.counts[labels] > 1)[:, None]
-        without = np.where(has_others, (self.sums[labels] - base) / left, means[own])
-        # One of the K at a time: float64 copies of all would be most of a step's memory.
-        others = (self._loss(self._whitened(some), means, own, without) for some in features[1:])
-        return np.array([self._loss(base, means, own, without), *others])
+        return means, own, np.where(has_others, (self.sums[labels] - base) / left, means[own])
 
-    def _loss(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> float:
+    def _logits(self, g: np.ndarray, means: np.ndarray, own: np.ndarray, without: np.ndarray) -> np.ndarray:
         distances = np.sum(g * g, axis=1)[:, None] - 2.0 * (g @ means.T) + np.sum(means * means, axis=1)
         distances[np.arange(len(g)), own] = np.sum((g - without) ** 2, axis=1)
-        return cross_entropy(-self.sharpness * distances, own)
+        return np.asarray(-self.sharpness * distances)
 
     def absorb(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Let each picture of float32 [B, D], of class ids int64 [B], take the place of an average one of its class."""
@@ -86,4 +111,17 @@ class Prototypes:
 def _whitening(statistics: Statistics) -> np.ndarray:
     """L float64 [D, D] with L L^T the inverse of the shrunk covariance: the inverse of its Cholesky factor, turned."""
     factor = np.linalg.cholesky(within(statistics))
-    return np.asarray(np.linalg.inv(factor).T)
+    # numpy's own inverse has two matrices more alive.
+    inverse = np.empty_like(factor)
+    for start in range(0, len(factor), _COLUMNS):
+        part = inverse[:, start : start + _COLUMNS]
+        part[:] = np.linalg.solve(factor, np.eye(len(part), part.shape[1], k=-start))
+    return inverse.T
+
+
+def whitening_bytes(width: int) -> int:
+    """What ``Prototypes.of`` takes at its peak beyond the statistics, D = ``width``.
+
+    The factor, the solver's copy of it and the inverse; three times some columns: the right side, its copy, the answer.
+    """
+    return 8 * (3 * width**2 + 3 * min(_COLUMNS, width) * width)

@@ -10,8 +10,8 @@ Linear: ``logit = feature . row + bias``, solved in closed form with nothing to 
 on running sums: class means and one shared within-class covariance (streaming LDA: Hayes and Kanan 2020, arXiv
 1909.01520), the covariance shrunk towards a multiple of the identity by the OAS rule (Chen et al. 2010, arXiv
 0907.4698, eq. 23). Classes count as equally likely. scikit-learn's needs all pictures at once; here only sums are kept,
-D x D + C x D numbers however many pictures are seen. The sums of a class are those of the adapter that it was learnt
-with; after the adapter moves they are slightly out of date.
+half of D x D + C x D numbers however many pictures are seen. The sums of a class are those of the adapter that it was
+learnt with; after the adapter moves they are slightly out of date.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from edge_zofc.algorithm.statistics import Statistics
 
 HeadBackend = Literal["torch", "numpy"]
 Gradient = tuple[float, np.ndarray, np.ndarray]
@@ -66,7 +68,7 @@ class Head:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Softmax of ``logits``, float64 [..., C]."""
-        return _softmax(self.logits(features).astype(np.float64))
+        return softmax(self.logits(features).astype(np.float64))
 
     def losses(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Mean cross-entropy over ``class_ids`` alone, float64 [K], for features float32 [K, B, D].
@@ -79,8 +81,25 @@ class Head:
         part = Head(self.rows[class_ids].astype(np.float64), self.sigma.astype(np.float64), biases)
         return np.array([cross_entropy(part.logits(found.astype(np.float64)), labels) for found in features])
 
+    def gradients(self, features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Gradient of the mean cross-entropy by features float32 [B, D]: float32 [B, D]; the rest as in ``losses``."""
+        inputs, rows = features.astype(np.float64), self.rows[class_ids].astype(np.float64)
+        biases = None if self.biases is None else self.biases[class_ids]
+        part = Head(rows, self.sigma.astype(np.float64), biases)
+        pull = softmax(part.logits(inputs))
+        pull[np.arange(len(labels)), labels] -= 1.0
+        pull /= len(labels)
+        if biases is not None:
+            return np.asarray(pull @ rows, np.float32)
+        along, lengths = unit(inputs), np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), _TINY)
+        towards = part.sigma[0] * (pull @ unit(rows))
+        # Of a cosine: the part along the feature itself changes nothing.
+        towards -= along * np.sum(along * towards, axis=1, keepdims=True)
+        return np.asarray(towards / lengths, np.float32)
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Of logits [..., C], along the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
@@ -158,7 +177,7 @@ def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, l
     directions, inputs = rows / norms, unit(features)
     cosines = inputs @ directions.T
     logits = sigma[0] * cosines
-    logit_gradient = _softmax(logits)
+    logit_gradient = softmax(logits)
     logit_gradient[np.arange(len(labels)), labels] -= 1
     logit_gradient /= np.float32(len(labels))
     sigma_gradient = np.array([np.sum(logit_gradient * cosines)], np.float32)
@@ -168,97 +187,14 @@ def _numpy_gradient(rows: np.ndarray, sigma: np.ndarray, features: np.ndarray, l
     return cross_entropy(logits, labels), row_gradient, sigma_gradient
 
 
-MATRICES = 4
-"""float64 [D, D] alive at once, while a head is solved: the run's moment, that with a task's, the covariance, and the
-solver's copy of it.
-"""
-GRID = 2.0**-12
-"""What features are rounded to before they are summed: far below what separates classes."""
+SOLVING = 2
+"""float64 [D, D] alive at once while a head is solved: the covariance, and the solver's copy of it."""
 NEVER = -1e30
 """The bias of a class that is never the argmax; everything stays finite."""
 _NO_SCATTER = 1e-10
 """Of the second moment's trace: less than this within the classes is rounding."""
 _RELATIVE_FLOOR = 1e-6
 """Of the mean variance: keeps the covariance invertible where a direction never varied (two pictures, say)."""
-
-
-@dataclass
-class Statistics:
-    """What a closed-form head is solved from: sums of features by class float64 [C, D], pictures by class int64 [C],
-    and the raw second moment float64 [D, D], the sum of f f^T over all pictures.
-
-    Features are rounded to multiples of GRID. Their sums and products are then exact in float64 (up to 2^29 in all), so
-    that statistics may be added, merged and subtracted in any order and portions to the same bits. For class means
-    alone the moment is float64 [0, 0].
-    """
-
-    sums: np.ndarray
-    counts: np.ndarray
-    moment: np.ndarray
-
-    @classmethod
-    def empty(cls, classes: int, feature_size: int, moment: bool = True) -> Statistics:
-        """Zeros for ``classes`` classes and D = ``feature_size``."""
-        side = feature_size if moment else 0
-        return cls(np.zeros((classes, feature_size)), np.zeros(classes, np.int64), np.zeros((side, side)))
-
-    @classmethod
-    def from_scatter(cls, sums: np.ndarray, counts: np.ndarray, scatter: np.ndarray) -> Statistics:
-        """From what earlier versions kept: the within-class scatter float64 [D, D] in the moment's place."""
-        return cls(_on_grid(sums, GRID), counts, _on_grid(scatter + _between(sums, counts), GRID**2))
-
-    def add(self, features: np.ndarray, labels: np.ndarray, times: int = 1) -> None:
-        """Count in, in place, ``features`` float32 [n, D] of pictures with class ids ``labels`` int64 [n].
-
-        ``times`` -1 takes them out again, to the same bits.
-        """
-        rounded = _on_grid(features.astype(np.float64), GRID)
-        products = rounded.T @ rounded if self.moment.size else self.moment
-        products *= times
-        rounded *= times
-        np.add.at(self.sums, labels, rounded)
-        self.counts += times * np.bincount(labels, minlength=len(self.counts))
-        if self.moment.size:
-            self.moment += products
-
-    def absorb(self, other: Statistics) -> None:
-        """Count in, in place, what ``other`` counted, which knows no more classes."""
-        self.sums[: len(other.sums)] += other.sums
-        self.counts[: len(other.counts)] += other.counts
-        self.moment += other.moment
-
-    def plus(self, other: Statistics) -> Statistics:
-        """The statistics of both; either may know more classes."""
-        return self._with(other, 1)
-
-    def minus(self, other: Statistics) -> Statistics:
-        """Without what ``other`` counted, which must be part of this."""
-        return self._with(other, -1)
-
-    @property
-    def scatter(self) -> np.ndarray:
-        """The scatter within classes, float64 [D, D]: the sum of (f - class mean) (f - class mean)^T."""
-        found = _between(self.sums, self.counts)
-        np.subtract(self.moment, found, out=found)
-        return found
-
-    def _with(self, other: Statistics, sign: int) -> Statistics:
-        classes = max(len(self.counts), len(other.counts))
-        sums, counts = np.zeros((classes, self.sums.shape[1])), np.zeros(classes, np.int64)
-        for part, factor in ((self, 1), (other, sign)):
-            sums[: len(part.sums)] += factor * part.sums
-            counts[: len(part.counts)] += factor * part.counts
-        combined = np.add if sign > 0 else np.subtract
-        return Statistics(sums, counts, combined(self.moment, other.moment))
-
-
-def _on_grid(values: np.ndarray, step: float) -> np.ndarray:
-    return np.asarray(np.rint(values / step) * step)
-
-
-def _between(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The sum over classes of n mean mean^T, float64 [D, D]."""
-    return np.asarray((sums / np.maximum(counts, 1)[:, None]).T @ sums)
 
 
 def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
@@ -278,7 +214,7 @@ def solve(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
 def within(statistics: Statistics) -> np.ndarray:
     """The shrunk covariance within classes, float64 [D, D]; a new matrix."""
     free = max(int(statistics.counts.sum()) - int((statistics.counts > 0).sum()), 1)
-    total = float(np.trace(statistics.moment))
+    total = statistics.moment_trace
     scatter = statistics.scatter
     if np.trace(scatter) <= _NO_SCATTER * total:
         # Copies of one picture a class: what is left is rounding, and the nearest mean decides.

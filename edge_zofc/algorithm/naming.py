@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Head, Statistics, solve
+from edge_zofc.algorithm.heads import Head, solve
+from edge_zofc.algorithm.statistics import Statistics
 
 
 def solved_head(statistics: Statistics) -> Head:

@@ -28,6 +28,7 @@ HeadInit = Literal["class-means", "random"]
 Augment = Literal["crop", "mild", "none"]
 AdapterUse = Literal["auto", "on", "off"]
 LossKind = Literal["head", "episodic"]
+Estimator = Literal["auto", "spsa", "exact"]
 PresetName = Literal["edge", "paper"]
 _Epochs = Annotated[int, Interval(ge=0, le=10_000)]
 _Rate = Annotated[float, Interval(ge=0, le=100)]
@@ -90,6 +91,12 @@ class Options:
     steps: Annotated[
         int, Interval(ge=0, le=1_000_000), Help("steps of the first task, in place of --epochs (0: by epochs)")
     ] = 0
+    estimator: Annotated[
+        Estimator,
+        Help(
+            "of the adapter's gradient: spsa by forward passes, exact by the bundle's own graph, auto what fits", None
+        ),
+    ] = "spsa"
 
     @property
     def moves(self) -> bool:
@@ -131,20 +138,31 @@ EDGE = Options(
     loss="episodic",
     directions="balanced",
     steps=260,
+    estimator="auto",
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
 _BY_HEAD: dict[str, Any] = {
     "loss": "head", "adapter": "on", "directions": "whole", "steps": 0, "optimizer": "sgd", "adapter_lr": 0.01,
-    "batch_size": 48, "queries": 4, "eps": 1e-3, "clip_norm": 1.0, "augment": "none",
+    "batch_size": 48, "queries": 4, "eps": 1e-3, "clip_norm": 1.0, "augment": "none", "estimator": "spsa",
 }  # fmt: skip
 """What the edge preset has where the head's loss steers the adapter."""
+_EXACT: dict[str, Any] = {
+    "estimator": "exact",
+    "directions": "whole",
+    "steps": 50,
+    "batch_size": 64,
+    "adapter_lr": 1e-2,
+}
+"""What it has where the episodic loss does and gradients are exact: of few larger batches more is learnt."""
 LEAST_EPISODIC_CLASSES = 4
 """Class means of two or three classes say nothing about the classes that come later."""
 _RATES: dict[str, float] = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}
 """Where ``adapter_lr`` starts when one of these optimizers is asked for in place of the preset's. sign moves every
 entry by lr: 5e-5 moves 42,265 of them by the 0.01 in L2 of a clipped SGD step. adam: the paper's ZO-Adam run of
 CODA-Prompt."""
-_LATER: dict[str, Any] = {"optimizer": "sgd", "adapter": "on", "loss": "head", "directions": "whole", "steps": 0}
+_LATER: dict[str, Any] = {
+    "optimizer": "sgd", "adapter": "on", "loss": "head", "directions": "whole", "steps": 0, "estimator": "spsa",
+}  # fmt: skip
 """Options that older runs do not name, with what they did."""
 
 
@@ -182,12 +200,14 @@ def declared() -> dict[str, Declared]:
 def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
     """The preset with ``changes``. Where they are not given, ``head_epochs`` follows ``epochs`` and ``adapter_lr`` the
     optimizer; epochs that are given stand in place of the preset's steps. Where the head's loss steers the adapter,
-    which a cosine head's always does, the edge preset has other values.
+    which a cosine head's always does, and where gradients are exact, the edge preset has other values.
     Raises InputError for a value outside its limits.
     """
     base, more = PRESETS[preset], dict[str, Any]()
     if preset == "edge" and (changes.get("loss") == "head" or changes.get("head") == "cosine"):
         base = changed(base, {**_BY_HEAD, "head": changes.get("head", base.head)})
+    elif preset == "edge" and changes.get("estimator") == "exact":
+        base = changed(base, _EXACT)
     if "epochs" in changes:
         share = base.head_epochs / base.epochs  # of the epochs, those that train the head
         more |= {"head_epochs": math.ceil(share * int(changes["epochs"])), "steps": 0}
@@ -245,6 +265,8 @@ def _check_together(options: Options) -> None:
     """Raise InputError for values that do not go together."""
     if options.steps and options.loss == "head":
         raise InputError(f"steps is {options.steps}, which goes with --loss episodic; give --epochs instead.")
+    if options.estimator == "exact" and options.optimizer == "conserve":
+        raise InputError("optimizer is 'conserve', which compares forward passes; it needs --estimator spsa.")
     asked, its = {"loss": options.loss, "adapter": options.adapter}, {"loss": "head", "adapter": "on"}
     for name, value in asked.items() if options.head == "cosine" else ():
         if value != its[name]:

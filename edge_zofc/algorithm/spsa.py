@@ -62,5 +62,9 @@ def clip(adapter: Adapter, step: int, raw_coefficients: np.ndarray, max_norm: fl
     norm = float(np.sqrt(np.dot(estimate, estimate)))
     if max_norm is None:
         return rounded, norm
-    factor = min(1.0, max_norm / (norm + 1e-6))
-    return (raw_coefficients * factor).astype(np.float32), norm
+    return (raw_coefficients * clip_factor(norm, max_norm)).astype(np.float32), norm
+
+
+def clip_factor(norm: float, max_norm: float | None) -> float:
+    """What a gradient of L2 norm ``norm`` is multiplied by so that it is at most ``max_norm`` (None: 1)."""
+    return 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))

@@ -34,23 +34,25 @@ def split(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
-    from edge_zofc.algorithm.options import make_options
+    from edge_zofc.algorithm.options import PresetName
     from edge_zofc.cli.plan_text import before_export, plan_text, planned
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
-    from edge_zofc.engine.setup import Device, make_plan
+    from edge_zofc.engine.setup import Device, choose_estimator
     from edge_zofc.engine.work import predict_time, survey
 
     bundle, sizes = planned(options.bundle, options.backbone, options.img_size)
     stream = read_stream(options.stream) if options.stream else None
-    chosen = make_options(options.preset or "edge", arguments.changes(options))
     tasks, some = survey(stream, stream.tasks) if stream else ((), [])
-    disk = predict_disk(sizes, chosen, tasks)
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
-    found = make_plan(sizes, chosen, device, len(stream.class_names) if stream else None, fixed)
+    preset: PresetName = options.preset or "edge"
+    changes = arguments.changes(options)
+    estimated = choose_estimator(sizes, preset, changes, device, len(stream.class_names) if stream else None, fixed)
+    chosen, found = estimated.options, estimated.plan
+    disk = predict_disk(sizes, chosen, tasks)
     time = predict_time(bundle, chosen, found.placement, tasks, some) if stream and bundle else None
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]

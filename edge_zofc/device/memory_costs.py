@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edge_zofc.algorithm.adapter import Optimizer
-from edge_zofc.algorithm.options import HeadKind
+from edge_zofc.algorithm.episodes import whitening_bytes
+from edge_zofc.algorithm.heads import SOLVING
+from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.algorithm.symmetric import packed_length
 from edge_zofc.storage.manifest import Precision
 
 MIB = 1 << 20
@@ -41,3 +46,28 @@ MORE_VECTORS: dict[Optimizer, int] = {"sgd": 0, "sign": 0, "conserve": 4, "adam"
 # snapshot and its encoding. A solved head has feature sums of the run, the task and both together on top. Measured
 # growth of the peak: cosine 66 bytes with 1 and with 10 tasks; lda 72 with 1 task and 103 with 10.
 HEAD_BYTES: dict[HeadKind, int] = {"cosine": 66, "lda": 100}
+# The same while the whitening of the episodes' loss is made, counted: rows and class sums, both again in the state that
+# is kept for a retry, and the sums of the pictures that take part.
+WHITENING_BYTES = 32
+
+
+def head_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
+    """Name, anonymous bytes and note of what a head of C = ``classes`` and D = ``width`` takes when it takes most."""
+    each, when, kept, working = HEAD_BYTES[options.head], "while a task begins, ends or is saved", 0, 0
+    packed = 8 * packed_length(width)
+    if options.head == "lda":
+        # Second moments of the run and of a task, and of the adapter's start for the gate: of that two where a task
+        # with steps begins again and again, the new one and the one that a retry would need.
+        kept, working = 2, SOLVING * 8 * width**2
+        if options.adapter == "auto" and options.moves:
+            kept += 1 if options.loss == "episodic" else 2
+        if options.loss == "episodic" and options.moves:
+            # In the first task the run's own moment is empty.
+            more = whitening_bytes(width) - working - packed - (each - WHITENING_BYTES) * classes * width
+            if more > 0:
+                each, when, kept, working = WHITENING_BYTES, "before the first step", kept - 1, whitening_bytes(width)
+    yield "head", classes * width * each, f"{classes} classes x {width}, {each} bytes of each {when}"
+    if kept:
+        whole = working / (8 * width**2)
+        note = f"of {width} x {width}, {kept} packed and {whole:.1f} whole matrices {when}"
+        yield "covariance of the closed-form head", kept * packed + working, note

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
-from edge_zofc.algorithm.heads import MATRICES, HeadBackend
+from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.device.memory_costs import (
     ARENA_OFF_FIXED,
     ARENA_OFF_GROWING,
     ARENA_RESERVED,
-    HEAD_BYTES,
     LOOP_BYTES,
     MIB,
     MORE_VECTORS,
@@ -26,6 +25,7 @@ from edge_zofc.device.memory_costs import (
     PICTURE_BYTES_A_PIXEL,
     PREPACKED,
     SESSION_BYTES,
+    head_costs,
 )
 from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.device.profiles import format_bytes
@@ -233,14 +233,8 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)
     features = options.batch_size * width * (4 * evaluations + 3 * 8)
     yield PlanItem("features of a batch", features, 0, f"{evaluations} x {options.batch_size} x {width}")
-    classes, each = max(work.classes, 1), HEAD_BYTES[options.head]
-    note = f"{classes} classes x {width}, {each} bytes of each while a task begins, ends or is saved"
-    yield PlanItem("head", classes * width * each, 0, note)
-    if options.head == "lda":
-        # One more holds what the gate needs of the adapter's start.
-        matrices = MATRICES + (1 if options.adapter == "auto" and options.moves else 0)
-        note = f"{matrices} matrices of {width} x {width}"
-        yield PlanItem("covariance of the closed-form head", matrices * 8 * width**2, 0, note)
+    for name, anonymous_bytes, note in head_costs(options, max(work.classes, 1), width):
+        yield PlanItem(name, anonymous_bytes, 0, note)
 
 
 def _activations(sizes: BundleSizes, choice: Placement) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
@@ -72,11 +73,12 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     for index, task in enumerate(tasks):
         _grow(state, index, task)
         if options.adapter == "auto" and options.moves_in(index, task.classes):
-            state.frozen_moment = np.zeros((sizes.feature_size, sizes.feature_size))
+            state.frozen_moment = symmetric.zeros(sizes.feature_size)
         largest = checkpoint.file_bytes(state.to_snapshot())
         last = end_bytes(state) if index else largest
         ends += last
-    journal = HEADER_BYTES + record_bytes(options.queries) * (steps + 2 * len(tasks))
+    record = record_bytes(options.queries, sizes.adapter_size, options.estimator == "exact")
+    journal = HEADER_BYTES + record * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
     row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
@@ -86,7 +88,7 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     kept = checkpoint.KEEP + 1
     return DiskPlan(
         (
-            DiskItem("journal", journal, f"{record_bytes(options.queries)} bytes a step"),
+            DiskItem("journal", journal, f"{record} bytes a step"),
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
             DiskItem("task ends", ends, f"one a finished task, the last of {_kib(last)} KiB"),
             DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),

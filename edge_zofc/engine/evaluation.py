@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Head, Statistics, unit
+from edge_zofc.algorithm.heads import Head, unit
 from edge_zofc.algorithm.naming import named, solved_head
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, list_samples
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet, adapter_key
 from edge_zofc.engine.gate import frozen_statistics, held_out_set

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Statistics
 from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.paired import is_worse
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.progress import Gate
 from edge_zofc.engine.state import RunState

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
-from edge_zofc.algorithm.heads import NEVER, Statistics, solve
+from edge_zofc.algorithm.heads import NEVER, solve
 from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
@@ -27,6 +28,7 @@ from edge_zofc.engine.gate import add_to_frozen, keep_frozen, pass_gate
 from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.progress import TaskProgress
+from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.training import train_by_episodes, train_by_epochs
 from edge_zofc.errors import DamagedFileError, DivergedError, Stopped
@@ -126,7 +128,8 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
-    wanted = (state.statistics is not None, state.frozen_moment is not None)
+    moves = trainer.options.moves_in(len(state.progress.tasks), len(task.class_ids))
+    wanted = (_solves_now(state, moves), state.frozen_moment is not None)
     found, frozen = (
         class_statistics(store, pictures, adapter, labels, classes, moment)
         for adapter, moment in zip((adapters[0], adapters[-1]), wanted, strict=True)
@@ -135,7 +138,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     _add_classes(trainer, task, found)
     state.class_sums += frozen.sums
     state.class_counts += frozen.counts
-    if trainer.options.adapter == "auto" and trainer.options.moves_in(len(state.progress.tasks), len(task.class_ids)):
+    if trainer.options.adapter == "auto" and moves:
         keep_frozen(state, found)
     progress = TaskProgress(
         name=task.name,
@@ -147,6 +150,11 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
         unreadable=unreadable,
     )
     _open_task(trainer, progress)
+
+
+def _solves_now(state: RunState, moves: bool) -> bool:
+    """Whether a closed-form head is solved when a task begins: for its steps, and where only one adapter is known."""
+    return state.statistics is not None and (moves or state.frozen_moment is None)
 
 
 def _open_task(trainer: Trainer, task: TaskProgress) -> None:
@@ -186,11 +194,10 @@ def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
     state.add_classes(list(names[first:classes]), rows)
     is_single = len(task.class_ids) == 1
     if state.statistics is not None and state.head.biases is not None:
-        found.absorb(state.statistics)
-        if trainer.state.frozen_moment is None:
+        if found.moment.size:
+            found.absorb(state.statistics)
             state.head.rows, state.head.biases = solve(found)
         else:
-            # Solved when the task ends: until then there is one matrix more than memory is planned for.
             state.head.biases[first:] = NEVER
     elif is_single:
         is_new = task.class_ids[0] >= first
@@ -214,12 +221,15 @@ def _set_single_row(trainer: Trainer, class_id: int, means: np.ndarray, added: i
 def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     """All remaining steps of the current task."""
     progress = trainer.state.progress
-    if trainer.options.loss == "episodic":
-        pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
-        train_by_episodes(trainer, samples, pictures)
-    else:
-        pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
-        train_by_epochs(trainer, samples, pixels.pixel_file)
+    try:
+        if trainer.options.loss == "episodic":
+            pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
+            train_by_episodes(trainer, samples, pictures)
+        else:
+            pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
+            train_by_epochs(trainer, samples, pixels.pixel_file)
+    finally:
+        trainer.close_gradient()
     trainer.check_band(at_end=True)
     progress.phase = "trained"
     trainer.save()

@@ -24,16 +24,16 @@ def retry_smaller(trainer: Trainer, work: Callable[..., None], *arguments: objec
     state put back, when a signal comes.
     """
     while True:
-        before = trainer.state.to_snapshot()
+        before = trainer.state.to_snapshot(packed=True)
         try:
             reason = _out_of_memory(work, trainer, *arguments)
         except Stopped:
-            trainer.state.restore(before)
+            trainer.state.restore(before, packed=True)
             raise
         if reason is None:
             return
-        trainer.backbone.close()
-        trainer.state.restore(before)
+        trainer.close_sessions()
+        trainer.state.restore(before, packed=True)
         _reopen_smaller(trainer, reason)
 
 

@@ -113,6 +113,7 @@ class RunProgress(_Model):
     """``adapter_key`` of theta at the last evaluation. Passes are counted by what changed since, so that those that are
     repeated after a cut, because the kept features were lost too, are counted once."""
     forward_passes: Natural = 0
+    gradient_passes: Natural = 0
     evaluation_forward_passes: Natural = 0
     floor_forward_passes: Natural = 0
     seconds: Seconds = 0.0

@@ -129,6 +129,7 @@ def _costs(progress: RunProgress) -> dict[str, Any]:
     return {
         "steps": progress.step,
         "forward_passes": progress.forward_passes,
+        "gradient_passes": progress.gradient_passes,
         "evaluation_forward_passes": progress.evaluation_forward_passes,
         "floor_forward_passes": progress.floor_forward_passes,
         "seconds": round(progress.seconds, 3),

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_zofc.algorithm.directions import SCHEMES
+from edge_zofc.algorithm.directions import GRADIENT, SCHEMES
 from edge_zofc.algorithm.heads import set_torch_threads
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
@@ -30,7 +30,9 @@ from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.work import Forecast, forwards_left
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
-from edge_zofc.inference.backbone import Backbone, Providers, choose_providers
+from edge_zofc.inference.backbone import Backbone
+from edge_zofc.inference.graph import Providers
+from edge_zofc.inference.providers import choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle
@@ -118,7 +120,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         trainer = _open(start, providers, usage, files)
         trainer.signals, trainer.on_step = signals, on_step
-        signals.interrupt = lambda: trainer.backbone.interrupt()  # another backbone, once memory ran out
+        signals.interrupt = trainer.interrupt
         signals.bus_error = lambda: _bus_error(ground)
         _begin(trainer, start)
         forecast = _forecast(trainer, start, on_forwards)
@@ -210,7 +212,11 @@ def _refuse_other_stream(progress: RunProgress, stream: Stream, run: RunFolder) 
 def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitStack) -> Trainer:
     """State, log, journal and session of a run, at its newest checkpoint."""
     bundle, run, options = start.ground.bundle, start.ground.run, start.settings.options
-    state = RunState.of(bundle, options, None if start.found is None else start.found.snapshot)
+    snapshot = None if start.found is None else start.found.snapshot
+    state = RunState.of(bundle, options, snapshot)
+    if snapshot is not None:
+        # The state has copies. These would take their memory for as long as the run.
+        snapshot.arrays.clear()
     if start.found is None:
         state.progress.head_backend = start.plan.placement.head_backend
     if state.progress.head_backend == "torch":
@@ -233,14 +239,15 @@ def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitSta
 def _open_journal(run: RunFolder, state: RunState, start: Start) -> journal.Journal:
     """The run's journal, cut back to the records that the checkpoint knows; a new one for a new run."""
     options, is_new = start.settings.options, start.found is None
+    is_exact = options.estimator == "exact"
     header = journal.Header(
         options.seed,
         start.ground.bundle.identity,
         state.adapter.size,
         state.adapter.eps,
         options.momentum,
-        options.queries,
-        SCHEMES[options.directions],
+        0 if is_exact else options.queries,
+        GRADIENT if is_exact else SCHEMES[options.directions],
         options.optimizer,
         rests=options.adapter == "auto",
     )

@@ -20,7 +20,7 @@ from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board
 from edge_zofc.engine.progress import tasks_of
-from edge_zofc.engine.trainer import Evaluate
+from edge_zofc.engine.trainer import NO_GRADIENT, Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import MIN_FIDELITY, BundleSizes
@@ -103,6 +103,46 @@ def make_plan(
     return memory_plan.plan(work, budget_bytes, fixed or Fixed())
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The options of a run, their estimator "spsa" or "exact"; the plan for them; and why it was chosen, if it was."""
+
+    options: Options
+    plan: MemoryPlan
+    why: str
+
+
+def choose_estimator(
+    sizes: BundleSizes,
+    preset: PresetName,
+    changes: dict[str, Any],
+    device: Device,
+    classes: int | None = None,
+    fixed: Fixed | None = None,
+) -> Chosen:
+    """Exact gradients where the bundle has the graph for them and they fit the budget, else forward passes alone.
+
+    Raises InputError where "exact" is asked for and there is no such graph, else as ``make_plan``.
+    """
+    asked = make_options(preset, changes)
+    if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
+        raise InputError(NO_GRADIENT)
+    if asked.estimator != "auto":
+        return Chosen(asked, make_plan(sizes, asked, device, classes, fixed), "")
+    spsa, exact = (make_options(preset, {**changes, "estimator": name}) for name in ("spsa", "exact"))
+    if not asked.moves:
+        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), "")
+    if sizes.gradient is None:
+        why = "The adapter learns by forward passes alone: the bundle has no graph for exact gradients."
+        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), why)
+    try:
+        plan = make_plan(sizes, exact, device, classes, fixed)
+        return Chosen(exact, plan, "The adapter learns by exact gradients: they fit the budget.")
+    except DoesNotFitError as error:
+        plan = make_plan(sizes, spsa, device, classes, fixed)
+        return Chosen(spsa, plan, f"The adapter learns by forward passes alone. With exact gradients: {error}")
+
+
 def new_settings(
     request: LearnRequest, bundle: Bundle, profile: DeviceProfile, classes: int
 ) -> tuple[Settings, MemoryPlan]:
@@ -110,10 +150,15 @@ def new_settings(
 
     ``classes`` of the stream. Raises InputError for a bundle that cannot be trained, else as ``make_plan``.
     """
-    options = make_options(request.preset or "edge", request.changes)
-    check_trainable(bundle, options)
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    plan = make_plan(bundle.manifest.sizes, options, Device(profile, request.budget_bytes), classes, fixed)
+    chosen = choose_estimator(
+        bundle.manifest.sizes, request.preset or "edge", request.changes, Device(profile, request.budget_bytes),
+        classes, fixed,
+    )  # fmt: skip
+    options, plan = chosen.options, chosen.plan
+    check_trainable(bundle, options)
+    if chosen.why:
+        log.info(chosen.why)
     settings = Settings.of(bundle, options, plan.placement, request.run)
     device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
     return settings.model_copy(update=device), plan
@@ -210,7 +255,7 @@ def _plan_again(
 
 def check_trainable(bundle: Bundle, options: Options) -> None:
     """Raise InputError if the adapter is to move and the bundle's precision keeps too little of the gradient."""
-    if not options.moves:
+    if not options.moves or options.estimator == "exact":
         return
     fidelity = bundle.manifest.fidelity
     value = fidelity.one_sided if options.query_form == "one-sided" else fidelity.two_sided

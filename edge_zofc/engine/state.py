@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.heads import Head, HeadOptimiser, Statistics
+from edge_zofc.algorithm.heads import Head, HeadOptimiser
 from edge_zofc.algorithm.options import HeadKind, Options
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.mistakes import kept_confusion
 from edge_zofc.engine.progress import RunProgress, TaskProgress, progress_of
 from edge_zofc.errors import DamagedFileError
@@ -31,9 +33,10 @@ class RunState:
     was named as, test pictures) at the last evaluation, n at most MOST_CELLS; replaced, never changed. None where
     nothing was measured.
 
-    ``frozen_moment`` float64 [D, D]: with ``class_sums`` and ``class_counts`` the statistics of all tasks, the one at
-    work too, under the adapter's start; None until the adapter moves, and once it is decided that it rests. It is
-    replaced, never changed. ``prototype_sums`` float64 [C, D]: those of the ``Prototypes`` while a task is trained.
+    ``frozen_moment``, a packed matrix (``symmetric.py``): with ``class_sums`` and ``class_counts`` the statistics of
+    all tasks, the one at work too, under the adapter's start; None until the adapter moves, and once it is decided that
+    it rests. It is replaced, never changed. ``prototype_sums`` float64 [C, D]: those of the ``Prototypes`` while a task
+    is trained.
     """
 
     adapter: Adapter
@@ -93,8 +96,11 @@ class RunState:
         tasks = self.progress.tasks
         return tasks if self.progress.phase == "idle" else tasks[:-1]
 
-    def to_snapshot(self) -> Snapshot:
-        """Copies of everything that learning changes in place; ``Statistics`` are replaced, never changed."""
+    def to_snapshot(self, packed: bool = False) -> Snapshot:
+        """Copies of everything that learning changes in place; ``Statistics`` are replaced, never changed.
+
+        Second moments are whole matrices, as files hold them. ``packed``: as they are, which takes no memory.
+        """
         arrays = {
             "theta": self.adapter.theta.copy(),
             **{name: array.copy() for name, array in self.adapter.moments().items()},
@@ -107,11 +113,11 @@ class RunState:
             arrays["biases"] = self.head.biases.copy()
             arrays["feature_sums"] = self.statistics.sums
             arrays["feature_counts"] = self.statistics.counts
-            arrays["feature_moment"] = self.statistics.moment
+            arrays["feature_moment"] = self._moment(self.statistics.moment, packed)
         if self.confusion is not None:
             arrays["confusion"] = self.confusion
         if self.frozen_moment is not None:
-            arrays["frozen_moment"] = self.frozen_moment
+            arrays["frozen_moment"] = self._moment(self.frozen_moment, packed)
         if self.prototype_sums is not None:
             arrays["prototype_sums"] = self.prototype_sums.copy()
         if self.optimiser is not None:
@@ -119,8 +125,14 @@ class RunState:
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
         return Snapshot(arrays, self.progress.model_dump(mode="json"))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take over what a snapshot holds, in place. Raises DamagedFileError if it is not a state."""
+    def _moment(self, moment: np.ndarray, packed: bool) -> np.ndarray:
+        return moment if packed else symmetric.unpack(moment, self.head.rows.shape[1])
+
+    def restore(self, snapshot: Snapshot, packed: bool = False) -> None:
+        """Take over what a snapshot holds, in place; ``packed`` as in ``to_snapshot``.
+
+        Raises DamagedFileError if it is not a state.
+        """
         progress = progress_of(snapshot)
         arrays, feature_size = snapshot.arrays, self.head.rows.shape[1]
         count, size = len(progress.class_names), self.adapter.size
@@ -143,9 +155,9 @@ class RunState:
         self.class_counts = arrays["class_counts"].copy()
         self.confusion = kept_confusion(arrays.get("confusion"), progress.total_by_class)
         self.optimiser = None
-        self._restore_of_moved(arrays, count)
+        self._restore_of_moved(arrays, count, packed)
         if self.statistics is not None:
-            self._restore_statistics(arrays, count)
+            self._restore_statistics(arrays, count, packed)
         elif progress.phase == "training":
             optimiser = self.begin_optimiser()
             rows = (len(self.current_task.class_ids), feature_size)
@@ -154,27 +166,35 @@ class RunState:
             optimiser.row_velocity[:] = arrays["row_velocity"]
             optimiser.sigma_velocity[:] = arrays["sigma_velocity"]
 
-    def _restore_of_moved(self, arrays: dict[str, np.ndarray], count: int) -> None:
-        size = self.head.rows.shape[1]
+    def _restore_of_moved(self, arrays: dict[str, np.ndarray], count: int, packed: bool) -> None:
         if "prototype_sums" in arrays and self.progress.phase != "training":
             raise DamagedFileError("a snapshot's array prototype_sums is there, though no task is being trained.")
-        for name, shape in (("frozen_moment", (size, size)), ("prototype_sums", (count, size))):
-            if name in arrays:
-                _expect(arrays, name, np.float64, shape)
-            setattr(self, name, arrays[name].copy() if name in arrays else None)
+        is_there = "frozen_moment" in arrays
+        self.frozen_moment = self._restored_moment(arrays, "frozen_moment", packed) if is_there else None
+        self.prototype_sums = None
+        if "prototype_sums" in arrays:
+            _expect(arrays, "prototype_sums", np.float64, (count, self.head.rows.shape[1]))
+            self.prototype_sums = arrays["prototype_sums"].copy()
 
-    def _restore_statistics(self, arrays: dict[str, np.ndarray], count: int) -> None:
+    def _restored_moment(self, arrays: dict[str, np.ndarray], name: str, packed: bool) -> np.ndarray:
+        """A packed copy of an array."""
+        size = self.head.rows.shape[1]
+        _expect(arrays, name, np.float64, (symmetric.packed_length(size),) if packed else (size, size))
+        return arrays[name].copy() if packed else symmetric.pack(arrays[name])
+
+    def _restore_statistics(self, arrays: dict[str, np.ndarray], count: int, packed: bool) -> None:
         size = self.head.rows.shape[1]
         known = len(arrays.get("feature_counts", ()))
         _expect(arrays, "biases", np.float32, (count,))
         _expect(arrays, "feature_sums", np.float64, (known, size))
         _expect(arrays, "feature_counts", np.int64, (known,))
-        # Snapshots of format 1 hold the scatter.
-        name = "feature_scatter" if "feature_scatter" in arrays else "feature_moment"
-        _expect(arrays, name, np.float64, (size, size))
         self.head.biases = arrays["biases"].copy()
-        make = Statistics.from_scatter if name == "feature_scatter" else Statistics
-        self.statistics = make(*(arrays[key].copy() for key in ("feature_sums", "feature_counts", name)))
+        sums, counts = arrays["feature_sums"].copy(), arrays["feature_counts"].copy()
+        if "feature_scatter" in arrays:  # of format 1
+            _expect(arrays, "feature_scatter", np.float64, (size, size))
+            self.statistics = Statistics.from_scatter(sums, counts, arrays["feature_scatter"])
+        else:
+            self.statistics = Statistics(sums, counts, self._restored_moment(arrays, "feature_moment", packed))
 
     def begin_optimiser(self) -> HeadOptimiser:
         """Set and return a new head optimiser for the current task, as the paper rebuilds it for each."""

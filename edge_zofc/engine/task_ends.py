@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.heads import solve
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
 from edge_zofc.storage import checkpoint
@@ -120,7 +121,7 @@ def _solved(whole: Snapshot) -> Snapshot:
     """With the rows of a closed-form head, if they were left out."""
     if "rows" in whole.arrays:
         return whole
-    found = Statistics(*(whole.arrays[name] for name in ("feature_sums", "feature_counts", "feature_moment")))
+    found = Statistics.of_whole(*(whole.arrays[name] for name in ("feature_sums", "feature_counts", "feature_moment")))
     rows, biases = solve(found)
     return Snapshot({**whole.arrays, "rows": rows, "biases": biases}, whole.metadata)
 

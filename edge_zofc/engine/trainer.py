@@ -21,7 +21,7 @@ from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import is_readable, load_end, save_end
 from edge_zofc.errors import DivergedError, InputError
-from edge_zofc.inference.backbone import Backbone
+from edge_zofc.inference.backbone import Backbone, GradientGraph
 from edge_zofc.signals import StopSignals
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -33,6 +33,7 @@ log = logging.getLogger("edge_zofc")
 
 Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
+NO_GRADIENT = "The bundle has no graph for exact gradients; export it with --gradient, or use --estimator spsa."
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
 
@@ -67,6 +68,8 @@ class Trainer:
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
 
+    gradient_graph: GradientGraph | None = None
+    """Open while a task is trained by exact gradients."""
     prototypes: Prototypes | None = None
     """What steers the adapter while a task is trained by episodes."""
     sized: tuple[Stream, dict[str, TaskSize]] | None = None
@@ -112,9 +115,37 @@ class Trainer:
         """The kept features of pictures."""
         return FeatureStore(self.run.features, self.backbone.feature_size)
 
+    def close_sessions(self) -> None:
+        """Give the sessions' memory back."""
+        self.backbone.close()
+        self.close_gradient()
+
     def open_backbone(self, placement: Placement) -> None:
         """Another session in place of the one that was closed."""
         self.backbone = Backbone(self.bundle, placement, self.backbone.providers)
+
+    def open_gradient(self) -> None:
+        """The session for exact gradients, where it is needed and not there.
+
+        Raises InputError if the bundle has no graph for them, else as ``GradientGraph``.
+        """
+        if self.options.estimator == "exact" and self.gradient_graph is None:
+            if self.bundle.manifest.gradient is None:
+                raise InputError(NO_GRADIENT)
+            self.gradient_graph = GradientGraph(self.bundle, self.backbone.placement, self.backbone.providers)
+
+    def close_gradient(self) -> None:
+        """Give that session's memory back."""
+        if self.gradient_graph is not None:
+            self.gradient_graph.close()
+            self.gradient_graph = None
+
+    def interrupt(self) -> None:
+        """End the present run of a graph and every later one; from any thread."""
+        graph = self.gradient_graph  # the learning thread may close it meanwhile
+        self.backbone.interrupt()
+        if graph is not None:
+            graph.interrupt()
 
     def pending_tasks(self) -> list[Task]:
         """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.
@@ -193,9 +224,16 @@ class Trainer:
         self.journal.append(Record(kind, len(progress.tasks) - 1, progress.step))
 
     def record_step(self, step: int, applied: np.ndarray, rate: float) -> None:
-        """Append the record of a step; it is on the disk when this returns. ``applied`` float32 [Q]."""
-        values = tuple(float(value) for value in applied)
-        self.journal.append(Record(Kind.STEP, len(self.state.progress.tasks) - 1, step, rate, values))
+        """Append the record of a step; it is on the disk when this returns.
+
+        ``applied``: coefficients float32 [Q], or a gradient float32 [P] where it is exact.
+        """
+        task = len(self.state.progress.tasks) - 1
+        if self.options.estimator == "exact":
+            record = Record(Kind.STEP, task, step, rate, gradient=applied)
+        else:
+            record = Record(Kind.STEP, task, step, rate, tuple(float(value) for value in applied))
+        self.journal.append(record)
 
     def count_step(self, loss: float, norm: float, seconds: float) -> None:
         """Add a step that was done to the task's numbers and to the event log."""

@@ -9,12 +9,13 @@ import numpy as np
 
 from edge_zofc.algorithm.directions import batches, episode
 from edge_zofc.algorithm.episodes import Prototypes
-from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample
 from edge_zofc.engine.evaluation import labels_of
 from edge_zofc.engine.feature_store import PictureSet
 from edge_zofc.engine.gate import held_out
 from edge_zofc.engine.out_of_memory import retry_smaller
+from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.step import take_step
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import Stopped
@@ -57,9 +58,14 @@ def _step(trainer: Trainer, samples: list[Sample], order: np.ndarray) -> None:
         raise Stopped(f"max-steps {trainer.max_steps} reached")
     picked = trainer.pictures.picked(samples, order)
     if picked:
-        retry_smaller(trainer, take_step, picked)
+        retry_smaller(trainer, _open_and_step, picked)
     progress.batch += 1
     trainer.save_when_due()
+
+
+def _open_and_step(trainer: Trainer, picked: Picked) -> None:
+    trainer.open_gradient()  # which may be closed since memory ran out
+    take_step(trainer, picked)
 
 
 def _set_prototypes(trainer: Trainer, pictures: PictureSet, labels: np.ndarray, fit: np.ndarray) -> None:

@@ -158,7 +158,7 @@ def _version(package: str) -> str | None:
 
 def _probed() -> Sequence[tuple[str, bool, str]]:
     try:
-        from edge_zofc.inference.backbone import probe_providers
+        from edge_zofc.inference.providers import probe_providers
     except ImportError:  # onnxruntime is missing or broken, and this command is there to say so
         return []
     return probe_providers()

@@ -153,10 +153,19 @@ class FileEntry(Strict):
 
 
 @dataclass(frozen=True)
+class GradientSizes:
+    """Of a graph for exact gradients: bytes of the weights that it has alone, and memory of a run on one picture."""
+
+    weights_bytes: int
+    activation_bytes: ActivationBytes
+
+
+@dataclass(frozen=True)
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
     P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
     precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
+    ``gradient`` is None where there is no graph for it.
     """
 
     precision: Precision
@@ -168,6 +177,7 @@ class BundleSizes:
     activations_from: str
     has_linear_layers: bool
     queries_share: bool
+    gradient: GradientSizes | None = None
 
 
 class Manifest(Strict):
@@ -191,6 +201,12 @@ class Manifest(Strict):
         return FILES if self.gradient is None else FILES + GRADIENT_FILES
 
     @property
+    def _gradient_sizes(self) -> GradientSizes | None:
+        if self.gradient is None:
+            return None
+        return GradientSizes(self.files[GRADIENT_WEIGHTS].bytes, self.gradient.activation_bytes)
+
+    @property
     def sizes(self) -> BundleSizes:
         """What a plan counts of this bundle."""
         return BundleSizes(
@@ -201,6 +217,7 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
+            gradient=self._gradient_sizes,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
             queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
         )

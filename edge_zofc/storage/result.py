@@ -169,6 +169,7 @@ class RunResult(Scores):
     adapter: AdapterResult | None = None
     beats_class_mean_floor: bool | None = None
     forward_passes: Count | None = None
+    gradient_passes: Count | None = None
     evaluation_forward_passes: Count | None = None
     floor_forward_passes: Count | None = None
     seconds: Seconds | None = None

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.algorithm.episodes import SHARPNESS, Prototypes
-from edge_zofc.algorithm.heads import Statistics, solve
+from edge_zofc.algorithm.heads import solve, within
+from edge_zofc.algorithm.statistics import Statistics
 
 
 def features_of(classes: int, each: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +68,14 @@ def test_the_whitening_is_that_of_the_solved_head() -> None:
     by_distance = ((whitened[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
     rows, biases = solve(statistics)
     assert np.array_equal(by_distance, (features @ rows.T + biases).argmax(axis=1))
+
+
+def test_the_whitening_has_the_bits_of_an_inverse_at_once() -> None:
+    """It is solved for 128 columns at a time: here by three parts."""
+    features, labels = features_of(5, 20, 300)
+    statistics = statistics_of(features, labels, 5)
+    at_once = np.linalg.inv(np.linalg.cholesky(within(statistics))).T
+    assert np.array_equal(Prototypes.of(statistics).whitening, at_once.astype(np.float32))
 
 
 def test_sharpness_comes_from_the_mean_squared_distance_of_all_pictures_to_all_means() -> None:

@@ -174,7 +174,7 @@ def test_a_wrong_hash_is_refused_before_onnxruntime_sees_the_graph(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(
-        "edge_zofc.inference.backbone.ort.InferenceSession", lambda *given, **named: opened.append(given[0])
+        "edge_zofc.inference.graph.ort.InferenceSession", lambda *given, **named: opened.append(given[0])
     )
     for name in FILES:
         folder = Path(shutil.copytree(small_bundle.folder, tmp_path / name / "bundle"))

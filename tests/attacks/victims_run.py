@@ -15,9 +15,10 @@ from made_runs import make_events, make_result
 from PIL import Image
 from victim import SPEC, D, Victim, tiny_bundle
 
+from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.directions import BALANCED, GRADIENT
-from edge_zofc.algorithm.heads import Statistics
 from edge_zofc.algorithm.options import Options, make_options
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.pixel_store import Picture, PixelStore
 from edge_zofc.engine.progress import Gate, TaskProgress
@@ -127,8 +128,8 @@ def moved_state(tiny: bundle.Bundle) -> RunState:
     state = RunState.of(tiny, make_options("edge", {}))
     fill_tasks(state)
     assert state.statistics is not None
-    state.statistics = Statistics(np.ones((3, D)), np.array([2, 2, 0]), 3 * np.eye(D))
-    state.frozen_moment, state.prototype_sums = 2 * np.eye(D), np.ones((3, D))
+    state.statistics = Statistics.of_whole(np.ones((3, D)), np.array([2, 2, 0]), 3 * np.eye(D))
+    state.frozen_moment, state.prototype_sums = symmetric.pack(2 * np.eye(D)), np.ones((3, D))
     state.adapter.theta += np.float32(2.0**-10)
     progress = state.progress
     progress.tasks[0].gate = Gate(held_out=4, right_frozen=2, right_moved=3, only_frozen=0, only_moved=1, keeps=True)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.options import Options
+from edge_zofc.algorithm.options import Options, make_options
 from edge_zofc.device import memory_plan
+from edge_zofc.device.memory_costs import head_costs
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
 from edge_zofc.storage.manifest import FILES, Manifest
@@ -121,12 +122,38 @@ def test_films_on_the_first_block_run_one_at_a_time_as_they_share_nothing(
 
 
 def test_a_closed_form_head_has_its_covariance_in_the_plan() -> None:
+    """Two packed matrices, and the covariance with the solver's copy of it."""
+    packed = sum(64 * (768 - 64 * slab) for slab in range(12))
+    matrices = 8 * (2 * packed + 2 * 768**2)
     found = planned(100_000, head="lda", head_backend="numpy")
-    assert item(found, "covariance of the closed-form head").anonymous_bytes == 4 * 8 * 768**2
+    assert item(found, "covariance of the closed-form head").anonymous_bytes == matrices
     cosine = planned(100_000, head_backend="numpy")
     more = item(found, "head").anonymous_bytes - item(cosine, "head").anonymous_bytes
     assert more == (100 - 66) * 100 * 768
-    assert found.peak_bytes - cosine.peak_bytes == 4 * 8 * 768**2 + more
+    assert found.peak_bytes - cosine.peak_bytes == matrices + more
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "matrices"),
+    [
+        # Before the first step: the start's and the fit pictures' moments, three matrices and three times 128 columns.
+        (100, 32, 2 * 860_160 + 3 * 1280**2 + 3 * 128 * 1280),
+        # With many classes their sums at a task's end: three moments, the covariance and the solver's copy.
+        (1000, 100, 3 * 860_160 + 2 * 1280**2),
+    ],
+)
+def test_the_edge_preset_takes_most_before_its_first_step_or_at_a_tasks_end(
+    classes: int, each: int, matrices: int
+) -> None:
+    options = make_options("edge", {})
+    found = {name: size for name, size, _ in head_costs(options, classes, 1280)}
+    assert found == {"head": each * classes * 1280, "covariance of the closed-form head": 8 * matrices}
+
+
+def test_steps_by_the_heads_loss_may_hold_the_starts_moment_twice_as_a_task_begins() -> None:
+    options = replace(make_options("edge", {}), loss="head")
+    found = {name: size for name, size, _ in head_costs(options, 1, 1280)}
+    assert found["covariance of the closed-form head"] == 8 * (4 * 860_160 + 2 * 1280**2)
 
 
 def test_a_two_sided_step_evaluates_both_sides_and_the_base() -> None:

@@ -37,6 +37,19 @@ def test_what_is_saved_is_restored_bit_by_bit(tiny: Bundle) -> None:
     assert again.metadata == saved.metadata
 
 
+def test_a_packed_snapshot_holds_no_copy_of_a_moment_and_is_restored_bit_by_bit(tiny: Bundle) -> None:
+    """One is made before every step."""
+    state = moved_state(tiny)
+    packed, before = state.to_snapshot(packed=True), state.to_snapshot()
+    assert state.statistics is not None
+    assert packed.arrays["feature_moment"] is state.statistics.moment
+    assert packed.arrays["frozen_moment"] is state.frozen_moment
+    fresh = RunState.of(tiny, make_options("edge", {}))
+    fresh.restore(packed, packed=True)
+    after = fresh.to_snapshot()
+    assert all(after.arrays[name].tobytes() == array.tobytes() for name, array in before.arrays.items())
+
+
 @pytest.mark.parametrize("name", OF_MOVED)
 def test_a_state_that_no_longer_has_it_forgets_it(tiny: Bundle, name: str) -> None:
     state, without = moved_state(tiny), moved_state(tiny).to_snapshot()

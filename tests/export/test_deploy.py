@@ -13,7 +13,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from edge_zofc.algorithm.heads import Head, Statistics, solve
+from edge_zofc.algorithm.heads import Head, solve
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.errors import EdgeZofcError, InputError
 from edge_zofc.export import deploy as deploy_module
 from edge_zofc.export.deploy import deploy

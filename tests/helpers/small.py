@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
 from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.gradient_graph import write_gradient_graph
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage import bundle, manifest
@@ -39,11 +40,15 @@ def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2) -> AdapterViT:
     return AdapterViT(vit, adapter_layout(WIDTH, blocks, rank, 0.1))
 
 
-def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidelity: float = 0.99) -> bundle.Bundle:
+def write_small_bundle(
+    folder: Path, precision: bundle.Precision = "fp32", fidelity: float = 0.99, gradient: bool = False
+) -> bundle.Bundle:
     """A bundle around ``small_model``. Its fidelity and activation bytes are made up; export measures them."""
     folder.mkdir(parents=True)
     model = small_model()
     write_graph(model, precision, folder)
+    if gradient:
+        write_gradient_graph(model, folder)
     start = initial_adapter(model.layout, seed=1)
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 3, SIDE, SIDE)).astype(np.float32)
@@ -60,10 +65,11 @@ def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidel
     (folder / manifest.PROBE).write_bytes(save({name: np.ascontiguousarray(values) for name, values in probe.items()}))
     files = {
         name: manifest.FileEntry(bytes=(folder / name).stat().st_size, sha256=bundle.sha256_of(folder / name))
-        for name in manifest.FILES
+        for name in (manifest.FILES + manifest.GRADIENT_FILES if gradient else manifest.FILES)
     }
+    activations = manifest.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18)
     written = manifest.Manifest(
-        format_version=2,
+        format_version=4 if gradient else 2,
         written_by={"edge-zofc": "test"},
         backbone=manifest.BackboneInfo(
             name="small", source="random", weights_sha256="0" * 64, depth=DEPTH, pooling="token"
@@ -75,7 +81,8 @@ def write_small_bundle(folder: Path, precision: bundle.Precision = "fp32", fidel
         feature_size=WIDTH,
         precision=precision,
         fidelity=manifest.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity),
-        activation_bytes=manifest.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18),
+        activation_bytes=activations,
+        gradient=manifest.GradientInfo(error=1e-6, activation_bytes=activations) if gradient else None,
         files=files,
     )
     manifest.write_manifest(folder, written)

@@ -16,9 +16,11 @@ from small import SIDE, WIDTH, small_model
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.spsa import BASE, queries
 from edge_zofc.errors import ArenaFullError
-from edge_zofc.inference.backbone import CPU as CPU_ALONE
-from edge_zofc.inference.backbone import Backbone, choose_providers, probe_providers, session_options
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.features import Pictures, query_features
+from edge_zofc.inference.graph import CPU as CPU_ALONE
+from edge_zofc.inference.graph import session_options
+from edge_zofc.inference.providers import choose_providers, probe_providers
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.settings import Placement
 
@@ -220,7 +222,7 @@ def test_memory_that_an_accelerator_lacks_is_memory_that_ran_out(small_bundle: B
         def run(self, *_: object) -> None:
             raise RuntimeError(text)
 
-    backbone._session = Full()
+    backbone.graph._session = Full()
     with pytest.raises(MemoryError, match=text[-9:]):
         backbone.features(1, small_bundle.initial_adapter()[None])
 

@@ -128,7 +128,8 @@ def test_without_onnxruntime_the_doctor_still_answers(
 ) -> None:
     installed()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "edge_zofc.inference.backbone")
+    for room in ("backbone", "graph", "providers"):
+        monkeypatch.delitem(sys.modules, f"edge_zofc.inference.{room}", raising=False)
     names = by_name(inspect(small_bundle, here=PC))
     assert (names["onnxruntime"].ok, names["onnxruntime"].remedy) == (False, "pip install onnxruntime")
     assert names["CPUExecutionProvider"].ok is False

@@ -19,7 +19,7 @@ FLOORS = (
 )
 BENCHMARKS = ({"tables", "process", "chart_style", "streams"}, {"methods", "costs"}, {"accuracy"}, {"questions"})
 HOME_OF = {
-    "onnxruntime": {"inference.backbone", "export", "benchmarks"},
+    "onnxruntime": {"inference.graph", "inference.providers", "export", "benchmarks"},
     "torch": {"algorithm.heads", "export", "benchmarks"},
     "matplotlib": {"report.charts", "benchmarks"},
     "jinja2": {"report.page"},

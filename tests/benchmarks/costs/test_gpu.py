@@ -15,7 +15,7 @@ from edge_zofc.benchmarks.costs.gpu_torch import Arm, OneModel, arms, measure, w
 from edge_zofc.benchmarks.process import Ended
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.errors import InputError
-from edge_zofc.inference.backbone import CPU
+from edge_zofc.inference.graph import CPU
 from edge_zofc.storage.bundle import Bundle
 
 TINY = argparse.Namespace(device="cpu", tiny=True, only="")

@@ -14,7 +14,7 @@ from benchmark_problem import tiny_problem, write_stream
 
 from edge_zofc.algorithm.directions import balanced_scales
 from edge_zofc.algorithm.episodes import Prototypes
-from edge_zofc.algorithm.heads import Statistics
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
 from edge_zofc.benchmarks.methods import registry
 from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter, episodic_loss

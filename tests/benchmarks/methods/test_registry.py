@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchmark_problem import tiny_problem, tiny_vit, write_stream
 
-from edge_zofc.algorithm import heads
+from edge_zofc.algorithm import heads, statistics
 from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
 from edge_zofc.benchmarks.methods import coda, dualprompt, inflora, l2p, lae, registry
 from edge_zofc.benchmarks.methods.names import METHODS, TRAINING_FREE
@@ -227,10 +227,10 @@ def test_a_first_order_adapter_that_rests_leaves_the_runtimes_discriminant(strea
     method = small("fo-fc-lda", problem)
     method.how = replace(method.how, lr=0.0)
     counted, _, _ = learn_all(problem, method)
-    sums = heads.Statistics.empty(0, 32)
+    sums = statistics.Statistics.empty(0, 32)
     for task in problem.tasks:
         features, labels = problem.frozen_features(task.train)
-        found = heads.Statistics.empty(task.classes_seen, 32)
+        found = statistics.Statistics.empty(task.classes_seen, 32)
         found.add(features.numpy(), labels.numpy())
         sums = sums.plus(found)
     rows, biases = heads.solve(sums)

@@ -1,0 +1,77 @@
+"""Symmetric matrices float64 [D, D] in half the bytes, for as long as nobody computes with them.
+
+A packed matrix is one array float64 [n]: slabs of SLAB rows, each from its first row's diagonal entry on, row-major and
+back to back. A sum of outer products is then one small matrix product a slab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+SLAB = 64
+"""Of each slab the SLAB x SLAB entries at the diagonal are kept in full."""
+
+
+def zeros(size: int) -> np.ndarray:
+    """A packed matrix of zeros, D = ``size``."""
+    return np.zeros(packed_length(size))
+
+
+def packed_length(size: int) -> int:
+    """How many entries a packed matrix has: about D (D + SLAB) / 2."""
+    return sum(min(SLAB, size - start) * (size - start) for start in range(0, size, SLAB))
+
+
+def slabs(packed: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """The rows of each slab, and the slab float64 [rows, D - first row], a view."""
+    offset = 0
+    for start in range(0, size, SLAB):
+        height, width = min(SLAB, size - start), size - start
+        yield slice(start, start + height), packed[offset : offset + height * width].reshape(height, width)
+        offset += height * width
+
+
+def pack(matrix: np.ndarray) -> np.ndarray:
+    """A packed copy of what stands on and above the diagonal of ``matrix`` float64 [D, D]."""
+    packed = zeros(len(matrix))
+    for rows, slab in slabs(packed, len(matrix)):
+        slab[:] = matrix[rows, rows.start :]
+    return packed
+
+
+def unpack(packed: np.ndarray, size: int) -> np.ndarray:
+    """The whole matrix, float64 [D, D]; a new one."""
+    matrix = np.empty((size, size))
+    for rows, slab in slabs(packed, size):
+        matrix[rows, rows.start :] = slab
+        matrix[rows.stop :, rows] = slab[:, len(slab) :].T
+    return matrix
+
+
+def subtract_from(packed: np.ndarray, matrix: np.ndarray) -> None:
+    """Replace ``matrix`` float64 [D, D] in place by the packed one minus it; the lower half is its own."""
+    for rows, slab in slabs(packed, len(matrix)):
+        right, below = matrix[rows, rows.start :], matrix[rows.stop :, rows]
+        np.subtract(slab, right, out=right)
+        np.subtract(slab[:, len(slab) :].T, below, out=below)
+
+
+def add_products(packed: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """Add left^T right, a symmetric matrix, in place; both are float64 [n, D].
+
+    What may fail for want of memory fails before anything is changed.
+    """
+    size = left.shape[1]
+    scratch = np.empty(SLAB * size)
+    for rows, slab in slabs(packed, size):
+        product = scratch[: slab.size].reshape(slab.shape)
+        np.matmul(left[:, rows].T, right[:, rows.start :], out=product)
+        slab += product
+
+
+def trace(packed: np.ndarray, size: int) -> float:
+    """The sum of the diagonal."""
+    parts = [np.diagonal(slab) for _, slab in slabs(packed, size)]
+    return float(np.concatenate([np.zeros(0), *parts]).sum())
