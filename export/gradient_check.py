@@ -8,28 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_zofc.errors import InputError
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.fidelity import moved_adapter
-from edge_zofc.export.gradient_graph import OUTPUT, vjp, write_gradient_graph
-from edge_zofc.export.measure import GRADIENT_POINTS, measure_activation_bytes
+from edge_zofc.export.gradient_graph import OUTPUT, NoGradientError, vjp, write_gradient_graph
+from edge_zofc.export.gradient_memory import measure_gradient_memory
 from edge_zofc.export.session import open_session
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo, Precision
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo
 
 TOLERANCE, KINK_TOLERANCE = 1e-4, 2e-2
-"""Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0, and which side
+"""Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0. Which side
 rounding takes differs between two libraries, as it does between torch's float32 and float64 (EfficientNet-Lite0: 5e-7
 to 1.3e-3). A rule that is wrong is wrong on every picture."""
 _SEED = 20261126
-
-
-def check_gradient_precision(precision: Precision) -> None:
-    """Raise InputError unless gradients are written for ``precision``."""
-    if precision != "fp32":
-        raise InputError(
-            f"--gradient is for --precision fp32, got {precision}; leave one of the two out "
-            "(such a bundle learns by forward passes alone)."
-        )
 
 
 def write_checked_gradient(
@@ -37,21 +27,24 @@ def write_checked_gradient(
 ) -> GradientInfo:
     """Write the graph to ``folder``, which has the first one, check and measure it.
 
-    ``images`` float32 [n, 3, S, S]. Raises InputError if it is not what autograd gives.
+    ``images`` float32 [n, 3, S, S]. Raises NoGradientError if it cannot be written or is not what autograd gives.
     """
     write_gradient_graph(model, folder)
     errors = gradient_errors(folder / GRADIENT_GRAPH, model, images)
     if not (errors.min() < TOLERANCE and errors.max() < KINK_TOLERANCE):
-        raise InputError(
-            f"The exported gradient differs from torch's by {errors.min():.1e} to {errors.max():.1e} (relative), above "
-            f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed; leave out --gradient."
+        raise NoGradientError(
+            f"the exported gradient differs from torch's by {errors.min():.1e} to {errors.max():.1e} (relative), above "
+            f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed"
         )
-    activation_bytes = measure_activation_bytes(folder / GRADIENT_GRAPH, points=GRADIENT_POINTS)
+    memory = measure_gradient_memory(folder)
+    least, most = (
+        f"{size / 2**20:.0f}" for size in sorted(one.anonymous + one.file for one in memory)[:: len(memory) - 1]
+    )
     tell(
         f"exact gradients: relative error {errors.min():.1e} against torch's autograd (at kinks up to "
-        f"{errors.max():.1e}), activations {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture"
+        f"{errors.max():.1e}), {taken[0]:.0f} to {taken[-1]:.0f} MiB more while learning"
     )
-    return GradientInfo(error=float(errors.min()), activation_bytes=activation_bytes)
+    return GradientInfo(error=float(errors.min()), memory=memory)
 
 
 def gradient_errors(graph: Path, model: Adapted, images: np.ndarray) -> np.ndarray:
@@ -64,5 +57,5 @@ def gradient_errors(graph: Path, model: Adapted, images: np.ndarray) -> np.ndarr
         feed = {"images": image[None], "adapters": adapter, "feature_gradients": asked}
         wanted = vjp(model, *map(torch.from_numpy, feed.values())).double().numpy()
         got = np.asarray(session.run([OUTPUT], feed)[0], np.float64)
-        found.append(np.linalg.norm(got - wanted) / max(np.linalg.norm(wanted), 1e-12))
+        found.append(float(np.linalg.norm(got - wanted)) / max(float(np.linalg.norm(wanted)), 1e-12))
     return np.array(found)

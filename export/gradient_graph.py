@@ -11,6 +11,7 @@ A convolution's and a bounded activation's gradient are written as onnxruntime c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +27,35 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from edge_zofc.errors import InputError
+from edge_zofc.errors import EdgeZofcError, InputError
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.onnx_writer import OPSET, OnnxWriter, digest_of, stored_tensors
 from edge_zofc.export.traced_graph import silence
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH, Precision
 
 INPUTS = ("images", "adapters", "feature_gradients")
 OUTPUT = "adapter_gradient"
+PRECISIONS: tuple[Precision, ...] = ("fp32",)
+"""Those that gradients are written for."""
 _TRACED = 2  # pictures: a number other than 1, which tracing would take for a constant
 _aten: Any = torch.ops.aten
+
+
+class NoGradientError(InputError):
+    """Why a backbone has no graph of gradients, as a clause: the caller says what to do."""
 
 
 def write_gradient_graph(model: Adapted, folder: Path) -> None:
     """Write ``gradient.onnx`` and ``gradient.onnx.data`` of ``model`` beside the first graph's files in ``folder``.
 
-    Raises InputError if torch cannot trace or export the network's backward half.
+    Raises NoGradientError if torch cannot trace or export the network's backward half.
     """
     graph = _exported(model)
     writer = OnnxWriter(stored=stored_tensors(folder / GRAPH))
     _take_over(graph, writer)
     side, size, width = model.image_side, model.layout.size, model.feature_size
-    shapes = {"images": ["b", 3, side, side], "adapters": [1, size], "feature_gradients": ["b", width]}
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    shapes: tuple[list[str | int], ...] = (["b", 3, side, side], [1, size], ["b", width])
+    inputs = [helper.make_tensor_value_info(*each) for each in zip(INPUTS, repeat(TensorProto.FLOAT), shapes)]
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [size])
     writer.write(folder / GRADIENT_GRAPH, GRADIENT_WEIGHTS, inputs, [output], "edge-zofc")
 
@@ -62,19 +69,20 @@ def vjp(model: Adapted, images: Tensor, adapters: Tensor, feature_gradients: Ten
 
 
 def _exported(model: Adapted) -> onnx.GraphProto:
-    traced, example = _traced(model)
     pictures = torch.export.Dim("b")
     try:
+        traced, example = _traced(model)
         with silence():
             program: Any = torch.onnx.export(
                 traced, example, dynamo=True, optimize=False, opset_version=OPSET, verbose=False, external_data=False,
                 input_names=list(INPUTS), output_names=[OUTPUT],
                 dynamic_shapes=({0: pictures}, None, {0: pictures}),
             )  # fmt: skip
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise InputError(
-            f"torch cannot export this backbone's gradient ({type(error).__name__}); leave out --gradient."
-        ) from error
+    except (OSError, MemoryError, EdgeZofcError):
+        raise
+    except Exception as error:
+        # Tracing raises whatever torch meets, exporting an OnnxExporterError.
+        raise NoGradientError(f"torch cannot export this backbone's gradient ({type(error).__name__})") from error
     graph: onnx.GraphProto = program.model_proto.graph
     return graph
 
@@ -84,7 +92,7 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
     shapes = ((_TRACED, 3, model.image_side, model.image_side), (1, model.layout.size), (_TRACED, model.feature_size))
     example = tuple(torch.zeros(shape) for shape in shapes)
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    any_number = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * 3])
+    any_number: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * 3])
     images = fake.from_tensor(example[0], symbolic_context=any_number)
     # Fused attention has no gradient in torch's exporter; the plain one is a product, a softmax and a product.
     with sdpa_kernel(SDPBackend.MATH), fake, silence():
@@ -114,7 +122,7 @@ def _convolution_backward(
 ) -> tuple[Tensor | None, None, None]:  # fmt: skip
     """By the input alone: the weights are frozen."""
     if transposed or wanted[1]:
-        raise InputError("This backbone has a convolution whose gradient is not written; leave out --gradient.")
+        raise NoGradientError("this backbone has a convolution whose gradient is not written")
     if not wanted[0]:
         return None, None, None
     reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in range(2)]
@@ -137,12 +145,14 @@ def _convolution_backward(
 def _hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """1 between the limits, 0 outside: products and a sign, as comparisons and Where are slow."""
     y = _aten.hardtanh(x, low, high)
-    return gradient * ((y - low) * (high - y)).sign()
+    slope: Tensor = ((y - low) * (high - y)).sign()
+    return gradient * slope
 
 
 def _threshold_backward(gradient: Tensor, y: Tensor, threshold: float) -> Tensor:
     """Of ReLU, which is all that has this operator here."""
-    return gradient * _aten.relu(y - threshold).sign()
+    slope: Tensor = _aten.relu(y - threshold).sign()
+    return gradient * slope
 
 
 def _take_over(graph: onnx.GraphProto, writer: OnnxWriter) -> None:

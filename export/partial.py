@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.signals import signals_held
-from edge_zofc.storage.manifest import FILES, MANIFEST
+from edge_zofc.storage.manifest import FILES, GRADIENT_FILES, MANIFEST
 from edge_zofc.storage.writing import TEMPORARY_PREFIX
 
 _NAME = re.compile(r"\.(?P<out>.+)\.[0-9]+\.partial(?P<old>\.old)?", re.DOTALL)
@@ -80,5 +80,7 @@ def _lock(folder: Path, until: ExitStack) -> bool:
 
 def _is_of_a_bundle(path: Path) -> bool:
     name = path.name
-    known = name in (*FILES, MANIFEST) or (name.startswith(TEMPORARY_PREFIX) and name.endswith(f"-{MANIFEST}"))
+    known = name in (*FILES, *GRADIENT_FILES, MANIFEST) or (
+        name.startswith(TEMPORARY_PREFIX) and name.endswith(f"-{MANIFEST}")
+    )
     return known and path.is_file() and not path.is_symlink()

@@ -26,7 +26,9 @@ from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
 from edge_zofc.export.adapters import initial_adapter
 from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
-from edge_zofc.export.gradient_check import check_gradient_precision, write_checked_gradient
+from edge_zofc.export.gradient_check import write_checked_gradient
+from edge_zofc.export.gradient_graph import PRECISIONS as GRADIENT_PRECISIONS
+from edge_zofc.export.gradient_graph import NoGradientError
 from edge_zofc.export.image_spec import Colour
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
@@ -69,8 +71,9 @@ class ExportOptions:
     """What to export, where to: the fields of ``BackboneRequest`` and, with other names, of ``AdapterRequest``.
 
     ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
-    adapter and random weights; ``gradient`` adds the graph for exact gradients; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
-    0 to 1) replace those that timm names for the backbone.
+    adapter and random weights; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
+    0 to 1) replace those that timm names for the backbone. ``gradient`` adds the graph for exact gradients; None adds
+    it where that can be done, and tells why not.
     """
 
     out: Path
@@ -90,7 +93,7 @@ class ExportOptions:
     seed: int = 0
     pictures: Path | None = None
     directions: int = DIRECTIONS
-    gradient: bool = False
+    gradient: bool | None = False
     force: bool = False
 
 
@@ -117,8 +120,6 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         images = probe_pictures(loaded.image, PICTURES, options.pictures)
         model = adapted(loaded, _adapter_request(options), images)
         check_precision(model, options.precision)
-        if options.gradient:
-            check_gradient_precision(options.precision)
         layout = model.layout
         tell(
             f"{loaded.info.name}: {loaded.info.depth} blocks, {layout.size} adapter parameters "
@@ -139,6 +140,11 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
 def _check_options(options: ExportOptions) -> None:
     if options.precision not in EXPORT_TOLERANCE:
         raise InputError(f"--precision must be one of {', '.join(EXPORT_TOLERANCE)}, got '{options.precision}'.")
+    if options.gradient and options.precision not in GRADIENT_PRECISIONS:
+        raise InputError(
+            f"--gradient is for --precision {' or '.join(GRADIENT_PRECISIONS)}, got {options.precision}; leave one of "
+            "the two out (without exact gradients a bundle learns by forward passes)."
+        )
     if options.directions < DIRECTIONS:
         raise InputError(f"Fidelity needs at least {DIRECTIONS} directions, got {options.directions}.")
     if not 0 <= options.seed < 2**63:
@@ -186,8 +192,24 @@ def _write_and_measure(
     # Here the session and the copy of the weights are gone: the measuring processes need the room.
     activation_bytes = measure_activation_bytes(folder / GRAPH)
     tell(f"activations: {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture")
-    gradient = write_checked_gradient(folder, model, images, tell) if options.gradient else None
-    return _Measured(fidelity, activation_bytes, gradient)
+    return _Measured(fidelity, activation_bytes, _gradient(folder, model, images, options, tell))
+
+
+def _gradient(
+    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+) -> GradientInfo | None:
+    """What was measured of the gradient's files; None where there are none, which is told unless it was asked for."""
+    if options.gradient is False or options.precision not in GRADIENT_PRECISIONS:
+        return None
+    try:
+        return write_checked_gradient(folder, model, images, tell)
+    except NoGradientError as error:
+        if options.gradient:
+            raise InputError(f"There are no exact gradients: {error}; leave out --gradient.") from error
+        for name in GRADIENT_FILES:
+            (folder / name).unlink(missing_ok=True)
+        tell(f"no exact gradients: {error}")
+        return None
 
 
 def _write_checked(
@@ -264,6 +286,6 @@ def _manifest(
         gradient=measured.gradient,
         files={
             name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
-            for name in (FILES if measured.gradient is None else FILES + GRADIENT_FILES)
+            for name in FILES + (GRADIENT_FILES if measured.gradient is not None else ())
         },
     )

@@ -142,6 +142,11 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             _number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
             _seed("of random weights and of the adapter's start"),
         ),
+        _argument(
+            "--gradient",
+            action=argparse.BooleanOptionalAction,
+            help="exact gradients beside forward passes (default: in fp32, where torch can export them)",
+        ),
         _path("--pictures", "FOLDER", "pictures to measure fidelity on (default: the package's own)"),
         _argument("--force", action="store_true", help="replace a bundle that is there"),
     ),

@@ -29,13 +29,14 @@ def export(options: argparse.Namespace) -> int:
     given = vars(options)
     asked = {field.name: given[field.name] for field in fields(ExportOptions) if field.name in given}
     bundle = export_bundle(ExportOptions(**asked), log.info)
-    manifest, fidelity = bundle.manifest, bundle.manifest.fidelity
+    manifest, fidelity, gradient = bundle.manifest, bundle.manifest.fidelity, bundle.manifest.gradient
     text = (
         f"{bundle.folder}: {manifest.backbone.name} at {manifest.image.size} px, {manifest.precision}, "
         f"{manifest.adapter.size} adapter parameters, {manifest.adapter.kind} on {len(manifest.adapter.blocks)} of "
         f"{manifest.backbone.depth} blocks\n"
         f"fidelity at eps {fidelity.eps:.4g}: one-sided {fidelity.one_sided:.3f}, "
-        f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)"
+        f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)\n"
+        + ("exact gradients: none" if gradient is None else f"exact gradients: relative error {gradient.error:.1e}")
     )
     data = {"bundle": str(bundle.folder), "identity": bundle.identity, **manifest.model_dump(mode="json")}
     return answer(options, data, text)

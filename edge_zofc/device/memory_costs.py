@@ -51,6 +51,21 @@ HEAD_BYTES: dict[HeadKind, int] = {"cosine": 66, "lda": 100}
 WHITENING_BYTES = 32
 
 
+def step_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
+    """As ``head_costs``, while steps are taken."""
+    when = "while steps are taken"
+    yield (
+        "head",
+        classes * width * WHITENING_BYTES,
+        f"{classes} classes x {width}, {WHITENING_BYTES} bytes of each {when}",
+    )
+    if options.head == "lda":
+        # Moments as below, and the whitening in float32.
+        kept = 3 if options.adapter == "auto" else 2
+        taken = kept * 8 * packed_length(width) + (4 * width**2 if options.loss == "episodic" else 0)
+        yield "covariance of the closed-form head", taken, f"of {width} x {width}, {kept} packed matrices {when}"
+
+
 def head_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
     """Name, anonymous bytes and note of what a head of C = ``classes`` and D = ``width`` takes when it takes most."""
     each, when, kept, working = HEAD_BYTES[options.head], "while a task begins, ends or is saved", 0, 0

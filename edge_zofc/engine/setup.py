@@ -15,7 +15,8 @@ from typing import Any
 
 from edge_zofc.algorithm.options import Options, PresetName, changed, differences, make_options
 from edge_zofc.device import memory_plan
-from edge_zofc.device.memory_plan import Fixed, MemoryPlan, Work
+from edge_zofc.device.memory_items import Work
+from edge_zofc.device.memory_plan import Fixed, MemoryPlan
 from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
 from edge_zofc.device.system import board

@@ -1,6 +1,6 @@
 """The contract between workstation and device: what ``export`` writes and ``learn`` reads.
 
-A bundle is a folder of five files, format version 2:
+A bundle is a folder of five files, or of seven since format version 4:
 
     bundle.json            the manifest below as UTF-8 JSON; an unknown key is an error
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
@@ -9,6 +9,10 @@ A bundle is a folder of five files, format version 2:
     adapter.safetensors    ``adapter`` float32 [P]: the initial values, multiples of 2^-22, magnitude below 4
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
+    gradient.onnx          where the manifest has ``gradient``: inputs ``images`` float32 [b, 3, S, S], ``adapters``
+                           float32 [1, P] and ``feature_gradients`` float32 [b, D], output ``adapter_gradient``
+                           float32 [P]: the gradient by the adapter of the sum of features x feature_gradients
+    gradient.onnx.data     beside it: those of its weights that are not in backbone.onnx.data, which it reads too
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -91,7 +95,7 @@ class Bundle:
 
     @property
     def gradient_path(self) -> Path:
-        """The graph for exact gradients, where ``manifest.gradient`` is not None."""
+        """The ONNX graph for exact gradients; it is there where ``manifest.gradient`` is not None."""
         return self.folder / GRADIENT_GRAPH
 
     @property
@@ -168,7 +172,7 @@ def _look(found: os.stat_result) -> Look:
 
 def _verify_file(path: Path, entry: FileEntry) -> Look:
     """How the file looked just before it was hashed."""
-    # The names come from FILES alone, so no path can leave the folder; a link could, and is refused.
+    # The names come from FILES and GRADIENT_FILES alone, so no path can leave the folder; a link could, and is refused.
     if not is_there(path):
         raise DamagedFileError(f"{path} is missing; copy the bundle again.")
     with open_plain(path) as file, explained(path, "read"):

