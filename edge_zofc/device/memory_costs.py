@@ -71,8 +71,8 @@ def head_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str
     each, when, kept, working = HEAD_BYTES[options.head], "while a task begins, ends or is saved", 0, 0
     packed = 8 * packed_length(width)
     if options.head == "lda":
-        # Second moments of the run and of a task, and of the adapter's start for the gate: of that two where a task
-        # with steps begins again and again, the new one and the one that a retry would need.
+        # Second moments of the run and of a task, and that of the adapter's start for the gate. Where later tasks have
+        # steps too, a head is solved as they begin, while a retry would still need the older one of these.
         kept, working = 2, SOLVING * 8 * width**2
         if options.adapter == "auto" and options.moves:
             kept += 1 if options.loss == "episodic" else 2
