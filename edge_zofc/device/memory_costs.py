@@ -52,18 +52,16 @@ WHITENING_BYTES = 32
 
 
 def step_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
-    """As ``head_costs``, while steps are taken."""
-    when = "while steps are taken"
-    yield (
-        "head",
-        classes * width * WHITENING_BYTES,
-        f"{classes} classes x {width}, {WHITENING_BYTES} bytes of each {when}",
-    )
+    """As ``head_costs``, while steps are taken and a checkpoint is written, which holds whole matrices."""
+    each, when = WHITENING_BYTES, "while steps are taken"
+    yield "head", classes * width * each, f"{classes} classes x {width}, {each} bytes of each {when}"
     if options.head == "lda":
-        # Moments as below, and the whitening in float32.
-        kept = 3 if options.adapter == "auto" else 2
-        taken = kept * 8 * packed_length(width) + (4 * width**2 if options.loss == "episodic" else 0)
-        yield "covariance of the closed-form head", taken, f"of {width} x {width}, {kept} packed matrices {when}"
+        saved = 2 if options.adapter == "auto" else 1
+        taken = (saved + 1) * 8 * packed_length(width) + saved * 8 * width**2
+        # The whitening is float32.
+        taken += 4 * width**2 if options.loss == "episodic" else 0
+        note = f"of {width} x {width}, {saved + 1} packed matrices {when}, {saved} whole ones while they are saved"
+        yield "covariance of the closed-form head", taken, note
 
 
 def head_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
