@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,11 @@ class Device:
     threads: int | None = None
 
     @property
+    def learning_budget_bytes(self) -> int:
+        """What learning may take."""
+        return self.budget_bytes or self.profile.learning_budget_bytes
+
+    @property
     def own_threads(self) -> int:
         """The profile's threads, at most as many as can be kept busy here."""
         return min(self.profile.threads, board().usable_cpus)
@@ -96,52 +102,75 @@ def make_plan(
 
     Raises DoesNotFitError with the shortfall and what would fit.
     """
+    return memory_plan.plan(_work(sizes, options, device, classes), device.learning_budget_bytes, fixed or Fixed())
+
+
+def _work(sizes: BundleSizes, options: Options, device: Device, classes: int | None) -> Work:
     room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
     threads = device.threads or device.own_threads
     base = measure_base(with_torch=options.head == "cosine")
-    work = Work(sizes, options, base, room, threads, device.profile.arena_bytes)
-    budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
-    return memory_plan.plan(work, budget_bytes, fixed or Fixed())
+    return Work(sizes, options, base, room, threads, device.profile.arena_bytes)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The options of a run, their estimator "spsa" or "exact"; the plan for them; and why it was chosen, if it was."""
+class Rival:
+    """A run by one estimator: its options, the plan for the budget (None: it does not fit, as ``why_not`` says), and
+    the peak of its thriftiest placement.
+    """
 
     options: Options
-    plan: MemoryPlan
-    why: str
+    plan: MemoryPlan | None
+    why_not: str
+    least_bytes: int
 
 
-def choose_estimator(
+def rivals(
     sizes: BundleSizes,
     preset: PresetName,
     changes: dict[str, Any],
     device: Device,
     classes: int | None = None,
     fixed: Fixed | None = None,
-) -> Chosen:
-    """Exact gradients where the bundle has the graph for them and they fit the budget, else forward passes alone.
+) -> list[Rival]:
+    """The estimators that a request leaves to choose from, the most wanted first.
 
-    Raises InputError where "exact" is asked for and there is no such graph, else as ``make_plan``.
+    Raises InputError where exact gradients are asked for and the bundle has no graph for them.
     """
     asked = make_options(preset, changes)
     if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
         raise InputError(NO_GRADIENT)
-    if asked.estimator != "auto":
-        return Chosen(asked, make_plan(sizes, asked, device, classes, fixed), "")
-    spsa, exact = (make_options(preset, {**changes, "estimator": name}) for name in ("spsa", "exact"))
-    if not asked.moves:
-        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), "")
-    if sizes.gradient is None:
-        why = "The adapter learns by forward passes alone: the bundle has no graph for exact gradients."
-        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), why)
-    try:
-        plan = make_plan(sizes, exact, device, classes, fixed)
-        return Chosen(exact, plan, "The adapter learns by exact gradients: they fit the budget.")
-    except DoesNotFitError as error:
-        plan = make_plan(sizes, spsa, device, classes, fixed)
-        return Chosen(spsa, plan, f"The adapter learns by forward passes alone. With exact gradients: {error}")
+    names = [asked.estimator]
+    if asked.estimator == "auto":
+        names = ["exact", "spsa"] if asked.moves and sizes.gradient is not None else ["spsa"]
+    found = []
+    for name in names:
+        options = make_options(preset, {**changes, "estimator": name})
+        least = memory_plan.peak_range(_work(sizes, options, device, classes))[0]
+        try:
+            found.append(Rival(options, make_plan(sizes, options, device, classes, fixed), "", least))
+        except DoesNotFitError as error:
+            found.append(Rival(options, None, str(error), least))
+    return found
+
+
+def choose(found: Sequence[Rival]) -> tuple[Options, MemoryPlan, str]:
+    """Options and plan of the first of ``rivals`` that fits, and why it was chosen.
+
+    Raises DoesNotFitError, of the thriftiest, if none does.
+    """
+    first = found[0]
+    for rival in found:
+        if rival.plan is not None:
+            return rival.options, rival.plan, _why(first, rival)
+    raise DoesNotFitError(found[-1].why_not)
+
+
+def _why(first: Rival, chosen: Rival) -> str:
+    if chosen is not first:
+        return f"The adapter learns by forward passes alone. By exact gradients: {first.why_not}"
+    return {"exact": "The adapter learns by exact gradients.", "spsa": "The adapter learns by forward passes alone."}[
+        chosen.options.estimator
+    ]
 
 
 def new_settings(
@@ -152,17 +181,14 @@ def new_settings(
     ``classes`` of the stream. Raises InputError for a bundle that cannot be trained, else as ``make_plan``.
     """
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    chosen = choose_estimator(
-        bundle.manifest.sizes, request.preset or "edge", request.changes, Device(profile, request.budget_bytes),
-        classes, fixed,
-    )  # fmt: skip
-    options, plan = chosen.options, chosen.plan
+    device, preset = Device(profile, request.budget_bytes), request.preset or "edge"
+    options, plan, why = choose(rivals(bundle.manifest.sizes, preset, request.changes, device, classes, fixed))
     check_trainable(bundle, options)
-    if chosen.why:
-        log.info(chosen.why)
+    if options.moves:
+        log.info(why)
     settings = Settings.of(bundle, options, plan.placement, request.run)
-    device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
-    return settings.model_copy(update=device), plan
+    kept = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
+    return settings.model_copy(update=kept), plan
 
 
 def kept_settings(
