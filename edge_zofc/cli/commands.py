@@ -41,7 +41,7 @@ def plan(options: argparse.Namespace) -> int:
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
-    from edge_zofc.engine.setup import Device, choose, rivals
+    from edge_zofc.engine.plans import Device, choose, rivals
     from edge_zofc.engine.work import survey
 
     bundle, sizes = planned(options.bundle, options.backbone, options.img_size)

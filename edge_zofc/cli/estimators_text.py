@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import Options
-from edge_zofc.engine.setup import Rival
+from edge_zofc.engine.plans import Rival
 from edge_zofc.engine.trainer import TaskSize
 from edge_zofc.engine.work import TimePlan, measure_paces, predict_time
 from edge_zofc.report.text import table
