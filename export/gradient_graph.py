@@ -111,6 +111,7 @@ def _table() -> dict[Any, Any]:
     for whole in (_aten.native_layer_norm, _aten.gelu, _aten.hardswish, _aten.silu, _aten._softmax, _aten.hardtanh):
         table.pop(whole.default, None)
     table[_aten.convolution_backward.default] = _convolution_backward
+    table[_aten.avg_pool2d_backward.default] = _avg_pool2d_backward
     table[_aten.hardtanh_backward.default] = _hardtanh_backward
     table[_aten.threshold_backward.default] = _threshold_backward
     return table
@@ -125,21 +126,49 @@ def _convolution_backward(
         raise NoGradientError("this backbone has a convolution whose gradient is not written")
     if not wanted[0]:
         return None, None, None
-    reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in range(2)]
+    axes = range(weight.ndim - 2)
+    reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in axes]
     is_dense, steps = groups == 1, set(stride)
-    if is_dense and steps == {1} and reach == [0, 0] and set(padding) == {0}:
+    if is_dense and steps == {1} and {*reach, *padding} == {0}:
         # A product of matrices, twice as fast as the transposed convolution of one pixel.
         rows = gradient.reshape(gradient.shape[0], weight.shape[0], -1)
         found = weight.reshape(weight.shape[:2]).t() @ rows
         return found.reshape(x.shape), None, None
     if groups == weight.shape[0] == x.shape[1] and steps == {1}:
         # One channel each: a convolution with the kernel turned round, five times as fast.
-        back = [reach[i] - padding[i] for i in range(2)]
-        turned = weight.flip(2, 3)
-        return _aten.convolution(gradient, turned, None, stride, back, dilation, False, [0, 0], groups), None, None
-    more = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in (0, 1)]
+        back = [reach[i] - padding[i] for i in axes]
+        turned = weight.flip([2 + i for i in axes])
+        found = _aten.convolution(gradient, turned, None, stride, back, dilation, False, [0 for _ in axes], groups)
+        return found, None, None
+    more = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in axes]
     found = _aten.convolution(gradient, weight, None, stride, padding, dilation, True, more, groups)
     return found, None, None
+
+
+def _avg_pool2d_backward(
+    gradient: Tensor, x: Tensor, window: Sequence[int], stride: Sequence[int], padding: Sequence[int], *_rest: Any
+) -> Tensor:
+    """Of windows that lie side by side, the last one cut short where the picture ends."""
+    if list(stride or window) != list(window) or any(padding):
+        raise NoGradientError("this backbone has pooling whose gradient is not written")
+    for axis in (2, 3):
+        gradient = _spread(gradient, axis, window[axis - 2], x.shape[axis])
+    return gradient
+
+
+def _spread(gradient: Tensor, axis: int, window: int, size: int) -> Tensor:
+    """Each entry along ``axis`` shared equally by its window; what no window holds, of ``size`` in all, gets 0."""
+    whole, rest = divmod(size, window)
+    shape = [*gradient.shape[: axis + 1], window, *gradient.shape[axis + 1 :]]
+    shape[axis] = whole
+    shares = gradient.narrow(axis, 0, whole) / window
+    parts = [shares.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)]
+    if rest:
+        shape = [*gradient.shape[:axis], rest, *gradient.shape[axis + 1 :]]
+        is_pooled = gradient.shape[axis] > whole
+        last = (gradient.narrow(axis, whole, 1) / rest).expand(shape) if is_pooled else gradient.new_zeros(shape)
+        parts.append(last)
+    return torch.cat(parts, axis)
 
 
 def _hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
