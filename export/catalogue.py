@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import make_options
-from edge_zofc.device.memory_plan import Work, peak_range
+from edge_zofc.device.memory_items import Work
+from edge_zofc.device.memory_plan import peak_range
 from edge_zofc.device.process_cost import PROCESS_ESTIMATE, BaseCost
 from edge_zofc.errors import InputError, shown
 from edge_zofc.export.shipped import OWN_VIT, SHIPPED

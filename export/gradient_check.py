@@ -11,7 +11,7 @@ import torch
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.fidelity import moved_adapter
 from edge_zofc.export.gradient_graph import OUTPUT, NoGradientError, vjp, write_gradient_graph
-from edge_zofc.export.measure import GRADIENT_POINTS, measure_activation_bytes
+from edge_zofc.export.gradient_memory import measure_gradient_memory
 from edge_zofc.export.session import open_session
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo
 
@@ -36,12 +36,13 @@ def write_checked_gradient(
             f"the exported gradient differs from torch's by {errors.min():.1e} to {errors.max():.1e} (relative), above "
             f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed"
         )
-    activation_bytes = measure_activation_bytes(folder / GRADIENT_GRAPH, points=GRADIENT_POINTS)
+    memory = measure_gradient_memory(folder)
+    taken = sorted((one.anonymous + one.file) / 2**20 for one in memory)
     tell(
         f"exact gradients: relative error {errors.min():.1e} against torch's autograd (at kinks up to "
-        f"{errors.max():.1e}), activations {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture"
+        f"{errors.max():.1e}), {taken[0]:.0f} to {taken[-1]:.0f} MiB more while learning"
     )
-    return GradientInfo(error=float(errors.min()), activation_bytes=activation_bytes)
+    return GradientInfo(error=float(errors.min()), memory=memory)
 
 
 def gradient_errors(graph: Path, model: Adapted, images: np.ndarray) -> np.ndarray:

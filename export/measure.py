@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +31,6 @@ from edge_zofc.storage.manifest import ActivationBytes
 
 POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
 """(images, adapters) of the runs."""
-GRADIENT_POINTS = ((1, 1), (2, 1), (4, 1))
-"""Of a graph of gradients, which has one adapter."""
 LARGE_POINT, LARGE_BYTES = (16, 5), 256 << 20
 """One more where it takes little: small backbones are run at such sizes, and small runs cost more for each pair."""
 REPEATS = 2
@@ -45,10 +44,8 @@ Point = tuple[int, int, int]
 """images, adapters, bytes."""
 
 
-def measure_activation_bytes(
-    graph: Path, threads: int = 1, points: Sequence[tuple[int, int]] = POINTS
-) -> ActivationBytes:
-    """Run ``graph`` REPEATS times at ``points``, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
+def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
+    """Run ``graph`` REPEATS times at POINTS, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
 
     Raises DoesNotFitError if a child process fails, with the last line that it wrote.
     """
@@ -57,16 +54,22 @@ def measure_activation_bytes(
         found = [_measured_in_child(graph, images, adapters, threads) for _ in range(REPEATS)]
         return images, adapters, max(found)
 
-    found = [measured(*point) for point in points]
-    fitted = fit(found)
-    if points is not POINTS or fitted.predict(*LARGE_POINT) > LARGE_BYTES:
+    points = [measured(*point) for point in POINTS]
+    fitted = fit(points)
+    if fitted.predict(*LARGE_POINT) > LARGE_BYTES:
         return fitted
-    return fit([*found, measured(*LARGE_POINT)])
+    return fit([*points, measured(*LARGE_POINT)])
 
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:
     arguments = [str(graph), str(images), str(adapters), str(threads)]
-    with _started([sys.executable, "-m", "edge_zofc.export.measure", *arguments, str(os.getpid())]) as child:
+    answer = measured_by("edge_zofc.export.measure", arguments, f"{images} pictures x {adapters} adapters")
+    return int(answer["bytes"])
+
+
+def measured_by(module: str, arguments: Sequence[str], what: str) -> dict[str, Any]:
+    """The JSON object that ``python -m module ARGUMENTS PARENT`` prints. Raises DoesNotFitError if it fails."""
+    with _started([sys.executable, "-m", module, *arguments, str(os.getpid())]) as child:
         try:
             answer, errors = child.communicate(timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -74,10 +77,11 @@ def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) ->
     if child.returncode != 0:
         last = (errors.strip() or f"exit code {child.returncode}").splitlines()[-1]
         raise DoesNotFitError(
-            f"Measuring the memory of {images} pictures x {adapters} adapters failed ({last}); "
+            f"Measuring the memory of {what} failed ({last}); "
             "export on a machine with more memory, or a smaller backbone."
         )
-    return int(json.loads(answer)["bytes"])
+    found: dict[str, Any] = json.loads(answer)
+    return found
 
 
 @contextmanager
@@ -125,16 +129,21 @@ def main(arguments: Sequence[str]) -> None:
     graph, images, adapters, threads, parent = arguments[0], *map(int, arguments[1:])
     end_with(parent)
     session = open_session(Path(graph), threads)
-    counts = {"images": images, "adapters": adapters, "feature_gradients": images}
-    feeds = {value.name: np.zeros((counts[value.name], *value.shape[1:]), np.float32) for value in session.get_inputs()}
-    for values in feeds.values():
-        values.fill(0.1)  # touch the pages: inputs belong to the caller's share, not to the run's
+    feeds = example_feeds(session, images, adapters)
     before = anonymous_bytes()
     after = before
     for _ in range(_RUNS):
         session.run(None, feeds)
         after = max(after, anonymous_bytes())
     sys.stdout.write(json.dumps({"bytes": after - before}) + "\n")
+
+
+def example_feeds(session: Any, images: int, adapters: int) -> dict[str, np.ndarray]:
+    """Inputs for an open session, their pages touched: they belong to the caller's share, not to a run's."""
+    counts = {"images": images, "adapters": adapters, "feature_gradients": images}
+    return {
+        value.name: np.full((counts[value.name], *value.shape[1:]), 0.1, np.float32) for value in session.get_inputs()
+    }
 
 
 def end_with(parent: int) -> None:

@@ -51,13 +51,26 @@ HEAD_BYTES: dict[HeadKind, int] = {"cosine": 66, "lda": 100}
 WHITENING_BYTES = 32
 
 
+def step_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
+    """As ``head_costs``, while steps are taken and a checkpoint is written, which holds whole matrices."""
+    each, when = WHITENING_BYTES, "while steps are taken"
+    yield "head", classes * width * each, f"{classes} classes x {width}, {each} bytes of each {when}"
+    if options.head == "lda":
+        saved = 2 if options.adapter == "auto" else 1
+        taken = (saved + 1) * 8 * packed_length(width) + saved * 8 * width**2
+        # The whitening is float32.
+        taken += 4 * width**2 if options.loss == "episodic" else 0
+        note = f"of {width} x {width}, {saved + 1} packed matrices {when}, {saved} whole ones while they are saved"
+        yield "covariance of the closed-form head", taken, note
+
+
 def head_costs(options: Options, classes: int, width: int) -> Iterator[tuple[str, int, str]]:
     """Name, anonymous bytes and note of what a head of C = ``classes`` and D = ``width`` takes when it takes most."""
     each, when, kept, working = HEAD_BYTES[options.head], "while a task begins, ends or is saved", 0, 0
     packed = 8 * packed_length(width)
     if options.head == "lda":
-        # Second moments of the run and of a task, and of the adapter's start for the gate: of that two where a task
-        # with steps begins again and again, the new one and the one that a retry would need.
+        # Second moments of the run and of a task, and that of the adapter's start for the gate. Where later tasks have
+        # steps too, a head is solved as they begin, while a retry would still need the older one of these.
         kept, working = 2, SOLVING * 8 * width**2
         if options.adapter == "auto" and options.moves:
             kept += 1 if options.loss == "episodic" else 2

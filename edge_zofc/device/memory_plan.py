@@ -12,26 +12,11 @@ from itertools import product
 from math import ceil
 
 from edge_zofc.algorithm.heads import HeadBackend
-from edge_zofc.algorithm.options import Options
-from edge_zofc.algorithm.spsa import queries
-from edge_zofc.device.memory_costs import (
-    ARENA_OFF_FIXED,
-    ARENA_OFF_GROWING,
-    ARENA_RESERVED,
-    LOOP_BYTES,
-    MIB,
-    MORE_VECTORS,
-    PICTURE_BYTES,
-    PICTURE_BYTES_A_PIXEL,
-    PREPACKED,
-    SESSION_BYTES,
-    head_costs,
-)
-from edge_zofc.device.process_cost import BaseCost
+from edge_zofc.device.memory_costs import ARENA_RESERVED, MIB, PREPACKED
+from edge_zofc.device.memory_items import PlanItem, Work, activations, gradient_item, plan_items
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.settings import Placement
 
 MAX_MICRO_BATCH = 16
@@ -41,16 +26,6 @@ _LEAST_FILM_BATCH, _FILM_BATCH_A_THREAD = 4, 2
 this (EfficientNet-Lite0 at 128 px, one thread: 3.3 ms a picture and adapter with 4 x 1, 3.4 with 4 x 5, 3.8 with
 16 x 5).
 """
-
-
-@dataclass(frozen=True)
-class PlanItem:
-    """One thing that takes memory at the peak, in bytes, and where its number comes from."""
-
-    name: str
-    anonymous_bytes: int
-    file_bytes: int
-    note: str
 
 
 @dataclass(frozen=True)
@@ -95,26 +70,6 @@ class Fixed:
         names = ("micro-batch", "parallel-queries", "head")
         values = (self.micro_batch, self.parallel_queries, self.head_backend)
         return [name for name, value in zip(names, values, strict=True) if value is not None]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run asks of a machine: ``base`` from ``measure_base``, ``classes`` C at the end of the stream.
-
-    ``arena_bytes``: the limit of an accelerator's arena, or None. Weights and activations count as on a CPU there.
-    """
-
-    sizes: BundleSizes
-    options: Options
-    base: BaseCost
-    classes: int
-    threads: int
-    arena_bytes: int | None = None
-
-    @property
-    def evaluations(self) -> int:
-        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided."""
-        return self.options.queries * len(queries(self.options.query_form, 1)) + 1
 
 
 def plan(work: Work, budget_bytes: int, fixed: Fixed = Fixed()) -> MemoryPlan:
@@ -176,73 +131,23 @@ def _choices(work: Work, fixed: Fixed) -> Iterator[Placement]:
 
 
 def _fits_arena(work: Work, choice: Placement) -> bool:
-    taken = work.sizes.weights_bytes + _activations(work.sizes, choice)
+    taken = work.sizes.weights_bytes + activations(work.sizes, choice)
     return work.arena_bytes is None or taken <= work.arena_bytes
 
 
 def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> MemoryPlan:
-    items = tuple(_items(work, choice))
+    items = tuple(plan_items(work, choice))
     peak = sum(item.anonymous_bytes + item.file_bytes for item in items)
     # The weights are mapped privately and writable, though never written.
-    reserved = work.sizes.weights_bytes + int(_activations(work.sizes, choice) * ARENA_RESERVED)
+    reserved = work.sizes.weights_bytes + int(activations(work.sizes, choice) * ARENA_RESERVED)
+    if (gradient := gradient_item(work, choice)) is not None:
+        # All weights are mapped a second time, and those that the second graph has alone once.
+        reserved += work.sizes.weights_bytes + gradient.file_bytes + int(gradient.anonymous_bytes * ARENA_RESERVED)
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.
     reserved += (2 * work.threads + 1) * stack_bytes()
     return MemoryPlan(items, choice, peak, budget_bytes, reserved, _reason(work, choice, fixed))
-
-
-def _items(work: Work, choice: Placement) -> Iterator[PlanItem]:
-    yield from _process_items(work, choice)
-    yield from _learning_items(work, choice)
-    side, b = work.sizes.image_side, choice.micro_batch
-    yield PlanItem("picture buffer", 4 * 3 * side**2 * (b + 2), 0, f"{b} x 3 x {side} x {side}")
-    decoding = PICTURE_BYTES + PICTURE_BYTES_A_PIXEL * side**2
-    yield PlanItem("picture decoding", decoding, 0, "the largest picture, one at a time")
-    yield PlanItem("loop", LOOP_BYTES, 0, "logs, journal, Python objects; allowance")
-
-
-def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
-    """Interpreter, libraries, weights and the session."""
-    base = work.base
-    how = "measured in a child process" if base.measured else "estimate, not measured here"
-    yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
-    if choice.head_backend == "torch" and base.torch is not None:
-        yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
-    size, precision = work.sizes.weights_bytes, work.sizes.precision
-    if choice.prepacking:
-        anonymous, mapped, _ = PREPACKED[precision]
-        note = f"{precision}, prepacked copy and what stays memory-mapped"
-        yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
-    else:
-        yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
-    yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
-    shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
-    note = f"{shape}, from {work.sizes.activations_from}, arena {'on' if choice.arena else 'off'}"
-    yield PlanItem("activations", _activations(work.sizes, choice), 0, note)
-
-
-def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
-    """Adapter, features and head."""
-    options, k = work.options, choice.parallel_queries
-    size, width = work.sizes.adapter_size, work.sizes.feature_size
-    # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer] + (2 if options.directions == "balanced" else 0)
-    yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
-    # float32 once, and of one adapter the losses' float64 with two temporaries.
-    evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)
-    features = options.batch_size * width * (4 * evaluations + 3 * 8)
-    yield PlanItem("features of a batch", features, 0, f"{evaluations} x {options.batch_size} x {width}")
-    for name, anonymous_bytes, note in head_costs(options, max(work.classes, 1), width):
-        yield PlanItem(name, anonymous_bytes, 0, note)
-
-
-def _activations(sizes: BundleSizes, choice: Placement) -> int:
-    measured = sizes.activation_bytes
-    together = measured.predict(choice.micro_batch, choice.parallel_queries)
-    if choice.arena:
-        return together
-    return int(measured.fixed * ARENA_OFF_FIXED + (together - measured.fixed) * ARENA_OFF_GROWING)
 
 
 def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:

@@ -95,7 +95,7 @@ class Bundle:
 
     @property
     def gradient_path(self) -> Path:
-        """The graph for exact gradients, where ``manifest.gradient`` is not None."""
+        """The ONNX graph for exact gradients; it is there where ``manifest.gradient`` is not None."""
         return self.folder / GRADIENT_GRAPH
 
     @property

@@ -136,13 +136,24 @@ class ActivationBytes(Strict):
         return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
 
 
+class GradientMemory(Strict):
+    """Measured bytes that the session for exact gradients and its runs of one picture take at their peak beside the
+    first session, both opened with or without ``prepacking`` and the ``arena``.
+    """
+
+    prepacking: bool
+    arena: bool
+    anonymous: Bytes
+    file: Bytes
+
+
 class GradientInfo(Strict):
     """What was measured of the graph for exact gradients: its relative error against torch's autograd on the probe's
-    best picture (the others may lie on a kink), and the memory of a run (its pictures and one adapter).
+    best picture (the others may lie on a kink), and its memory, for each way of opening it.
     """
 
     error: Annotated[float, Field(ge=0)]
-    activation_bytes: ActivationBytes
+    memory: Annotated[tuple[GradientMemory, ...], Field(min_length=4, max_length=4)]
 
 
 class FileEntry(Strict):
@@ -150,14 +161,6 @@ class FileEntry(Strict):
 
     bytes: Bytes
     sha256: Sha256
-
-
-@dataclass(frozen=True)
-class GradientSizes:
-    """Of a graph for exact gradients: bytes of the weights that it has alone, and memory of a run on one picture."""
-
-    weights_bytes: int
-    activation_bytes: ActivationBytes
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class BundleSizes:
     activations_from: str
     has_linear_layers: bool
     queries_share: bool
-    gradient: GradientSizes | None = None
+    gradient: tuple[GradientMemory, ...] | None = None
 
 
 class Manifest(Strict):
@@ -201,12 +204,6 @@ class Manifest(Strict):
         return FILES if self.gradient is None else FILES + GRADIENT_FILES
 
     @property
-    def _gradient_sizes(self) -> GradientSizes | None:
-        if self.gradient is None:
-            return None
-        return GradientSizes(self.files[GRADIENT_WEIGHTS].bytes, self.gradient.activation_bytes)
-
-    @property
     def sizes(self) -> BundleSizes:
         """What a plan counts of this bundle."""
         return BundleSizes(
@@ -217,7 +214,7 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
-            gradient=self._gradient_sizes,
+            gradient=None if self.gradient is None else self.gradient.memory,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
             queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
         )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.algorithm.options import Options, make_options
-from edge_zofc.device import memory_plan
+from edge_zofc.device import memory_items, memory_plan
 from edge_zofc.device.memory_costs import head_costs
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
@@ -57,11 +57,11 @@ def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
 OPTIONS = ("batch_size", "queries", "query_form", "head", "optimizer")
 
 
-def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.Work:
+def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_items.Work:
     asked = {name: changes[name] for name in OPTIONS if name in changes}
     options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
     base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
-    return memory_plan.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
+    return memory_items.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
 
 
 def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
@@ -70,7 +70,7 @@ def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **cha
     return memory_plan.plan(asked, budget_mib * MIB, memory_plan.Fixed(**fixed))  # type: ignore[arg-type]
 
 
-def item(found: memory_plan.MemoryPlan, name: str) -> memory_plan.PlanItem:
+def item(found: memory_plan.MemoryPlan, name: str) -> memory_items.PlanItem:
     return next(entry for entry in found.items if entry.name == name)
 
 

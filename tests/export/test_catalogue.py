@@ -53,7 +53,8 @@ def test_predicted_peaks_by_hand() -> None:
 
 def test_the_least_peak_is_the_smallest_budget_that_a_plan_takes() -> None:
     from edge_zofc.algorithm.options import make_options
-    from edge_zofc.device.memory_plan import Work, plan
+    from edge_zofc.device.memory_items import Work
+    from edge_zofc.device.memory_plan import plan
     from edge_zofc.device.process_cost import PROCESS_ESTIMATE, BaseCost
     from edge_zofc.errors import DoesNotFitError
 

@@ -82,11 +82,20 @@ def write_small_bundle(
         precision=precision,
         fidelity=manifest.Fidelity(eps=LATTICE_STEP * 4194, directions=64, one_sided=fidelity, two_sided=fidelity),
         activation_bytes=activations,
-        gradient=manifest.GradientInfo(error=1e-6, activation_bytes=activations) if gradient else None,
+        gradient=_made_up_gradient() if gradient else None,
         files=files,
     )
     manifest.write_manifest(folder, written)
     return bundle.read_bundle(folder)
+
+
+def _made_up_gradient() -> manifest.GradientInfo:
+    ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
+    memory = [
+        manifest.GradientMemory(prepacking=p, arena=a, anonymous=(6 + 2 * p + 4 * a) << 20, file=1 << 20)
+        for p, a in ways
+    ]
+    return manifest.GradientInfo(error=1e-6, memory=tuple(memory))
 
 
 def picture(class_number: int, index: int, side: int = 40) -> Image.Image:
