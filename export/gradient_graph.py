@@ -11,7 +11,7 @@ A convolution's and a bounded activation's gradient are written as onnxruntime c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +122,17 @@ def _table() -> dict[Any, Any]:
     for whole in (_aten.native_layer_norm, _aten.gelu, _aten.hardswish, _aten.silu, _aten._softmax, _aten.hardtanh):
         table.pop(whole.default, None)
     table[_aten.convolution_backward.default] = _convolution_backward
+    table[_aten.split_with_sizes.default] = _split_with_sizes
     table[_aten.avg_pool2d_backward.default] = _avg_pool2d_backward
     table[_aten.hardtanh_backward.default] = _hardtanh_backward
     table[_aten.threshold_backward.default] = _threshold_backward
     return table
+
+
+def _split_with_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """Slices: of a split torch's exporter makes a sequence."""
+    ends = list(accumulate(sizes))
+    return [x.narrow(dim, end - size, size) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _convolution_backward(
@@ -236,9 +243,9 @@ def _simplified(
             continue
         if node.op_type in ("Expand", "Reshape"):
             source = repeated.get(node.input[0], node.input[0])
-            if source in constants and constants[source].ndim == 2:
-                if shapes.get(node.output[0], ())[-2:] == constants[source].shape:
-                    repeated[node.output[0]] = source
+            matrix = constants.get(source)
+            if matrix is not None and matrix.ndim == 2 and shapes.get(node.output[0], ())[-2:] == matrix.shape:
+                repeated[node.output[0]] = source
         elif node.op_type == "MatMul":
             node.input[:] = [repeated.get(name, name) for name in node.input]
         nodes.append(node)
