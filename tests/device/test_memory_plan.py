@@ -307,7 +307,7 @@ def test_the_gradient_session_is_an_item_with_the_bytes_of_the_export() -> None:
         200 * MIB,
         7 * MIB,
     )
-    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 300 * MIB)
+    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 500 * MIB)
     assert not thrifty.placement.arena
     assert item(thrifty, "exact gradients").anonymous_bytes == 100 * MIB
 
