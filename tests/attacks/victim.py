@@ -70,7 +70,8 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
             "fidelity": {"eps": 0.001, "directions": 64, "one_sided": 0.99, "two_sided": 1.0},
             "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
             "gradient": {
-                "error": 1e-6, "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 0},
+                "error": 1e-6,
+                "memory": [{"prepacking": True, "arena": True, "anonymous": 1, "file": 2}] * 4,
             },
             "files": {
                 name: entry((folder / name).read_bytes()) for name in manifest.FILES + manifest.GRADIENT_FILES

@@ -16,16 +16,18 @@ from edge_zofc.export.gradient_check import TOLERANCE, gradient_errors, write_ch
 from edge_zofc.export.gradient_graph import NoGradientError
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, ActivationBytes
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientMemory
 
 IMAGES = pictures(3, 32)
-NUMBERS = ActivationBytes(fixed=1 << 20, per_image=1 << 20, per_image_and_adapter=0)
+MEMORY = tuple(
+    GradientMemory(prepacking=True, arena=True, anonymous=number << 20, file=1 << 20) for number in (1, 2, 3, 4)
+)
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AdapterViT:
     """A ViT whose first graph lies in ``tmp_path``; no memory is measured."""
-    monkeypatch.setattr(gradient_check, "measure_activation_bytes", lambda _graph, points: NUMBERS)
+    monkeypatch.setattr(gradient_check, "measure_gradient_memory", lambda _folder: MEMORY)
     found = tiny_model(blocks=(0,), depth=1)
     write_graph(found, "fp32", tmp_path)
     return found
@@ -37,10 +39,10 @@ def test_a_written_graph_is_checked_measured_and_told(tmp_path: Path, model: Ada
     errors = gradient_errors(tmp_path / GRADIENT_GRAPH, model, IMAGES)
     assert errors.shape == (3,)
     assert found.error == errors.min() < TOLERANCE
-    assert found.activation_bytes == NUMBERS
+    assert found.memory == MEMORY
     (line,) = lines
     assert line.startswith("exact gradients: relative error ")
-    assert line.endswith(", activations 2.0 MiB a picture")
+    assert line.endswith(", 2 to 5 MiB more while learning")
 
 
 def test_a_wrong_rule_is_refused(tmp_path: Path, model: AdapterViT, monkeypatch: pytest.MonkeyPatch) -> None:

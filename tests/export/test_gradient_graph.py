@@ -171,7 +171,7 @@ def test_the_second_weights_file_holds_nothing_that_the_first_one_holds(small: t
     own = {digest for digest, stored in second.items() if stored.location == GRADIENT_WEIGHTS}
     shared = {digest for digest, stored in second.items() if stored.location == WEIGHTS}
     assert not own & first.keys()
-    assert len(shared) > 0.7 * len(first)
+    assert len(shared) >= 0.7 * len(first)
     assert all(first[digest] == second[digest] for digest in shared)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from edge_zofc.storage.manifest import (
     ActivationBytes,
     AdapterKind,
     GradientInfo,
+    GradientMemory,
     Precision,
 )
 from edge_zofc.storage.writing import replace_folder
@@ -84,7 +86,8 @@ def test_an_export_with_gradients_adds_two_files_and_is_the_same_bundle(tmp_path
     assert manifest.format_version == 4
     assert manifest.gradient is not None
     assert manifest.gradient.error < TOLERANCE
-    assert manifest.gradient.activation_bytes.predict(1, 1) > 10_000
+    assert {(one.prepacking, one.arena) for one in manifest.gradient.memory} == set(product((True, False), repeat=2))
+    assert all(one.anonymous > 10_000 for one in manifest.gradient.memory)
     assert found.identity == bundle.identity
     assert any(line.startswith("exact gradients: relative error") for line in lines)
 
@@ -121,7 +124,8 @@ def test_by_default_a_bundle_in_fp32_has_gradients_and_its_text_says_so(
         asked.append(folder)
         for name in GRADIENT_FILES:
             (folder / name).write_bytes(b"x")
-        return GradientInfo(error=1e-6, activation_bytes=NUMBERS)
+        ways = (GradientMemory(prepacking=True, arena=True, anonymous=1, file=1) for _ in range(4))
+        return GradientInfo(error=1e-6, memory=tuple(ways))
 
     monkeypatch.setattr(writer, "write_checked_gradient", give)
     assert main(["export", str(tmp_path / "a"), *TINY_COMMAND[:-1]]) == 0

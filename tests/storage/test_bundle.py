@@ -69,7 +69,15 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
 
 
-GRADIENT = {"error": 0.5, "activation_bytes": {"fixed": 4, "per_image": 5, "per_image_and_adapter": 0}}
+GRADIENT = {
+    "error": 0.5,
+    "memory": [
+        {"prepacking": True, "arena": True, "anonymous": 4, "file": 5},
+        {"prepacking": True, "arena": False, "anonymous": 3, "file": 5},
+        {"prepacking": False, "arena": True, "anonymous": 2, "file": 5},
+        {"prepacking": False, "arena": False, "anonymous": 1, "file": 5},
+    ],
+}
 LITERAL_4 = {
     **LITERAL,
     "format_version": 4,
