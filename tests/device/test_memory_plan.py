@@ -285,10 +285,15 @@ def test_torch_that_is_not_there_is_refused() -> None:
 
 
 def exact_work(anonymous_mib: int, **changes: Any) -> memory_items.Work:
-    """A closed-form head steered by episodes, and a gradient session of so many MiB, 10 less without the arena."""
+    """A closed-form head steered by episodes, and a gradient session of so many MiB, half without the arena."""
     ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
     memory = tuple(
-        GradientMemory(prepacking=packed, arena=arena, anonymous=(anonymous_mib - 10 * (not arena)) * MIB, file=7 * MIB)
+        GradientMemory(
+            prepacking=packed,
+            arena=arena,
+            anonymous=(anonymous_mib if arena else anonymous_mib // 2) * MIB,
+            file=7 * MIB,
+        )
         for packed, arena in ways
     )
     options = make_options("edge", {"estimator": "exact", **changes})
@@ -302,9 +307,9 @@ def test_the_gradient_session_is_an_item_with_the_bytes_of_the_export() -> None:
         200 * MIB,
         7 * MIB,
     )
-    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 300 * MIB)
+    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 500 * MIB)
     assert not thrifty.placement.arena
-    assert item(thrifty, "exact gradients").anonymous_bytes == 190 * MIB
+    assert item(thrifty, "exact gradients").anonymous_bytes == 100 * MIB
 
 
 def test_a_small_gradient_session_lies_in_the_room_of_the_heads_matrices() -> None:
