@@ -44,17 +44,19 @@ def take_over(graph: onnx.GraphProto, writer: OnnxWriter, linear: Linear) -> Non
     for node in nodes:
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         operator, inputs = node.op_type, list(node.input)
-        is_product = operator == "Gemm" or (operator == "MatMul" and len(shapes.get(inputs[0], ())) == 2)
+        is_product = operator == "Gemm" or (operator == "MatMul" and len(shapes.get(node.output[0], ())) == 2)
         weight = constants.get(inputs[1]) if is_product else None
         if weight is not None and weight.ndim == 2:
             others = [kept.name(name, constants[name]) if name in constants else name for name in inputs[2:]]
             matrix = weight.T if attributes.get("transB") else weight
             if linear.write(node, matrix, writer, [*inputs[:2], *others]):
                 continue
-            if not kept.has(weight) and kept.has(weight.T):
-                operator, inputs[1] = "Gemm", f"{inputs[1]}.turned"
-                constants[inputs[1]] = weight.T
-                attributes["transB"] = 1 - int(attributes.get("transB", 0))
+        for place, name in enumerate(inputs[:2] if is_product else ()):
+            values = constants.get(name)
+            if values is not None and values.ndim == 2 and not kept.has(values) and kept.has(values.T):
+                operator, inputs[place], turned = "Gemm", f"{name}.turned", ("transA", "transB")[place]
+                constants[inputs[place]] = values.T
+                attributes[turned] = 1 - int(attributes.get(turned, 0))
         inputs = [kept.name(name, constants[name]) if name in constants else name for name in inputs]
         writer.nodes_out(operator, inputs, node.output, node.domain, **attributes)
 

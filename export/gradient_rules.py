@@ -6,6 +6,7 @@ written as onnxruntime computes them fastest on a CPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -66,10 +67,7 @@ def _convolution_backward(
     reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in axes]
     is_dense, steps = groups == 1, set(stride)
     if is_dense and steps == {1} and {*reach, *padding} == {0}:
-        # A product of matrices, twice as fast as the transposed convolution of one pixel.
-        rows = gradient.reshape(gradient.shape[0], weight.shape[0], -1)
-        found = weight.reshape(weight.shape[:2]).t() @ rows
-        return found.reshape(x.shape), None, None
+        return _pointwise_backward(gradient, x, weight.reshape(weight.shape[:2])), None, None
     if groups == weight.shape[0] == x.shape[1] and steps == {1}:
         # One channel each: a convolution with the kernel turned round, five times as fast.
         back = [reach[i] - padding[i] for i in axes]
@@ -79,6 +77,19 @@ def _convolution_backward(
     more = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in axes]
     found = _aten.convolution(gradient, weight, None, stride, padding, dilation, True, more, groups)
     return found, None, None
+
+
+def _pointwise_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """A product of matrices, twice as fast as the transposed convolution of one pixel.
+
+    Where the weights are more than the pixels, the pixels are turned round: such a product reads the weights as the
+    first graph's file has them, and copies of the pixels cost little.
+    """
+    pixels = math.prod(x.shape[2:])
+    if weight.numel() < pixels * sum(weight.shape):
+        return (weight.t() @ gradient.flatten(2)).reshape(x.shape)
+    rows = gradient.flatten(2).transpose(1, 2).reshape(-1, weight.shape[0])
+    return (rows @ weight).reshape(x.shape[0], pixels, x.shape[1]).transpose(1, 2).reshape(x.shape)
 
 
 def _avg_pool2d_backward(

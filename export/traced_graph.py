@@ -46,7 +46,8 @@ def write_traced_graph(model: Adapted, precision: Precision, folder: Path) -> No
         if weight is not None and weight.ndim == 2 and precision not in ("fp32", "fp16"):
             quantised_linear(writer, precision, node.input[0], np.ascontiguousarray(weight.T), node.output[0])
             continue
-        for name in set(node.input) & constants.keys():
+        # Not as a set, whose order differs from process to process: the files' bytes are the bundle's identity.
+        for name in filter(constants.__contains__, node.input):
             writer.constant(name, _halved(constants[name]) if half else constants[name])
         inputs = [f"{name}_half" if half and name in INPUTS else name for name in node.input]
         outputs = [f"{name}_half" if half and name == "features" else name for name in node.output]

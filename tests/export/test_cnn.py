@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -144,6 +145,15 @@ def test_the_same_network_gives_the_same_files(tmp_path: Path) -> None:
         files.append([(tmp_path / name / file).read_bytes() for file in (GRAPH, WEIGHTS)])
     assert files[0] == files[1]
     assert b".py" not in files[0][0]  # nothing of the exporter's notes, which name places on this machine
+
+
+def test_constants_lie_in_the_order_in_which_nodes_read_them_in_every_process(tmp_path: Path) -> None:
+    """FAULTS B3: the order of a set of names differs from process to process, and so did the same export's bundle."""
+    write_traced_graph(model_of("resnet10t"), "fp32", tmp_path)
+    graph = onnx.load(tmp_path / GRAPH, load_external_data=False).graph
+    names = [tensor.name for tensor in graph.initializer]
+    read = dict.fromkeys(name for node in graph.node for name in node.input)
+    assert names == [name for name in read if name in names]
 
 
 def test_what_is_no_chain_of_blocks_is_one_sentence() -> None:

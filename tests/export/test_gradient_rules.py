@@ -45,6 +45,17 @@ def test_a_convolutions_rule_is_autograds(options: dict[str, int], size: int) ->
     assert rest == [None, None]
 
 
+@pytest.mark.parametrize("size", [2, 9])
+def test_a_pointwise_rule_is_autograds_where_weights_or_pixels_are_more(size: int) -> None:
+    random = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 24, size, size, generator=random, requires_grad=True)
+    weight = torch.randn(40, 24, generator=random)
+    asked = torch.randn(3, 40, size, size, generator=random)
+    (wanted,) = torch.autograd.grad(functional.conv2d(x, weight[:, :, None, None]), x, asked)
+    found = gradient_rules._pointwise_backward(asked, x.detach(), weight)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("window", "size", "ceil"), [([2, 2], (4, 6), False), ([3, 2], (7, 5), False), ([3, 2], (7, 5), True)]
 )
