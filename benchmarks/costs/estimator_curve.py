@@ -126,9 +126,10 @@ def _measured(point: Point, place: Path) -> dict[str, Any]:
     name = f"{point.bundle.name}-{point.arm or 'rest'}-{point.steps}-seed{point.seed}"
     digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
     kept, folder = place / "points" / f"{name}-{digest}.json", place / "runs" / f"{name}-{digest}"
+    row: dict[str, Any]
     if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+        row = json.loads(kept.read_text(encoding="utf-8"))
+        return row
     words = ["--bundle", point.bundle, "--stream", point.stream, "--run", folder, *point.words()]
     # One that is there is of a benchmark that was ended. Its seconds would be those of two processes.
     shutil.rmtree(folder, ignore_errors=True)
@@ -137,10 +138,15 @@ def _measured(point: Point, place: Path) -> dict[str, Any]:
         raise InputError(
             f"{name} did {answer['steps']} of {point.steps} steps; the first task of {point.stream} needs 4 classes."
         )
-    row = {"bundle": point.bundle.name, "arm": point.arm, "seed": point.seed, **{key: answer[key] for key in KEPT}}
-    row |= {"step_seconds": point.steps * (answer["seconds_per_step"] or 0.0), "image_forwards": 0}
-    if point.arm is not None:
-        row["image_forwards"] = point.steps * CURVES[point.arm].image_forwards(answer["options"]["batch_size"])
+    forwards = 0 if point.arm is None else CURVES[point.arm].image_forwards(answer["options"]["batch_size"])
+    row = {
+        "bundle": point.bundle.name,
+        "arm": point.arm,
+        "seed": point.seed,
+        **{key: answer[key] for key in KEPT},
+        "step_seconds": point.steps * (answer["seconds_per_step"] or 0.0),
+        "image_forwards": point.steps * forwards,
+    }
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_json(kept, row)
     tell(f"{name}: {answer['average_accuracy']:.4f}, {row['step_seconds']:.0f} s of steps")

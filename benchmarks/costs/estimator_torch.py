@@ -2,9 +2,11 @@
 
 ``python -m edge_zofc.benchmarks.costs.estimator_torch REQUEST`` prints one JSON object. Loss, adapter, batches,
 pictures, crops and optimizer are the runtime's, and the head is solved at the end as there. So what differs is who
-computes the gradient. As in the runtime, freed matrices go back to the kernel at once. onnxruntime is not imported.
+computes the gradient. onnxruntime is not imported.
 
-Memory is counted from the moment when the model stands: what loading it took before is reported apart.
+As in the runtime freed blocks go back to the kernel at once, from 4 MiB on, or from 64 KiB on with one picture at a
+time, which is thriftier and slower. Memory is counted from the moment when the model stands: what loading it took
+before is reported apart.
 """
 
 from __future__ import annotations
