@@ -11,7 +11,7 @@ A convolution's and a bounded activation's gradient are written as onnxruntime c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from edge_zofc.errors import EdgeZofcError, InputError
 from edge_zofc.export.adapted import Adapted
@@ -95,7 +97,7 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
     any_number: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * 3])
     images = fake.from_tensor(example[0], symbolic_context=any_number)
     # Fused attention has no gradient in torch's exporter; the plain one is a product, a softmax and a product.
-    with sdpa_kernel(SDPBackend.MATH), fake, silence():
+    with sdpa_kernel(SDPBackend.MATH), _PlainPooling(), fake, silence():
         inputs = images, torch.zeros(shapes[1]), torch.zeros(images.shape[0], model.feature_size)
         traced = make_fx(
             lambda x, adapters, g: vjp(model, x, adapters, g), decomposition_table=_table(), tracing_mode="symbolic"
@@ -105,16 +107,32 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
     return traced, example
 
 
+class _PlainPooling(TorchFunctionMode):
+    """The mean over all pixels as one operator: torch's pooling sets strides, whose gradient has no ONNX."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is functional.adaptive_avg_pool2d and args[1] in (1, (1, 1)):
+            return args[0].mean((2, 3), keepdim=True)
+        return function(*args, **(kwargs or {}))
+
+
 def _table() -> dict[Any, Any]:
     """How torch's operators are taken apart while they are traced."""
     table = dict(core_aten_decompositions())
     for whole in (_aten.native_layer_norm, _aten.gelu, _aten.hardswish, _aten.silu, _aten._softmax, _aten.hardtanh):
         table.pop(whole.default, None)
     table[_aten.convolution_backward.default] = _convolution_backward
+    table[_aten.split_with_sizes.default] = _split_with_sizes
     table[_aten.avg_pool2d_backward.default] = _avg_pool2d_backward
     table[_aten.hardtanh_backward.default] = _hardtanh_backward
     table[_aten.threshold_backward.default] = _threshold_backward
     return table
+
+
+def _split_with_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """Slices: of a split torch's exporter makes a sequence."""
+    ends = list(accumulate(sizes))
+    return [x.narrow(dim, end - size, size) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _convolution_backward(
@@ -185,37 +203,79 @@ def _threshold_backward(gradient: Tensor, y: Tensor, threshold: float) -> Tensor
 
 
 def _take_over(graph: onnx.GraphProto, writer: OnnxWriter) -> None:
-    """The graph's nodes and constants. What depends on constants alone is computed here; a matrix that is stored turned
-    round is read so; and no values are there twice.
-    """
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    names = dict[str, str]()
-    for node in graph.node:
-        is_constant = node.op_type == "Constant" or (node.input and all(name in constants for name in node.input))
-        if is_constant:
-            values = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input})
-            constants |= dict(zip(node.output, (np.asarray(value) for value in values), strict=True))
-            continue
-        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    """The graph's nodes and constants. A matrix that is stored turned round is read so; no values are there twice."""
+    shapes = {value.name: _shape(value) for value in graph.value_info}
+    nodes, constants = _simplified(graph, shapes)
+    kept = _Kept(writer)
+    for node in nodes:
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         operator, inputs = node.op_type, list(node.input)
-        is_product = operator == "Gemm" or (operator == "MatMul" and ranks.get(inputs[0]) == 2)
+        is_product = operator == "Gemm" or (operator == "MatMul" and len(shapes.get(inputs[0], ())) == 2)
         weight = constants.get(inputs[1]) if is_product else None
-        if weight is not None and weight.ndim == 2 and _is_stored_turned(weight, writer):
+        if weight is not None and weight.ndim == 2 and not kept.has(weight) and kept.has(weight.T):
             operator, inputs[1] = "Gemm", f"{inputs[1]}.turned"
-            constants[inputs[1]] = np.ascontiguousarray(weight.T)
+            constants[inputs[1]] = weight.T
             attributes["transB"] = 1 - int(attributes.get("transB", 0))
-        inputs = [_kept(name, constants[name], names, writer) if name in constants else name for name in inputs]
+        inputs = [kept.name(name, constants[name]) if name in constants else name for name in inputs]
         writer.nodes_out(operator, inputs, node.output, node.domain, **attributes)
 
 
-def _kept(name: str, values: np.ndarray, names: dict[str, str], writer: OnnxWriter) -> str:
-    """The name under which the writer has these values; ``names`` has those that it got so far, by their bytes."""
-    values = np.ascontiguousarray(values)
-    kept = names.setdefault(f"{values.dtype} {values.shape} {digest_of(values)}", name)
-    return writer.constant(kept, values)
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Its sizes, 0 for one that is only known when the graph runs."""
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def _is_stored_turned(weight: np.ndarray, writer: OnnxWriter) -> bool:
-    is_stored = digest_of(np.ascontiguousarray(weight)) in writer.stored
-    return not is_stored and digest_of(np.ascontiguousarray(weight.T)) in writer.stored
+def _simplified(
+    graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """The nodes that compute the output, and the constants. What depends on constants alone is computed here.
+
+    A matrix that is repeated for each picture, so that a product has as many of both, is read as it is: ONNX's MatMul
+    needs no copies.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    repeated = dict[str, str]()
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.input and all(name in constants for name in node.input)):
+            values = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input})
+            constants |= dict(zip(node.output, (np.asarray(value) for value in values), strict=True))
+            continue
+        if node.op_type in ("Expand", "Reshape"):
+            source = repeated.get(node.input[0], node.input[0])
+            matrix = constants.get(source)
+            if matrix is not None and matrix.ndim == 2 and shapes.get(node.output[0], ())[-2:] == matrix.shape:
+                repeated[node.output[0]] = source
+        elif node.op_type == "MatMul":
+            node.input[:] = [repeated.get(name, name) for name in node.input]
+        nodes.append(node)
+    return _needed(nodes), constants
+
+
+def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Those that the output depends on."""
+    read, found = {OUTPUT}, list[onnx.NodeProto]()
+    for node in reversed(nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            found.append(node)
+    return found[::-1]
+
+
+class _Kept:
+    """The constants that the writer has, each once, and those that the first graph's file holds."""
+
+    def __init__(self, writer: OnnxWriter) -> None:
+        self.writer = writer
+        self.digests = set(writer.stored)
+        self.names = dict[tuple[str, tuple[int, ...], str], str]()
+
+    def has(self, values: np.ndarray) -> bool:
+        return digest_of(np.ascontiguousarray(values)) in self.digests
+
+    def name(self, name: str, values: np.ndarray) -> str:
+        """The name under which the writer has ``values``: ``name`` where they are new."""
+        values = np.ascontiguousarray(values)
+        digest = digest_of(values)
+        self.digests.add(digest)
+        return self.writer.constant(self.names.setdefault((str(values.dtype), values.shape, digest), name), values)

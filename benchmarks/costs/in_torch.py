@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
 from edge_zofc.benchmarks.costs.variants import Variant
-from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, cut, initial_adapter
 from edge_zofc.export.vit import AdapterViT
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
@@ -158,7 +158,7 @@ class TorchStep:
             n = block.norm2(x)
             x = x + block.ls2(block.mlp(n))
             if has_adapter:
-                x = x + self.model._bottleneck(index, n[None], self.flat[None])[0]
+                x = x + self.model._bottleneck(index, n[None], cut(self.flat[None], self.model.layout))[0]
             return x
 
         return run
