@@ -11,9 +11,9 @@ from cnns import pictures
 from tiny_vit import tiny_model
 from torch import Tensor
 
-from edge_zofc.export import gradient_check, gradient_graph
+from edge_zofc.export import gradient_check, gradient_graph, gradient_rules
 from edge_zofc.export.gradient_check import TOLERANCE, gradient_errors, write_checked_gradient
-from edge_zofc.export.gradient_graph import NoGradientError
+from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientMemory
@@ -35,7 +35,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AdapterViT:
 
 def test_a_written_graph_is_checked_measured_and_told(tmp_path: Path, model: AdapterViT) -> None:
     lines: list[str] = []
-    found = write_checked_gradient(tmp_path, model, IMAGES, lines.append)
+    found = write_checked_gradient(tmp_path, model, "fp32", IMAGES, lines.append)
     errors = gradient_errors(tmp_path / GRADIENT_GRAPH, model, IMAGES)
     assert errors.shape == (3,)
     assert found.error == errors.min() < TOLERANCE
@@ -47,18 +47,20 @@ def test_a_written_graph_is_checked_measured_and_told(tmp_path: Path, model: Ada
 
 def test_a_wrong_rule_is_refused(tmp_path: Path, model: AdapterViT, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of one GELU's gradient is missing."""
-    table = gradient_graph._table()
-    right = table[gradient_graph._aten.gelu_backward.default]
+    table = gradient_rules.decompositions()
+    right = table[gradient_rules._aten.gelu_backward.default]
 
     def wrong(gradient: Tensor, x: Tensor, **options: Any) -> Tensor:
         return 0.99 * right(gradient, x, **options)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(gradient_graph, "_table", lambda: {**table, gradient_graph._aten.gelu_backward.default: wrong})
+    monkeypatch.setattr(
+        gradient_graph, "decompositions", lambda: {**table, gradient_rules._aten.gelu_backward.default: wrong}
+    )
     sentence = (
         r"the exported gradient differs from torch's by \S+ to \S+ \(relative\), above the 1e-04 to 2e-02 allowed"
     )
     with pytest.raises(NoGradientError, match=f"^{sentence}$"):
-        write_checked_gradient(tmp_path, model, IMAGES, print)
+        write_checked_gradient(tmp_path, model, "fp32", IMAGES, print)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_one_picture_may_lie_on_a_kink_and_not_all(
     monkeypatch.setattr(gradient_check, "write_gradient_graph", lambda *_: None)
     monkeypatch.setattr(gradient_check, "gradient_errors", lambda *_: np.array(errors))
     if is_good:
-        assert write_checked_gradient(tmp_path, model, IMAGES, lambda _: None).error == errors[0]
+        assert write_checked_gradient(tmp_path, model, "fp32", IMAGES, lambda _: None).error == errors[0]
         return
     with pytest.raises(NoGradientError, match="differs from torch's"):
-        write_checked_gradient(tmp_path, model, IMAGES, lambda _: None)
+        write_checked_gradient(tmp_path, model, "fp32", IMAGES, lambda _: None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +13,6 @@ from cnns import loaded, pictures
 from onnx import numpy_helper
 from tiny_vit import tiny_film, tiny_model
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edge_zofc.export import gradient_graph
 from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
@@ -22,9 +20,11 @@ from edge_zofc.export.adapters import bottleneck_layout, film_layout
 from edge_zofc.export.cnn import AdapterCnn
 from edge_zofc.export.fidelity import moved_adapter
 from edge_zofc.export.gradient_check import KINK_TOLERANCE, TOLERANCE, gradient_errors
-from edge_zofc.export.gradient_graph import OUTPUT, NoGradientError, vjp, write_gradient_graph
+from edge_zofc.export.gradient_graph import OUTPUT, vjp, write_gradient_graph
+from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.onnx_writer import digest_of, stored_tensors
+from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.traced_graph import write_traced_graph
 from edge_zofc.export.vit import AdapterViT
@@ -57,6 +57,10 @@ def written(folder: Path, model: Adapted) -> Path:
     return folder
 
 
+class _Block(nn.Sequential):
+    """One block, as its name is none of a chain's."""
+
+
 class _Chain(nn.Module):
     """Blocks of four channels at 32 pixels and their mean: what ``AdapterCnn`` takes."""
 
@@ -79,23 +83,20 @@ def chained(*blocks: nn.Module, kind: AdapterKind = "film") -> AdapterCnn:
     return AdapterCnn(network, layout, [torch.ones(4)] * (len(blocks) + 1), 32, 4)
 
 
-def inverted(kind: AdapterKind) -> AdapterCnn:
-    """An inverted residual and a ConvNeXt's products, in small."""
-    products = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 40), nn.GELU(), nn.Linear(40, 16))
+def bottlenecks() -> AdapterCnn:
+    """Behind an inverted residual and a ConvNeXt's products, in small."""
+    products = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 80), nn.GELU(), nn.Linear(80, 16))
     return chained(
-        nn.Sequential(
-            nn.Conv2d(4, 80, 1), nn.SiLU(), nn.Conv2d(80, 80, 3, 1, 1, groups=80), nn.SiLU(), nn.Conv2d(80, 4, 1)
-        ),
-        nn.Sequential(products, nn.Conv2d(4, 4, 3, 2, 1)),
-        kind=kind,
+        _Block(nn.Conv2d(4, 80, 1), nn.SiLU(), nn.Conv2d(80, 80, 3, 1, 1, groups=80), nn.SiLU(), nn.Conv2d(80, 4, 1)),
+        _Block(products, nn.Conv2d(4, 4, 3, 2, 1)),
+        kind="bottleneck",
     )
 
 
 SMALL: dict[str, Callable[[], Adapted]] = {
     "vit bottleneck": lambda: tiny_model(blocks=(0, 1), depth=2),
     "vit film": lambda: tiny_film(blocks=(1,), depth=2, global_pool="avg", class_token=False),
-    "cnn film": lambda: inverted("film"),
-    "cnn bottleneck": lambda: inverted("bottleneck"),
+    "cnn bottleneck": bottlenecks,
 }
 
 
@@ -195,6 +196,44 @@ def test_the_same_network_gives_the_same_files(tmp_path: Path) -> None:
     assert b".py" not in files[0][0]  # nothing of the exporter's notes, which name places on this machine
 
 
+@pytest.fixture(scope="module", params=["w8", pytest.param("w4", marks=pytest.mark.slow)])
+def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Adapted]:
+    """A ViT of another width than a block's, with the numbers of the precision, and the folder with its graphs."""
+    folder, precision = tmp_path_factory.mktemp("quantised"), request.param
+    model = dequantised_weights(tiny_model(blocks=(0,), depth=2), precision)
+    write_graph(tiny_model(blocks=(0,), depth=2), precision, folder)
+    write_gradient_graph(model, folder, precision)
+    return folder, model
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_gradient_of_quantised_weights_is_autograds_with_the_same_numbers(
+    quantised: tuple[Path, Adapted], count: int
+) -> None:
+    assert error_of(*quantised, count) < 1e-5
+    assert error_of(quantised[0], tiny_model(blocks=(0,), depth=2), count) > 1e-3
+
+
+def test_quantised_weights_are_read_from_the_first_file_and_expanded_when_they_are_used(
+    quantised: tuple[Path, Adapted],
+) -> None:
+    """Of what depends on no input onnxruntime may keep a float copy, and computes all of it at the start."""
+    folder, _ = quantised
+    graph = onnx.load(folder / GRADIENT_GRAPH, load_external_data=False).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    expanded = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    assert len(expanded) == 4  # of the second block: the first one's adapter stands beside its MLP
+    for node in expanded:
+        codes, scales, _zeros = node.input
+        assert scales not in constants
+        assert constants[codes].dims[0] in (48, 144, 192)
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == 8
+    of_first = set(stored_tensors(folder / GRAPH))
+    of_second = {digest for digest, at in stored_tensors(folder / GRADIENT_GRAPH).items() if at.location == WEIGHTS}
+    assert len(of_second) > 0.6 * len(of_first)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "side"), SMOOTH.items())
@@ -219,9 +258,9 @@ def test_a_backbone_with_kinks_keeps_the_contract(tmp_path: Path, name: str, sid
 def test_pooling_and_activations_with_kinks_are_followed(tmp_path: Path) -> None:
     """16, 8, 4, 2 (the odd row and column left out), 1 pixels a side."""
     model = chained(
-        nn.Sequential(nn.AvgPool2d(2), nn.ReLU6()),
-        nn.Sequential(nn.Conv2d(4, 4, 2), nn.AvgPool2d(3, ceil_mode=True), nn.Hardswish()),
-        nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False), nn.ReLU()),
+        _Block(nn.AvgPool2d(2), nn.ReLU6()),
+        _Block(nn.Conv2d(4, 4, 2), nn.AvgPool2d(3, ceil_mode=True), nn.Hardswish()),
+        _Block(nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False), nn.ReLU()),
     )
     errors = gradient_errors(written(tmp_path, model) / GRADIENT_GRAPH, model, pictures(4, 32))
     assert errors.max() < 1e-5
@@ -243,54 +282,3 @@ def test_what_is_not_written_is_one_clause(tmp_path: Path, monkeypatch: pytest.M
 
 def _no_memory(_model: Adapted) -> None:
     raise MemoryError
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel": 1},
-        {"kernel": 1, "stride": 2},
-        {"kernel": 3, "padding": 1},
-        {"kernel": 3, "stride": 2, "padding": 1},
-        {"kernel": 2, "stride": 2},
-        {"kernel": 3, "groups": 6, "padding": 1},
-        {"kernel": 5, "groups": 6, "padding": 2, "stride": 2},
-        {"kernel": 3, "groups": 6, "padding": 2, "dilation": 2},
-        {"kernel": 3, "groups": 3, "padding": 1},
-        {"kernel": 3, "groups": 3, "stride": 3},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("size", [8, 11])
-def test_a_convolutions_rule_is_autograds(options: dict[str, int], size: int) -> None:
-    random = torch.Generator().manual_seed(3)
-    kernel, groups = options["kernel"], options.get("groups", 1)
-    x = torch.randn(2, 6, size, size + 1, generator=random, requires_grad=True)
-    weight = torch.randn(6, 6 // groups, kernel, kernel, generator=random)
-    more = {name: value for name, value in options.items() if name != "kernel"}
-    y = functional.conv2d(x, weight, **more)
-    asked = torch.randn(y.shape, generator=random)
-    (wanted,) = torch.autograd.grad(y, x, asked)
-    lists = ([more.get(name, default)] * 2 for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)))
-    rule: Any = gradient_graph._convolution_backward
-    found, *rest = rule(asked, x.detach(), weight, None, *lists, False, [0, 0], groups, [True, False, False])
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    assert rest == [None, None]
-
-
-@pytest.mark.parametrize(
-    ("window", "size", "ceil"), [([2, 2], (4, 6), False), ([3, 2], (7, 5), False), ([3, 2], (7, 5), True)]
-)
-def test_poolings_rule_is_autograds(window: Sequence[int], size: tuple[int, int], ceil: bool) -> None:
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(3), requires_grad=True)
-    y = functional.avg_pool2d(x, list(window), ceil_mode=ceil)
-    asked = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
-    (wanted,) = torch.autograd.grad(y, x, asked)
-    rule: Any = gradient_graph._avg_pool2d_backward
-    torch.testing.assert_close(rule(asked, x.detach(), window, [], [0, 0], ceil, True, None), wanted)
-
-
-def test_the_slopes_of_bounded_activations_are_0_and_1() -> None:
-    x, ones = torch.tensor([-1.0, 0.0, 0.5, 6.0, 7.0]), torch.ones(5)
-    assert gradient_graph._hardtanh_backward(ones, x, 0.0, 6.0).tolist() == [0, 0, 1, 0, 0]
-    assert gradient_graph._threshold_backward(ones, functional.relu(x), 0.0).tolist() == [0, 0, 1, 1, 1]

@@ -23,7 +23,7 @@ from edge_zofc.export import writer
 from edge_zofc.export.adapted import AdapterRequest, adapted, parse_blocks
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.export.gradient_check import TOLERANCE
-from edge_zofc.export.gradient_graph import NoGradientError
+from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.writer import ExportOptions, export_bundle, relative_error
 from edge_zofc.storage.bundle import Bundle, read_bundle
