@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
@@ -88,9 +89,13 @@ def pieces_at(layout: AdapterLayout, block: int, place: str = "") -> tuple[Adapt
     return tuple(piece for piece in layout.pieces if piece.name.startswith(f"blocks.{block}.{place}"))
 
 
-def cut(adapters: Tensor, pieces: Iterable[AdapterPiece]) -> list[Tensor]:
-    """The pieces of ``adapters`` [K, P], each [K, *shape]."""
-    return [adapters[:, piece.offset : piece.offset + piece.size].reshape(-1, *piece.shape) for piece in pieces]
+def cut(adapters: Tensor, layout: AdapterLayout) -> dict[str, Tensor]:
+    """The pieces of ``adapters`` [K, P] by their names, each [K, *shape].
+
+    In one operator: its gradient is one, too, where slices would each have a gradient of P entries.
+    """
+    flat = torch.split(adapters, [piece.size for piece in layout.pieces], dim=1)
+    return {piece.name: values.reshape(-1, *piece.shape) for piece, values in zip(layout.pieces, flat, strict=True)}
 
 
 def initial_adapter(layout: AdapterLayout, seed: int) -> np.ndarray:

@@ -39,8 +39,8 @@ _SPDX = {name.lower(): name for name in ("Apache-2.0", "BSD-3-Clause", "CC-BY-NC
 """Licences as SPDX spells them; timm writes small letters."""
 
 
-def shape_of(name: str, loaded: LoadedBackbone, model: Adapted) -> dict[str, int | str]:
-    """What of an entry follows from the network alone."""
+def shape_of(name: str, loaded: LoadedBackbone, model: Adapted, parameters: int) -> dict[str, int | str]:
+    """What of an entry follows from the network alone; ``parameters`` as timm has it."""
     config: Any = loaded.model.pretrained_cfg
     licence, shipped = str(config.get("license") or "unknown"), SHIPPED.get(name)
     return {
@@ -48,7 +48,7 @@ def shape_of(name: str, loaded: LoadedBackbone, model: Adapted) -> dict[str, int
         "side": loaded.image.size,
         "blocks": loaded.info.depth,
         "feature_size": loaded.width,
-        "parameters": sum(value.numel() for value in loaded.model.parameters()),
+        "parameters": parameters,
         "adapter_kind": model.layout.kind,
         "adapter_size": model.layout.size,
         "linear_layers": len(linear_layers(model)),
@@ -57,14 +57,17 @@ def shape_of(name: str, loaded: LoadedBackbone, model: Adapted) -> dict[str, int
     }
 
 
-def build(name: str) -> tuple[LoadedBackbone, Adapted]:
-    """The network of a catalogue's name with random weights and the adapters that an export gives it."""
+def build(name: str) -> tuple[LoadedBackbone, Adapted, int]:
+    """The network of a catalogue's name with random weights and the adapters that an export gives it, and how many
+    parameters it had before, its norms not yet folded.
+    """
     shipped = SHIPPED.get(name)
     architecture, side = (shipped.architecture, shipped.image.size) if shipped else (name, None)
     loaded = load_backbone(BackboneRequest(architecture, random_weights=True, img_size=side))
     _make_different(loaded.model)
     pictures = np.random.default_rng(0).standard_normal((2, 3, loaded.image.size, loaded.image.size))
-    return loaded, adapted(loaded, AdapterRequest(), pictures.astype(np.float32))
+    parameters = sum(value.numel() for value in loaded.model.parameters())
+    return loaded, adapted(loaded, AdapterRequest(), pictures.astype(np.float32)), parameters
 
 
 def _make_different(network: nn.Module) -> None:
@@ -90,8 +93,8 @@ def _written(model: Adapted) -> Iterator[Path]:
 
 def measure_entry(name: str) -> Entry:
     """A row of the catalogue, its memory measured in child processes: up to minutes."""
-    loaded, model = build(name)
-    shape = shape_of(name, loaded, model)
+    loaded, model, parameters = build(name)
+    shape = shape_of(name, loaded, model, parameters)
     with _written(model) as folder:
         del loaded, model  # the measuring processes need the room
         weights = (folder / WEIGHTS).stat().st_size
@@ -109,7 +112,7 @@ def time_forwards(names: Iterable[str], tell: Callable[[str], None]) -> dict[str
     found = {}
     for name in names:
         tell(f"{name}: writing its graph with random weights")
-        _, model = build(name)
+        _, model, _ = build(name)
         with _written(model) as folder:
             found[name] = _forward_seconds(folder / GRAPH, model)
         tell(f"{name}: {1000 * found[name]:.1f} ms a picture")

@@ -10,7 +10,7 @@ and kept in the graph. It gives the adapters' numbers the same meaning in every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,13 @@ _STAGES = ("blocks", "stages", "layer1", "layer2", "layer3", "layer4", "s1", "s2
 _CHAINS = ("Sequential", "RegStage", "ConvNeXtStage")
 _LEAST_SPREAD = 0.01  # of the block's mean: a channel that is silent on the probe's pictures is not divided by 0
 _SPREAD_BITS = 8  # rounded, so that the same export is the same bundle whatever the order of a sum
-_NO_ADAPTERS = torch.empty(0)  # between runs: a tensor made while torch traces must not outlive its trace
 
 
 @dataclass
 class _Run:
-    """What the wrapped blocks need to know of the present run: the adapters [K, P] and B, the number of pictures."""
+    """What the wrapped blocks need to know of the present run: the adapters' pieces and B, the number of pictures."""
 
-    adapters: torch.Tensor = _NO_ADAPTERS
+    pieces: dict[str, torch.Tensor] = field(default_factory=dict)
     pictures: int = 0
 
 
@@ -61,7 +60,7 @@ class _AdaptedBlock(nn.Module):
         x = self.block(x)
         x = x.reshape(-1, self.run.pictures, *x.shape[1:])  # [1 or K, B, C, H, W]
         adapted = self._film if self.layout.kind == "film" else self._bottleneck
-        return adapted(x, cut(self.run.adapters, self.pieces)).flatten(0, 1)
+        return adapted(x, [self.run.pieces[piece.name] for piece in self.pieces]).flatten(0, 1)
 
     def _film(self, x: torch.Tensor, pieces: list[torch.Tensor]) -> torch.Tensor:
         scale, shift = (piece[:, None, :, None, None] for piece in pieces)
@@ -95,11 +94,12 @@ class AdapterCnn(nn.Module):
 
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
-        self._present.adapters, self._present.pictures = adapters, images.shape[0]
+        self._present.pieces, self._present.pictures = cut(adapters, self.layout), images.shape[0]
         try:
             features: torch.Tensor = self.network(images)
         finally:
-            self._present.adapters = _NO_ADAPTERS
+            # A tensor made while torch traces must not outlive its trace.
+            self._present.pieces = {}
         return features.reshape(adapters.shape[0], images.shape[0], self.feature_size)
 
 

@@ -20,8 +20,9 @@ _TOLERANCE = 1e-4
 def fold_batch_norms(network: nn.Module, images: np.ndarray) -> None:
     """Change ``network``, in eval mode, in place; a run on ``images`` float32 [n, 3, S, S] shows what follows what.
 
-    A norm is folded where its input is what a convolution gave. What else a timm layer does behind its norm (its
-    activation) stays in its place. Raises InputError if the network then computes something else.
+    A norm is folded where its input is what a convolution gave and it has running statistics. What else a timm layer
+    does behind its norm (its activation) stays in its place. Raises InputError if the network then computes something
+    else.
     """
     example = torch.from_numpy(images[:1])
     with torch.no_grad():
@@ -48,7 +49,7 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
         made[id(output)] = module, output
 
     def pair(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in made:
+        if id(inputs[0]) in made and module.running_var is not None:
             found.append((made.pop(id(inputs[0]))[0], module))
 
     hooks = []
@@ -66,9 +67,7 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
 
 
 @torch.no_grad()
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a batch norm without running statistics cannot be folded")
+def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     factor = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
     bias = 0.0 if convolution.bias is None else convolution.bias
     shift = 0.0 if norm.bias is None else norm.bias

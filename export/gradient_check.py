@@ -10,10 +10,11 @@ import torch
 
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.fidelity import moved_adapter
-from edge_zofc.export.gradient_graph import OUTPUT, NoGradientError, vjp, write_gradient_graph
+from edge_zofc.export.gradient_graph import OUTPUT, vjp, write_gradient_graph
 from edge_zofc.export.gradient_memory import measure_gradient_memory
+from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.session import open_session
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo, Precision
 
 TOLERANCE, KINK_TOLERANCE = 1e-4, 2e-2
 """Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0. Which side
@@ -23,13 +24,14 @@ _SEED = 20261126
 
 
 def write_checked_gradient(
-    folder: Path, model: Adapted, images: np.ndarray, tell: Callable[[str], None]
+    folder: Path, model: Adapted, precision: Precision, images: np.ndarray, tell: Callable[[str], None]
 ) -> GradientInfo:
     """Write the graph to ``folder``, which has the first one, check and measure it.
 
-    ``images`` float32 [n, 3, S, S]. Raises NoGradientError if it cannot be written or is not what autograd gives.
+    ``model`` as ``write_gradient_graph`` takes it, ``images`` float32 [n, 3, S, S]. Raises NoGradientError if it cannot
+    be written or is not what autograd gives.
     """
-    write_gradient_graph(model, folder)
+    write_gradient_graph(model, folder, precision)
     errors = gradient_errors(folder / GRADIENT_GRAPH, model, images)
     if not (errors.min() < TOLERANCE and errors.max() < KINK_TOLERANCE):
         raise NoGradientError(

@@ -2,57 +2,52 @@
 ``feature_gradients`` [b, D] -> ``adapter_gradient`` [P], the vector-Jacobian product.
 
 torch's own autograd is traced, and its exporter writes what was traced. The backbone is frozen, so the backward half
-has gradients by inputs alone: transposed convolutions and products, in standard operators. Weights that the first graph
+has gradients by inputs alone: transposed convolutions and products. All operators are standard ones, but for the
+products of quantised weights. Weights that the first graph
 has are read from its file. What the second needs besides, such as kernels turned round, lies in a file of its own.
-
-A convolution's and a bounded activation's gradient are written as onnxruntime computes them fastest on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto, helper
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from edge_zofc.errors import EdgeZofcError, InputError
+from edge_zofc.errors import EdgeZofcError
 from edge_zofc.export.adapted import Adapted
-from edge_zofc.export.onnx_writer import OPSET, OnnxWriter, digest_of, stored_tensors
+from edge_zofc.export.gradient_nodes import Linear, take_over
+from edge_zofc.export.gradient_rules import NoGradientError, PlainPooling, decompositions
+from edge_zofc.export.onnx_writer import BLOCKS_OPSET, OPSET, OnnxWriter, stored_tensors
+from edge_zofc.export.precision import BLOCK_SIZE
 from edge_zofc.export.traced_graph import silence
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH, Precision
 
 INPUTS = ("images", "adapters", "feature_gradients")
 OUTPUT = "adapter_gradient"
-PRECISIONS: tuple[Precision, ...] = ("fp32",)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "w8", "w4")
 """Those that gradients are written for."""
 _TRACED = 2  # pictures: a number other than 1, which tracing would take for a constant
-_aten: Any = torch.ops.aten
 
 
-class NoGradientError(InputError):
-    """Why a backbone has no graph of gradients, as a clause: the caller says what to do."""
-
-
-def write_gradient_graph(model: Adapted, folder: Path) -> None:
+def write_gradient_graph(model: Adapted, folder: Path, precision: Precision = "fp32") -> None:
     """Write ``gradient.onnx`` and ``gradient.onnx.data`` of ``model`` beside the first graph's files in ``folder``.
 
+    ``model`` has the numbers of ``precision`` (``dequantised_weights``).
     Raises NoGradientError if torch cannot trace or export the network's backward half.
     """
-    graph = _exported(model)
-    writer = OnnxWriter(stored=stored_tensors(folder / GRAPH))
-    _take_over(graph, writer)
+    opset = BLOCKS_OPSET if precision in BLOCK_SIZE else OPSET
+    graph = _exported(model, opset)
+    writer = OnnxWriter(stored=stored_tensors(folder / GRAPH), opset=opset)
+    take_over(graph, writer, Linear(model, precision))
     side, size, width = model.image_side, model.layout.size, model.feature_size
     shapes: tuple[list[str | int], ...] = (["b", 3, side, side], [1, size], ["b", width])
     inputs = [helper.make_tensor_value_info(*each) for each in zip(INPUTS, repeat(TensorProto.FLOAT), shapes)]
@@ -68,13 +63,13 @@ def vjp(model: Adapted, images: Tensor, adapters: Tensor, feature_gradients: Ten
     return found.reshape(-1)
 
 
-def _exported(model: Adapted) -> onnx.GraphProto:
+def _exported(model: Adapted, opset: int) -> onnx.GraphProto:
     pictures = torch.export.Dim("b")
     try:
         traced, example = _traced(model)
         with silence():
             program: Any = torch.onnx.export(
-                traced, example, dynamo=True, optimize=False, opset_version=OPSET, verbose=False, external_data=False,
+                traced, example, dynamo=True, optimize=False, opset_version=opset, verbose=False, external_data=False,
                 input_names=list(INPUTS), output_names=[OUTPUT],
                 dynamic_shapes=({0: pictures}, None, {0: pictures}),
             )  # fmt: skip
@@ -95,98 +90,13 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
     any_number: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * 3])
     images = fake.from_tensor(example[0], symbolic_context=any_number)
     # Fused attention has no gradient in torch's exporter; the plain one is a product, a softmax and a product.
-    with sdpa_kernel(SDPBackend.MATH), fake, silence():
+    with sdpa_kernel(SDPBackend.MATH), PlainPooling(), fake, silence():
         inputs = images, torch.zeros(shapes[1]), torch.zeros(images.shape[0], model.feature_size)
         traced = make_fx(
-            lambda x, adapters, g: vjp(model, x, adapters, g), decomposition_table=_table(), tracing_mode="symbolic"
+            lambda x, adapters, g: vjp(model, x, adapters, g),
+            decomposition_table=decompositions(),
+            tracing_mode="symbolic",
         )(*inputs)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced, example
-
-
-def _table() -> dict[Any, Any]:
-    """How torch's operators are taken apart while they are traced."""
-    table = dict(core_aten_decompositions())
-    for whole in (_aten.native_layer_norm, _aten.gelu, _aten.hardswish, _aten.silu, _aten._softmax, _aten.hardtanh):
-        table.pop(whole.default, None)
-    table[_aten.convolution_backward.default] = _convolution_backward
-    table[_aten.hardtanh_backward.default] = _hardtanh_backward
-    table[_aten.threshold_backward.default] = _threshold_backward
-    return table
-
-
-def _convolution_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, stride: Sequence[int], padding: Sequence[int],
-    dilation: Sequence[int], transposed: bool, output_padding: Any, groups: int, wanted: Sequence[bool],
-) -> tuple[Tensor | None, None, None]:  # fmt: skip
-    """By the input alone: the weights are frozen."""
-    if transposed or wanted[1]:
-        raise NoGradientError("this backbone has a convolution whose gradient is not written")
-    if not wanted[0]:
-        return None, None, None
-    reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in range(2)]
-    is_dense, steps = groups == 1, set(stride)
-    if is_dense and steps == {1} and reach == [0, 0] and set(padding) == {0}:
-        # A product of matrices, twice as fast as the transposed convolution of one pixel.
-        rows = gradient.reshape(gradient.shape[0], weight.shape[0], -1)
-        found = weight.reshape(weight.shape[:2]).t() @ rows
-        return found.reshape(x.shape), None, None
-    if groups == weight.shape[0] == x.shape[1] and steps == {1}:
-        # One channel each: a convolution with the kernel turned round, five times as fast.
-        back = [reach[i] - padding[i] for i in range(2)]
-        turned = weight.flip(2, 3)
-        return _aten.convolution(gradient, turned, None, stride, back, dilation, False, [0, 0], groups), None, None
-    more = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in (0, 1)]
-    found = _aten.convolution(gradient, weight, None, stride, padding, dilation, True, more, groups)
-    return found, None, None
-
-
-def _hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """1 between the limits, 0 outside: products and a sign, as comparisons and Where are slow."""
-    y = _aten.hardtanh(x, low, high)
-    slope: Tensor = ((y - low) * (high - y)).sign()
-    return gradient * slope
-
-
-def _threshold_backward(gradient: Tensor, y: Tensor, threshold: float) -> Tensor:
-    """Of ReLU, which is all that has this operator here."""
-    slope: Tensor = _aten.relu(y - threshold).sign()
-    return gradient * slope
-
-
-def _take_over(graph: onnx.GraphProto, writer: OnnxWriter) -> None:
-    """The graph's nodes and constants. What depends on constants alone is computed here; a matrix that is stored turned
-    round is read so; and no values are there twice.
-    """
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    names = dict[str, str]()
-    for node in graph.node:
-        is_constant = node.op_type == "Constant" or (node.input and all(name in constants for name in node.input))
-        if is_constant:
-            values = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input})
-            constants |= dict(zip(node.output, (np.asarray(value) for value in values), strict=True))
-            continue
-        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        operator, inputs = node.op_type, list(node.input)
-        is_product = operator == "Gemm" or (operator == "MatMul" and ranks.get(inputs[0]) == 2)
-        weight = constants.get(inputs[1]) if is_product else None
-        if weight is not None and weight.ndim == 2 and _is_stored_turned(weight, writer):
-            operator, inputs[1] = "Gemm", f"{inputs[1]}.turned"
-            constants[inputs[1]] = np.ascontiguousarray(weight.T)
-            attributes["transB"] = 1 - int(attributes.get("transB", 0))
-        inputs = [_kept(name, constants[name], names, writer) if name in constants else name for name in inputs]
-        writer.nodes_out(operator, inputs, node.output, node.domain, **attributes)
-
-
-def _kept(name: str, values: np.ndarray, names: dict[str, str], writer: OnnxWriter) -> str:
-    """The name under which the writer has these values; ``names`` has those that it got so far, by their bytes."""
-    values = np.ascontiguousarray(values)
-    kept = names.setdefault(f"{values.dtype} {values.shape} {digest_of(values)}", name)
-    return writer.constant(kept, values)
-
-
-def _is_stored_turned(weight: np.ndarray, writer: OnnxWriter) -> bool:
-    is_stored = digest_of(np.ascontiguousarray(weight)) in writer.stored
-    return not is_stored and digest_of(np.ascontiguousarray(weight.T)) in writer.stored

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS
 
 OPSET = 20
 """The first with Gelu as one operator; onnxruntime reads it since 1.17."""
 IR_VERSION = 9
+BLOCKS_OPSET, BLOCKS_IR_VERSION = 21, 10
+"""The first with DequantizeLinear by blocks; onnxruntime reads it since 1.18."""
 _EXTERNAL_BYTES = 1024
 _PAGE = 4096
 Attribute = Any
@@ -40,11 +42,14 @@ class OnnxWriter:
     """A graph under construction; ``node`` and ``constant`` return the names of values.
 
     ``stored``: constants that another graph's file holds, by ``digest_of``; they are not written again.
+    ``nibbles``: the shapes of those constants that hold 4-bit numbers, two in a byte.
     """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     stored: dict[str, Stored] = field(default_factory=dict)
+    nibbles: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    opset: int = OPSET
 
     def node(self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Attribute) -> str:
         """Append a node with one output, called ``name`` like the node itself."""
@@ -82,26 +87,39 @@ class OnnxWriter:
         outputs: Sequence[onnx.ValueInfoProto],
         producer: str,
     ) -> None:
-        """Write the graph to ``path`` and its weights beside it, to the file ``weights_name``."""
-        tensors = []
+        """Write the graph to ``path`` and its weights beside it, to the file ``weights_name``, the same bytes once."""
+        tensors, places = [], dict(self.stored)
         with (path.parent / weights_name).open("wb") as file:
             for name, values in self.constants.items():
+                tensor = TensorProto(
+                    name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape
+                )
+                if name in self.nibbles:
+                    tensor = TensorProto(name=name, data_type=TensorProto.UINT4, dims=self.nibbles[name])
+                tensors.append(tensor)
                 if values.nbytes < _EXTERNAL_BYTES:
-                    tensors.append(numpy_helper.from_array(values, name))
+                    tensor.raw_data = values.tobytes()
                     continue
-                if (found := self.stored.get(digest_of(values))) is None:
+                digest = digest_of(values)
+                if digest not in places:
                     file.write(bytes(-file.tell() % _PAGE))
-                    found = Stored(weights_name, file.tell())
+                    places[digest] = Stored(weights_name, file.tell())
                     file.write(values.data)
-                tensors.append(_external(name, values, found))
+                _put_outside(tensor, places[digest], values.nbytes)
         graph = helper.make_graph(self.nodes, "backbone", list(inputs), list(outputs), tensors)
         model = helper.make_model(
             graph,
             producer_name=producer,
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=IR_VERSION if self.opset < BLOCKS_OPSET else BLOCKS_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)],
         )
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _tensor(self, name: str, values: np.ndarray) -> onnx.TensorProto:
+        """Without its data."""
+        if name in self.nibbles:
+            return TensorProto(name=name, data_type=TensorProto.UINT4, dims=self.nibbles[name])
+        return TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
 
 
 def digest_of(values: np.ndarray) -> str:
@@ -122,14 +140,7 @@ def stored_tensors(graph: Path) -> dict[str, Stored]:
     return found
 
 
-def _external(name: str, values: np.ndarray, stored: Stored) -> onnx.TensorProto:
-    tensor = TensorProto(
-        name=name,
-        data_type=helper.np_dtype_to_tensor_dtype(values.dtype),
-        dims=values.shape,
-        data_location=TensorProto.EXTERNAL,
-    )
-    place = {"location": stored.location, "offset": str(stored.offset), "length": str(values.nbytes)}
-    for key, value in place.items():
+def _put_outside(tensor: onnx.TensorProto, stored: Stored, length: int) -> None:
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", stored.location), ("offset", str(stored.offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
-    return tensor

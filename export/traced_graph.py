@@ -1,7 +1,7 @@
 """Writes a network as an ONNX graph by torch's own exporter, so that a family needs no writer of its own.
 
-The exporter folds batch norms into convolutions. Its nodes and constants are taken over into a bundle's two files, and
-nothing else: what it notes beside them names places on this machine.
+Batch norms are folded before (``folding``). The exporter's nodes and constants are taken over into a bundle's two
+files, and nothing else: what it notes beside them names places on this machine.
 """
 
 from __future__ import annotations

@@ -63,31 +63,32 @@ class AdapterViT(nn.Module):
 
     def forward(self, images: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
         """Features float32 [K, B, D] of ``images`` float32 [B, 3, S, S] under ``adapters`` float32 [K, P]."""
-        vit, count = self.timm_model, adapters.shape[0]  # len() would make a traced size a constant
+        vit, pieces = self.timm_model, cut(adapters, self.layout)
         x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))[None]  # [1, B, T, D], from the first adapter on K
         for index, block in enumerate(vit.blocks):
-            x = x + block.ls1(self._attention(block, self._film(index, "norm1.", block.norm1(x), adapters)))
-            n = self._film(index, "norm2.", block.norm2(x), adapters)
+            x = x + block.ls1(self._attention(block, self._film(index, "norm1.", block.norm1(x), pieces)))
+            n = self._film(index, "norm2.", block.norm2(x), pieces)
             x = x + block.ls2(block.mlp(n))
             if index in self.layout.blocks and self.layout.kind == "bottleneck":
-                x = x + self._bottleneck(index, n, adapters)
+                x = x + self._bottleneck(index, n, pieces)
         features: torch.Tensor = vit.fc_norm(vit.pool(vit.norm(x.flatten(0, 1))))
-        return features.reshape(count, images.shape[0], self.feature_size)
+        # len() would make a traced size a constant.
+        return features.reshape(adapters.shape[0], images.shape[0], self.feature_size)
 
     def _attention(self, block: Any, n: torch.Tensor) -> torch.Tensor:
         mixed: torch.Tensor = block.attn(n.flatten(0, 1))
         return mixed.reshape(n.shape)
 
-    def _film(self, block: int, place: str, n: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
+    def _film(self, block: int, place: str, n: torch.Tensor, pieces: dict[str, torch.Tensor]) -> torch.Tensor:
         """``n`` [1 or K, B, T, D] scaled and shifted, [K, B, T, D]; ``n`` itself where there is no film."""
         if block not in self.layout.blocks or self.layout.kind != "film":
             return n
-        scale, shift = cut(adapters, pieces_at(self.layout, block, place))
+        scale, shift = (pieces[piece.name] for piece in pieces_at(self.layout, block, place))
         return n * (1.0 + scale)[:, None, None] + shift[:, None, None]
 
-    def _bottleneck(self, block: int, n: torch.Tensor, adapters: torch.Tensor) -> torch.Tensor:
+    def _bottleneck(self, block: int, n: torch.Tensor, pieces: dict[str, torch.Tensor]) -> torch.Tensor:
         """The adapter's output [K, B, T, D] for ``n`` [1 or K, B, T, D]."""
-        down, down_bias, up, up_bias = cut(adapters, pieces_at(self.layout, block))
+        down, down_bias, up, up_bias = (pieces[piece.name] for piece in pieces_at(self.layout, block))
         rows = n.flatten(1, 2)
         hidden = functional.gelu(rows @ down.transpose(1, 2) + down_bias[:, None])
         out = self.layout.scale * (hidden @ up.transpose(1, 2) + up_bias[:, None])

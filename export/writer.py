@@ -28,7 +28,7 @@ from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_bac
 from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
 from edge_zofc.export.gradient_check import write_checked_gradient
 from edge_zofc.export.gradient_graph import PRECISIONS as GRADIENT_PRECISIONS
-from edge_zofc.export.gradient_graph import NoGradientError
+from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.image_spec import Colour
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
@@ -202,7 +202,8 @@ def _gradient(
     if options.gradient is False or options.precision not in GRADIENT_PRECISIONS:
         return None
     try:
-        return write_checked_gradient(folder, model, images, tell)
+        reference = dequantised_weights(model, options.precision)
+        return write_checked_gradient(folder, reference, options.precision, images, tell)
     except NoGradientError as error:
         if options.gradient:
             raise InputError(f"There are no exact gradients: {error}; leave out --gradient.") from error

@@ -18,7 +18,7 @@ from edge_zofc.benchmarks.costs.learn import LearnCommand, Learnt, learn, write_
 from edge_zofc.benchmarks.costs.setup import MIB
 from edge_zofc.device.memory_plan import Fixed
 from edge_zofc.device.profiles import load_profile
-from edge_zofc.engine.setup import Device, make_plan
+from edge_zofc.engine.plans import Device, make_plan
 from edge_zofc.errors import DoesNotFitError
 from edge_zofc.storage.bundle import read_bundle
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
+from edge_zofc.export.adapters import cut
 from edge_zofc.export.vit import AdapterViT
 
 
@@ -41,9 +42,10 @@ def _block(
     model: AdapterViT, index: int, adapter: Tensor | None, class_token_alone: bool
 ) -> Callable[[Tensor], Tensor]:
     block = model.timm_model.blocks[index]
+    pieces = None if adapter is None else cut(adapter[None], model.layout)
 
     def film(place: str, n: Tensor) -> Tensor:
-        return n if adapter is None else model._film(index, place, n[None], adapter[None])[0]
+        return n if pieces is None else model._film(index, place, n[None], pieces)[0]
 
     def run(x: Tensor) -> Tensor:
         n = film("norm1.", block.norm1(x))
@@ -51,8 +53,8 @@ def _block(
         x = (x[:, :1] if class_token_alone else x) + block.ls1(mixed)
         n = film("norm2.", block.norm2(x))
         x = x + block.ls2(block.mlp(n))
-        if adapter is not None and model.layout.kind == "bottleneck" and index in model.layout.blocks:
-            x = x + model._bottleneck(index, n[None], adapter[None])[0]
+        if pieces is not None and model.layout.kind == "bottleneck" and index in model.layout.blocks:
+            x = x + model._bottleneck(index, n[None], pieces)[0]
         return x
 
     return run

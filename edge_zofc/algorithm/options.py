@@ -154,6 +154,8 @@ _EXACT: dict[str, Any] = {
     "adapter_lr": 1e-2,
 }
 """What it has where the episodic loss does and gradients are exact: of few larger batches more is learnt."""
+OF_SPSA = frozenset({"queries", "query_form", "eps", "directions"})
+"""Options that an exact gradient has no use for."""
 LEAST_EPISODIC_CLASSES = 4
 """Class means of two or three classes say nothing about the classes that come later."""
 _RATES: dict[str, float] = {"sgd": 0.01, "sign": 5e-5, "conserve": 0.01, "adam": 5e-4}

@@ -145,7 +145,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _argument(
             "--gradient",
             action=argparse.BooleanOptionalAction,
-            help="exact gradients beside forward passes (default: in fp32, where torch can export them)",
+            help="exact gradients beside forward passes (default: in fp32, w8 and w4, where torch can export them)",
         ),
         _path("--pictures", "FOLDER", "pictures to measure fidelity on (default: the package's own)"),
         _argument("--force", action="store_true", help="replace a bundle that is there"),

@@ -35,13 +35,14 @@ def split(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import PresetName
+    from edge_zofc.cli.estimators_text import estimators_text, timed
     from edge_zofc.cli.plan_text import before_export, plan_text, planned
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
     from edge_zofc.engine.disk_plan import predict_disk
-    from edge_zofc.engine.setup import Device, choose_estimator
-    from edge_zofc.engine.work import predict_time, survey
+    from edge_zofc.engine.plans import Device, choose, rivals
+    from edge_zofc.engine.work import survey
 
     bundle, sizes = planned(options.bundle, options.backbone, options.img_size)
     stream = read_stream(options.stream) if options.stream else None
@@ -49,17 +50,20 @@ def plan(options: argparse.Namespace) -> int:
     device = Device(load_profile(options.device_profile or AUTO), arguments.budget(options))
     fixed = Fixed(options.micro_batch, options.parallel_queries)
     preset: PresetName = options.preset or "edge"
-    changes = arguments.changes(options)
-    estimated = choose_estimator(sizes, preset, changes, device, len(stream.class_names) if stream else None, fixed)
-    chosen, found = estimated.options, estimated.plan
-    disk = predict_disk(sizes, chosen, tasks)
-    time = predict_time(bundle, chosen, found.placement, tasks, some) if stream and bundle else None
+    classes = len(stream.class_names) if stream else None
+    compared = rivals(sizes, preset, arguments.changes(options), device, classes, fixed)
+    chosen, found, why = choose(compared)
+    rows = timed(compared, bundle, tasks, some)
+    disk, time = predict_disk(sizes, chosen, tasks), next(row.time for row in rows if row.rival.options is chosen)
     data = asdict(found) | found.placement.model_dump()
     del data["placement"]
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
-    data |= {"backbone": options.backbone, "img_size": sizes.image_side}
-    note = before_export(options.backbone, sizes) if options.backbone else None
-    return answer(options, data, plan_text(found, disk, time, len(tasks), terminal_width(), note))
+    data |= {"backbone": options.backbone, "img_size": sizes.image_side, "estimator": chosen.estimator, "why": why}
+    data["estimators"] = [row.as_dict() for row in rows]
+    notes = [before_export(options.backbone, sizes)] if options.backbone else []
+    notes += [why] if chosen.moves else []
+    text = plan_text(found, disk, len(tasks), terminal_width(), notes)
+    return answer(options, data, f"{text}\n\n{estimators_text(rows, chosen, terminal_width())}")
 
 
 def learn(options: argparse.Namespace) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.engine.disk_plan import DiskPlan
-from edge_zofc.engine.work import TimePlan
 from edge_zofc.errors import InputError
 from edge_zofc.export.catalogue import entry
 from edge_zofc.report.text import table
@@ -60,12 +60,10 @@ def before_export(backbone: str, sizes: BundleSizes) -> str:
     )
 
 
-def plan_text(
-    found: MemoryPlan, disk: DiskPlan, time: TimePlan | None, tasks: int, width: int, note: str | None = None
-) -> str:
-    """Tables of memory, disk and time for a terminal of ``width`` columns; ``tasks``: those of the stream.
+def plan_text(found: MemoryPlan, disk: DiskPlan, tasks: int, width: int, notes: Sequence[str] = ()) -> str:
+    """Tables of memory and disk for a terminal of ``width`` columns; ``tasks``: those of the stream.
 
-    ``note`` is a sentence that goes before them.
+    ``notes`` are sentences that go before them.
     """
     memory = [("anonymous", "file-backed", "MiB")]
     memory += [(_mib(i.anonymous_bytes), _mib(i.file_bytes), f"{i.name}: {i.note}") for i in found.items]
@@ -76,15 +74,7 @@ def plan_text(
     files = [("KiB", "disk"), *((f"{i.bytes / 1024:.1f}", f"{i.name}: {i.note}".rstrip(": ")) for i in disk.items)]
     files.append((f"{disk.bytes / 1024:.1f}", f"together: {what}"))
     parts = [table(memory, "rrl", width), table([(found.reason,)], "l", width), table(files, "rl", width)]
-    if note is not None:
-        parts.insert(0, table([(note,)], "l", width))
-    if time is not None:
-        rows = [(f"{time.image_forwards}", "image-forwards at most: pictures x adapters through the graph")]
-        if time.seconds is not None and time.seconds_a_forward is not None:
-            rows.append((f"{1000 * time.seconds_a_forward:.1f}", "ms each on this machine, decoding included"))
-            rows.append((f"{time.seconds / 60:.1f}", "minutes in all"))
-        parts.append(table([("", "time"), *rows], "rl", width))
-    return "\n\n".join(parts)
+    return "\n\n".join([*(table([(note,)], "l", width) for note in notes), *parts])
 
 
 def _mib(count: int) -> str:

@@ -13,27 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge_zofc.algorithm.options import Options, PresetName, changed, differences, make_options
-from edge_zofc.device import memory_plan
-from edge_zofc.device.memory_items import Work
+from edge_zofc.algorithm.options import Options, PresetName, changed, differences
 from edge_zofc.device.memory_plan import Fixed, MemoryPlan
-from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import AUTO, DeviceProfile, format_bytes, is_profile_file
-from edge_zofc.device.system import board
+from edge_zofc.engine.plans import Device, choose, make_plan, rivals
 from edge_zofc.engine.progress import tasks_of
-from edge_zofc.engine.trainer import NO_GRADIENT, Evaluate
+from edge_zofc.engine.trainer import Evaluate
 from edge_zofc.errors import DoesNotFitError, InputError, shown
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.manifest import MIN_FIDELITY, BundleSizes
+from edge_zofc.storage.manifest import MIN_FIDELITY
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings, folder_place
 
 log = logging.getLogger("edge_zofc")
-
-SPARE_CLASSES = 20
-"""Classes that a plan makes room for beyond those of the stream and the run: each ``learn`` plans anew."""
-UNKNOWN_CLASSES = 100
-"""Classes that a plan makes room for where no stream is named."""
 
 MAY_CHANGE = frozenset({"adapter_lr", "head_lr"})
 
@@ -75,75 +67,6 @@ def _profile_to_keep(name_or_path: str) -> str:
     return os.path.abspath(name_or_path) if is_profile_file(name_or_path) else name_or_path  # noqa: PTH100 - no links
 
 
-@dataclass(frozen=True)
-class Device:
-    """Where a plan is made for: a profile, and the budget and threads that replace its own where given."""
-
-    profile: DeviceProfile
-    budget_bytes: int | None = None
-    threads: int | None = None
-
-    @property
-    def own_threads(self) -> int:
-        """The profile's threads, at most as many as can be kept busy here."""
-        return min(self.profile.threads, board().usable_cpus)
-
-
-def make_plan(
-    sizes: BundleSizes, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
-) -> MemoryPlan:
-    """The memory plan for a bundle of ``sizes`` on a device; ``classes`` of stream and run together, None: not known.
-
-    Raises DoesNotFitError with the shortfall and what would fit.
-    """
-    room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
-    threads = device.threads or device.own_threads
-    base = measure_base(with_torch=options.head == "cosine")
-    work = Work(sizes, options, base, room, threads, device.profile.arena_bytes)
-    budget_bytes = device.budget_bytes or device.profile.learning_budget_bytes
-    return memory_plan.plan(work, budget_bytes, fixed or Fixed())
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The options of a run, their estimator "spsa" or "exact"; the plan for them; and why it was chosen, if it was."""
-
-    options: Options
-    plan: MemoryPlan
-    why: str
-
-
-def choose_estimator(
-    sizes: BundleSizes,
-    preset: PresetName,
-    changes: dict[str, Any],
-    device: Device,
-    classes: int | None = None,
-    fixed: Fixed | None = None,
-) -> Chosen:
-    """Exact gradients where the bundle has the graph for them and they fit the budget, else forward passes alone.
-
-    Raises InputError where "exact" is asked for and there is no such graph, else as ``make_plan``.
-    """
-    asked = make_options(preset, changes)
-    if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
-        raise InputError(NO_GRADIENT)
-    if asked.estimator != "auto":
-        return Chosen(asked, make_plan(sizes, asked, device, classes, fixed), "")
-    spsa, exact = (make_options(preset, {**changes, "estimator": name}) for name in ("spsa", "exact"))
-    if not asked.moves:
-        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), "")
-    if sizes.gradient is None:
-        why = "The adapter learns by forward passes alone: the bundle has no graph for exact gradients."
-        return Chosen(spsa, make_plan(sizes, spsa, device, classes, fixed), why)
-    try:
-        plan = make_plan(sizes, exact, device, classes, fixed)
-        return Chosen(exact, plan, "The adapter learns by exact gradients: they fit the budget.")
-    except DoesNotFitError as error:
-        plan = make_plan(sizes, spsa, device, classes, fixed)
-        return Chosen(spsa, plan, f"The adapter learns by forward passes alone. With exact gradients: {error}")
-
-
 def new_settings(
     request: LearnRequest, bundle: Bundle, profile: DeviceProfile, classes: int
 ) -> tuple[Settings, MemoryPlan]:
@@ -152,17 +75,14 @@ def new_settings(
     ``classes`` of the stream. Raises InputError for a bundle that cannot be trained, else as ``make_plan``.
     """
     fixed = Fixed(request.micro_batch, request.parallel_queries)
-    chosen = choose_estimator(
-        bundle.manifest.sizes, request.preset or "edge", request.changes, Device(profile, request.budget_bytes),
-        classes, fixed,
-    )  # fmt: skip
-    options, plan = chosen.options, chosen.plan
+    device, preset = Device(profile, request.budget_bytes), request.preset or "edge"
+    options, plan, why = choose(rivals(bundle.manifest.sizes, preset, request.changes, device, classes, fixed))
     check_trainable(bundle, options)
-    if chosen.why:
-        log.info(chosen.why)
+    if options.moves:
+        log.info(why)
     settings = Settings.of(bundle, options, plan.placement, request.run)
-    device = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
-    return settings.model_copy(update=device), plan
+    kept = {"device_profile": _profile_to_keep(request.profile or AUTO), "memory_budget_bytes": request.budget_bytes}
+    return settings.model_copy(update=kept), plan
 
 
 def kept_settings(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.data.stream import PARTS, Stream, Task, list_samples
@@ -15,7 +17,9 @@ from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.engine.progress import RunProgress
 from edge_zofc.engine.trainer import TaskSize, Trainer
-from edge_zofc.inference.backbone import Backbone
+from edge_zofc.errors import ImageError
+from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.result import LearnCost
 from edge_zofc.storage.settings import Placement
@@ -155,23 +159,42 @@ class Forecast:
 
 @dataclass(frozen=True)
 class TimePlan:
-    """How long learning a stream takes: image-forwards, at most, and seconds here (None: no picture can be read)."""
+    """How long learning a stream takes: image-forwards and gradient passes, at most, and seconds here (None: no picture
+    can be read).
+    """
 
     image_forwards: int
+    gradient_passes: int
     seconds_a_forward: float | None
+    seconds_a_gradient: float | None
     seconds: float | None
 
 
-def predict_time(
-    bundle: Bundle, options: Options, placement: Placement, sizes: Sequence[TaskSize], some: Sequence[Path]
-) -> TimePlan:
-    """The time of a new run over tasks of these ``sizes``, from a few forwards on ``some`` of their pictures.
+@dataclass(frozen=True)
+class Paces:
+    """Seconds of one image-forward and of one gradient pass here, decoding included; None where it is not known."""
 
-    Both come from ``survey``.
-    """
-    forwards = sum(run_forwards(options, sizes))
-    each = seconds_a_forward(bundle, placement, some[:: max(1, len(some) // TIMED_PICTURES)])
-    return TimePlan(forwards, each, None if each is None else forwards * each)
+    forward: float | None
+    gradient: float | None
+
+
+def predict_time(options: Options, sizes: Sequence[TaskSize], paces: Paces) -> TimePlan:
+    """The time of a new run over tasks of these ``sizes`` (from ``survey``), at the ``paces`` of ``measure_paces``."""
+    units, gradients = sum(run_forwards(options, sizes)), 0
+    if options.estimator == "exact":
+        steps = sum(training_forwards(options, index, size) for index, size in enumerate(sizes))
+        gradients = steps // (1 + GRADIENT_FORWARDS)
+    forwards, seconds = units - GRADIENT_FORWARDS * gradients, None
+    if paces.forward is not None and (paces.gradient is not None or not gradients):
+        seconds = forwards * paces.forward + gradients * (paces.gradient or 0.0)
+    return TimePlan(forwards, gradients, paces.forward, paces.gradient if gradients else None, seconds)
+
+
+def measure_paces(bundle: Bundle, placement: Placement, some: Sequence[Path], exact: bool) -> Paces:
+    """From a few runs of the graphs on ``some`` pictures of a stream (from ``survey``); ``exact``: of both graphs."""
+    paths = some[:: max(1, len(some) // TIMED_PICTURES)]
+    gradient = seconds_a_gradient(bundle, placement, paths) if exact else None
+    return Paces(seconds_a_forward(bundle, placement, paths), gradient)
 
 
 def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path]) -> float | None:
@@ -189,3 +212,21 @@ def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path
     started = time.perf_counter()
     done = sum(len(indices) for indices, _ in parts)
     return (time.perf_counter() - started) / (done * len(adapters)) if done else None
+
+
+def seconds_a_gradient(bundle: Bundle, placement: Placement, paths: Sequence[Path]) -> float | None:
+    """Seconds of one gradient pass here, decoding included; None where no picture can be read."""
+    graph, theta = GradientGraph(bundle, placement), bundle.initial_adapter()
+    towards, done, started = np.ones(bundle.manifest.feature_size, np.float32), -1, 0.0
+    for path in paths:
+        try:
+            load_test(path, bundle.manifest.image, normalise=True, out=graph.image[0])
+        except ImageError:
+            continue
+        graph.gradient(theta, towards)
+        done += 1
+        if done == 0:  # the first run of a session is slower
+            started = time.perf_counter()
+        elif done == TIMED_FORWARDS:
+            break
+    return (time.perf_counter() - started) / done if done > 0 else None

@@ -91,8 +91,13 @@ def _facts(run: RunResult) -> list[str]:
         *([] if run.last_learn is None else [f"Time: {text.time_sentence(run)}"]),
         f"Memory by kind: {held} anonymous, {mapped} file-backed, each at its peak",
         f"Work: {text.count(run.steps, 'step')} in {text.duration(run.seconds)}, {step} a step",
-        f"Forward passes: {text.number(run.forward_passes)} for training, {passes} for evaluation",
+        f"Forward passes: {text.number(run.forward_passes)} for training{_gradients(run)}, {passes} for evaluation",
         f"Skipped pictures: {text.number(run.skipped_images)}",
         f"Settings: {settings}, seed {run.seed}",
         *("Next: " + ascii(printable(sentence))[1:-1] for sentence in run.next_steps),
     ]
+
+
+def _gradients(run: RunResult) -> str:
+    """What exact gradients took beside the forward passes; "" without them."""
+    return f" and {text.number(run.gradient_passes)} gradients" if run.gradient_passes else ""

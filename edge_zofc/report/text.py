@@ -69,10 +69,11 @@ def adapter_sentence(result: RunResult) -> str:
         return "It did not move."
     if found.state == "rests":
         return f"It rests at its start: moved, it won {_gained(found.held_out)} on held-out training pictures."
+    how = "exact gradients" if result.options.get("estimator") == "exact" else "forward passes alone"
     if found.tested is None:
-        return f"It moved: {_gained(found.held_out)} on held-out training pictures."
+        return f"It moved by {how}: {_gained(found.held_out)} on held-out training pictures."
     return (
-        f"It moved: {_gained(found.tested)} on {count(found.tested.pictures, 'test picture')}, "
+        f"It moved by {how}: {_gained(found.tested)} on {count(found.tested.pictures, 'test picture')}, "
         f"{_gained(found.held_out)} on held-out training pictures."
     )
 

@@ -46,6 +46,8 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     folder.mkdir(parents=True)
     (folder / manifest.GRAPH).write_bytes(b"abc")
     (folder / manifest.WEIGHTS).write_bytes(bytes(40))
+    (folder / manifest.GRADIENT_GRAPH).write_bytes(b"abcd")
+    (folder / manifest.GRADIENT_WEIGHTS).write_bytes(bytes(8))
     theta = (np.arange(P, dtype=np.float32) - 5) * np.float32(2.0**-10)
     (folder / manifest.ADAPTER).write_bytes(save({"adapter": theta}))
     probe = {
@@ -58,7 +60,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     manifest.write_manifest(
         folder,
         manifest.Manifest.model_validate({
-            "format_version": 1,
+            "format_version": 4,
             "written_by": {"edge-zofc": "0.1.0"},
             "backbone": {"name": "tiny", "source": "random", "weights_sha256": "a" * 64, "depth": 1, "pooling": "avg"},
             "image": SPEC.model_dump(),
@@ -67,7 +69,13 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
             "precision": "fp32",
             "fidelity": {"eps": 0.001, "directions": 64, "one_sided": 0.99, "two_sided": 1.0},
             "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
-            "files": {name: entry((folder / name).read_bytes()) for name in manifest.FILES},
+            "gradient": {
+                "error": 1e-6,
+                "memory": [{"prepacking": True, "arena": True, "anonymous": 1, "file": 2}] * 4,
+            },
+            "files": {
+                name: entry((folder / name).read_bytes()) for name in manifest.FILES + manifest.GRADIENT_FILES
+            },
         }),
     )  # fmt: skip
     return read_bundle(folder)

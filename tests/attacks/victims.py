@@ -27,7 +27,7 @@ def bundle_victims(folder: Path) -> Iterator[Victim]:
         return found.initial_adapter(), found.probe()
 
     yield Victim("manifest", tiny.folder / manifest.MANIFEST, lambda: read_bundle(tiny.folder), {0, 2, 5})
-    for name in manifest.FILES:
+    for name in manifest.FILES + manifest.GRADIENT_FILES:
 
         def seal(raw: bytes, name: str = name) -> bytes:
             rewrite_manifest(tiny.folder, name, raw)

@@ -335,8 +335,11 @@ def test_plan_times_the_forwards_that_the_stream_takes(
     assert run("report", learned, "--out", tmp_path / "page.html") == 0
     assert f"{took:,} image-forwards; at most " in capsys.readouterr().out
     assert time["seconds"] == time["image_forwards"] * time["seconds_a_forward"] > 0
+    assert time["gradient_passes"] == 0
     assert run(*words) == 0
-    assert f"{time['image_forwards']}  image-forwards at most" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"  {time['image_forwards']}          0 " in shown
+    assert "forward passes alone (spsa)" in shown
 
 
 def test_plan_lists_train_pictures_twice(

@@ -1,6 +1,7 @@
 """The plan adds up and chooses speed where there is room."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from edge_zofc.device import memory_items, memory_plan
 from edge_zofc.device.memory_costs import head_costs
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.manifest import FILES, Manifest
+from edge_zofc.storage.manifest import FILES, GradientMemory, Manifest
 
 MIB = 1 << 20
 
@@ -278,3 +279,62 @@ def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
 def test_torch_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match=r"pip install 'edge-zofc\[torch\]'"):
         planned(1000, base=WITHOUT_TORCH, head_backend="torch")
+
+
+# ---- exact gradients
+
+
+def exact_work(anonymous_mib: int, **changes: Any) -> memory_items.Work:
+    """A closed-form head steered by episodes, and a gradient session of so many MiB, half without the arena."""
+    ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
+    memory = tuple(
+        GradientMemory(
+            prepacking=packed,
+            arena=arena,
+            anonymous=(anonymous_mib if arena else anonymous_mib // 2) * MIB,
+            file=7 * MIB,
+        )
+        for packed, arena in ways
+    )
+    options = make_options("edge", {"estimator": "exact", **changes})
+    return replace(work(), sizes=replace(manifest("w8").sizes, gradient=memory), options=options)
+
+
+def test_the_gradient_session_is_an_item_with_the_bytes_of_the_export() -> None:
+    found = memory_plan.plan(exact_work(200), 100_000 * MIB)
+    assert found.placement.arena
+    assert (item(found, "exact gradients").anonymous_bytes, item(found, "exact gradients").file_bytes) == (
+        200 * MIB,
+        7 * MIB,
+    )
+    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 500 * MIB)
+    assert not thrifty.placement.arena
+    assert item(thrifty, "exact gradients").anonymous_bytes == 100 * MIB
+
+
+def test_a_small_gradient_session_lies_in_the_room_of_the_heads_matrices() -> None:
+    """It is closed when they are worked on, so that the peak is that of one of the two moments."""
+    spsa = replace(exact_work(2), options=make_options("edge", {"estimator": "spsa"}))
+    small, large = (memory_plan.plan(exact_work(size), 100_000 * MIB) for size in (2, 200))
+    heads = ("head", "covariance of the closed-form head")
+    at_its_largest = [item(memory_plan.plan(spsa, 100_000 * MIB), name).anonymous_bytes for name in heads]
+    assert item(small, "exact gradients").anonymous_bytes == 0
+    assert [item(small, name).anonymous_bytes for name in heads] == at_its_largest
+    assert sum(item(large, name).anonymous_bytes for name in heads) < sum(at_its_largest)
+
+
+def test_one_adapter_is_evaluated_in_a_step() -> None:
+    assert exact_work(100).evaluations == 1
+    assert memory_plan.plan(exact_work(100), 100_000 * MIB).placement.parallel_queries == 1
+
+
+def test_what_is_mapped_twice_is_reserved_twice() -> None:
+    spsa = replace(exact_work(100), options=make_options("edge", {"estimator": "spsa", "queries": 1}))
+    more = memory_plan.plan(exact_work(100), 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
+    more -= memory_plan.plan(spsa, 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
+    assert more == exact_work(100).sizes.weights_bytes + 7 * MIB + int(1.25 * 100 * MIB)
+
+
+def test_an_adapter_that_rests_has_no_gradient_session() -> None:
+    found = memory_plan.plan(exact_work(200, adapter="off"), 100_000 * MIB)
+    assert all(entry.name != "exact gradients" for entry in found.items)

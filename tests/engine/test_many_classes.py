@@ -14,7 +14,7 @@ from PIL import Image
 from runs import go
 
 from edge_zofc.cli.main import main
-from edge_zofc.engine.setup import SPARE_CLASSES, UNKNOWN_CLASSES
+from edge_zofc.engine.plans import SPARE_CLASSES, UNKNOWN_CLASSES
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import ActivationBytes, write_manifest
 

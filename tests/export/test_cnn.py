@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from cnns import loaded, model_of, pictures
 
 from edge_zofc.errors import InputError
 from edge_zofc.export.adapted import AdapterRequest, adapted
 from edge_zofc.export.adapters import initial_adapter
-from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.cnn import AdapterCnn, blocks_of, channel_spreads, check_supported
 from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.session import compute_features, open_session
@@ -20,8 +20,6 @@ from edge_zofc.export.traced_graph import write_traced_graph
 from edge_zofc.export.writer import relative_error
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS, AdapterKind, Precision
 
-SIDE = 64
-FILMS = AdapterRequest()
 NAMES = {"efficientnet_lite0": 16, "mobilenetv3_small_050": 12, "resnet10t": 4, "regnety_002": 13, "convnext_atto": 12}
 MORE_NAMES = {
     "efficientnet_b0": 16,
@@ -31,30 +29,6 @@ MORE_NAMES = {
     "convnextv2_atto": 12,
 }
 """timm's names, each with its number of blocks."""
-
-
-def loaded(name: str, side: int = SIDE) -> LoadedBackbone:
-    """Random weights in which every part matters: timm starts norms as the identity, a ConvNeXt's branches at 1e-6."""
-    found = load_backbone(BackboneRequest(name, random_weights=True, img_size=side))
-    generator = torch.Generator().manual_seed(11)
-    for key, value in found.model.state_dict().items():
-        if "gamma" in key:
-            value.fill_(0.5)
-        elif key.endswith(("running_mean", "bias")):
-            value.normal_(std=0.1, generator=generator)
-        elif key.endswith("running_var"):
-            value.uniform_(0.5, 1.5, generator=generator)
-    return found
-
-
-def pictures(count: int, side: int = SIDE) -> np.ndarray:
-    return np.random.default_rng(3).standard_normal((count, 3, side, side)).astype(np.float32)
-
-
-def model_of(name: str, request: AdapterRequest = FILMS, side: int = SIDE) -> AdapterCnn:
-    model = adapted(loaded(name, side), request, pictures(2, side))
-    assert isinstance(model, AdapterCnn)
-    return model
 
 
 def moved(model: AdapterCnn, count: int) -> np.ndarray:

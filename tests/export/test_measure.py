@@ -27,6 +27,19 @@ def test_the_memory_fit_lies_on_or_above_every_point(noise: float) -> None:
         assert measured <= predicted <= measured * (1.01 + 4 * noise) + 64 * 4096
 
 
+def test_a_small_backbone_is_run_at_one_more_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(_graph: Path, images: int, adapters: int, _threads: int) -> int:
+        seen.append((images, adapters))
+        return (1 + 2 * images * adapters) << 20
+
+    monkeypatch.setattr(measure, "_measured_in_child", run)
+    found = measure.measure_activation_bytes(Path("graph.onnx"))
+    assert seen == [point for point in (*measure.POINTS, measure.LARGE_POINT) for _ in range(measure.REPEATS)]
+    assert found.predict(3, 5) == pytest.approx(31 << 20, abs=1 << 17)
+
+
 def test_a_measuring_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DoesNotFitError, match="Measuring the memory of 1 pictures x 1 adapters failed"):
         measure.measure_activation_bytes(tmp_path / "none.onnx")

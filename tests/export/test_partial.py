@@ -14,7 +14,7 @@ import pytest
 from edge_zofc.errors import InputError
 from edge_zofc.export.partial import partial_folder
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.manifest import GRAPH, MANIFEST
+from edge_zofc.storage.manifest import GRADIENT_FILES, GRAPH, MANIFEST
 
 COMMAND = [
     "--backbone", "vit_tiny_patch16_224", "--random-weights", "--img-size", "32", "--depth", "2", "--no-gradient",
@@ -72,6 +72,8 @@ def test_the_bundle_of_before_is_never_removed_while_it_has_no_successor(tmp_pat
     old, new = tmp_path / ".b.123.partial.old", tmp_path / ".b.123.partial"
     shutil.copytree(small_bundle.folder, old)
     shutil.copytree(small_bundle.folder, new)
+    for name in GRADIENT_FILES:
+        (new / name).write_bytes(b"x")
     told, names = after(tmp_path / "b")
     assert names == [old.name]
     assert told == [

@@ -107,10 +107,17 @@ HELD_OUT = "+2.5 points (95 %: -2.0 to +7.0)"
         ({"adapter": {"state": "start"}}, "It did not move."),
         (moved(2, "rests"), f"It rests at its start: moved, it won {HELD_OUT} on held-out training pictures."),
         ({"adapter": {"state": "rests"}}, "It rests at its start: moved, it won – on held-out training pictures."),
-        ({"adapter": {**moved(2)["adapter"], "tested": None}}, f"It moved: {HELD_OUT} on held-out training pictures."),
+        (
+            {"adapter": {**moved(2)["adapter"], "tested": None}},
+            f"It moved by forward passes alone: {HELD_OUT} on held-out training pictures.",
+        ),
+        (
+            {"adapter": {**moved(2)["adapter"], "tested": None}, "options": {"estimator": "exact"}},
+            f"It moved by exact gradients: {HELD_OUT} on held-out training pictures.",
+        ),
         (
             moved(2),
-            "It moved: +5.0 points (95 %: +3.0 to +7.0) on 1,200 test pictures, "
+            "It moved by forward passes alone: +5.0 points (95 %: +3.0 to +7.0) on 1,200 test pictures, "
             f"{HELD_OUT} on held-out training pictures.",
         ),
     ],

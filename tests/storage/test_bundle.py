@@ -69,6 +69,83 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
 
 
+GRADIENT = {
+    "error": 0.5,
+    "memory": [
+        {"prepacking": True, "arena": True, "anonymous": 4, "file": 5},
+        {"prepacking": True, "arena": False, "anonymous": 3, "file": 5},
+        {"prepacking": False, "arena": True, "anonymous": 2, "file": 5},
+        {"prepacking": False, "arena": False, "anonymous": 1, "file": 5},
+    ],
+}
+LITERAL_4 = {
+    **LITERAL,
+    "format_version": 4,
+    "gradient": GRADIENT,
+    "files": {
+        name: {"bytes": 0, "sha256": "b" * 64}
+        for name in (
+            "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors",
+            "gradient.onnx", "gradient.onnx.data",
+        )
+    },
+}  # fmt: skip
+
+
+def test_a_written_manifest_with_a_gradient_is_the_literal_one(tmp_path: Path) -> None:
+    written = manifest.Manifest.model_validate(LITERAL_4)
+    manifest.write_manifest(tmp_path, written)
+    assert json.loads((tmp_path / "bundle.json").read_bytes()) == LITERAL_4
+    without = manifest.Manifest.model_validate({**LITERAL, "format_version": 2})
+    assert manifest.identity_of(written, b"") == manifest.identity_of(without, b"")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"format_version": 3},
+        {"gradient": None},
+        {"gradient": {**GRADIENT, "error": -1}},
+        {"gradient": {**GRADIENT, "surprise": 1}},
+        {"files": LITERAL["files"]},
+    ],
+    ids=str,
+)
+def test_a_gradient_its_files_and_format_4_go_together(edit: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        manifest.Manifest.model_validate({**LITERAL_4, **edit})
+
+
+def with_gradient(folder: Path, graph: bytes = b"graph") -> None:
+    """The bundle's manifest with a gradient, and two files for it."""
+    data = json.loads((folder / manifest.MANIFEST).read_text())
+    for name, raw in ((manifest.GRADIENT_GRAPH, graph), (manifest.GRADIENT_WEIGHTS, b"")):
+        (folder / name).write_bytes(raw)
+        data["files"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    change(folder, {"format_version": 4, "gradient": GRADIENT, "files": data["files"]})
+
+
+def test_a_bundle_is_the_same_with_any_graph_of_gradients_and_without(copy: Path, small_bundle: Bundle) -> None:
+    for graph in (b"one", b"another"):
+        with_gradient(copy, graph)
+        found = read_bundle(copy)
+        assert found.identity == small_bundle.identity
+        assert found.gradient_path.read_bytes() == graph
+
+
+@pytest.mark.parametrize("name", manifest.GRADIENT_FILES)
+def test_a_changed_graph_of_gradients_is_found_when_the_bundle_is_read_and_later(copy: Path, name: str) -> None:
+    with_gradient(copy)
+    found = read_bundle(copy)
+    (copy / name).write_bytes(b"other")
+    for read in (found.verify_changed, lambda: read_bundle(copy)):
+        with pytest.raises(DamagedFileError, match=f"{name} (has 5 bytes|does not have the SHA-256)"):
+            read()
+    (copy / name).unlink()
+    with pytest.raises(DamagedFileError, match=f"{name} is missing"):
+        read_bundle(copy)
+
+
 @pytest.mark.parametrize(("version", "kind"), [(2, ""), (3, ""), (3, '"kind":"film",')])
 def test_the_identity_is_the_hash_of_a_literal_text(version: int, kind: str) -> None:
     """FAULTS B3: neither measured numbers, the probe nor who wrote it are in the text. A bottleneck's is that of 2."""

@@ -28,8 +28,8 @@ from edge_zofc.algorithm.options import make_options, options_from_json
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.engine.history import read_history, roll_back
 from edge_zofc.engine.pictures import TaskPictures
+from edge_zofc.engine.plans import Device, make_plan
 from edge_zofc.engine.replay import replay_run
-from edge_zofc.engine.setup import Device, make_plan
 from edge_zofc.errors import DamagedFileError, ImageError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle

@@ -1,0 +1,129 @@
+"""The memory plan of a run on a device, and which estimator of the adapter's gradient it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_zofc.algorithm.options import OF_SPSA, Options, PresetName, make_options
+from edge_zofc.device import memory_plan
+from edge_zofc.device.memory_items import Work
+from edge_zofc.device.memory_plan import Fixed, MemoryPlan
+from edge_zofc.device.process_cost import measure_base
+from edge_zofc.device.profiles import DeviceProfile
+from edge_zofc.device.system import board
+from edge_zofc.engine.trainer import NO_GRADIENT
+from edge_zofc.errors import DoesNotFitError, InputError
+from edge_zofc.storage.manifest import BundleSizes
+
+SPARE_CLASSES = 20
+"""Classes that a plan makes room for beyond those of the stream and the run: each ``learn`` plans anew."""
+UNKNOWN_CLASSES = 100
+"""Classes that a plan makes room for where no stream is named."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a plan is made for: a profile, and the budget and threads that replace its own where given."""
+
+    profile: DeviceProfile
+    budget_bytes: int | None = None
+    threads: int | None = None
+
+    @property
+    def learning_budget_bytes(self) -> int:
+        """What learning may take."""
+        return self.budget_bytes or self.profile.learning_budget_bytes
+
+    @property
+    def own_threads(self) -> int:
+        """The profile's threads, at most as many as can be kept busy here."""
+        return min(self.profile.threads, board().usable_cpus)
+
+
+def make_plan(
+    sizes: BundleSizes, options: Options, device: Device, classes: int | None = None, fixed: Fixed | None = None
+) -> MemoryPlan:
+    """The memory plan for a bundle of ``sizes`` on a device; ``classes`` of stream and run together, None: not known.
+
+    Raises DoesNotFitError with the shortfall and what would fit.
+    """
+    return memory_plan.plan(_work(sizes, options, device, classes), device.learning_budget_bytes, fixed or Fixed())
+
+
+def _work(sizes: BundleSizes, options: Options, device: Device, classes: int | None) -> Work:
+    room = UNKNOWN_CLASSES if classes is None else classes + SPARE_CLASSES
+    threads = device.threads or device.own_threads
+    base = measure_base(with_torch=options.head == "cosine")
+    return Work(sizes, options, base, room, threads, device.profile.arena_bytes)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A run by one estimator: its options, the plan for the budget (None: it does not fit, as ``why_not`` says), and
+    the peak of its thriftiest placement.
+    """
+
+    options: Options
+    plan: MemoryPlan | None
+    why_not: str
+    least_bytes: int
+
+
+def rivals(
+    sizes: BundleSizes,
+    preset: PresetName,
+    changes: dict[str, Any],
+    device: Device,
+    classes: int | None = None,
+    fixed: Fixed | None = None,
+) -> list[Rival]:
+    """The estimators that a request leaves to choose from, the most wanted first.
+
+    What only forward passes need (``OF_SPSA``) leaves no choice. Raises InputError where exact gradients are asked for
+    and the bundle has no graph for them, or where such an option is.
+    """
+    asked = make_options(preset, changes)
+    of_spsa = sorted(OF_SPSA & changes.keys())
+    if asked.estimator == "exact" and of_spsa:
+        name = of_spsa[0]
+        raise InputError(
+            f"{name.replace('_', '-')} is {changes[name]!r}, which belongs to --estimator spsa; "
+            "leave one of the two out."
+        )
+    if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
+        raise InputError(NO_GRADIENT)
+    names = [asked.estimator]
+    if asked.estimator == "auto":
+        may_be_exact = asked.moves and sizes.gradient is not None and not of_spsa and asked.optimizer != "conserve"
+        names = ["exact", "spsa"] if may_be_exact else ["spsa"]
+    found = []
+    for name in names:
+        options = make_options(preset, {**changes, "estimator": name})
+        least = memory_plan.peak_range(_work(sizes, options, device, classes))[0]
+        try:
+            found.append(Rival(options, make_plan(sizes, options, device, classes, fixed), "", least))
+        except DoesNotFitError as error:
+            found.append(Rival(options, None, str(error), least))
+    return found
+
+
+def choose(found: Sequence[Rival]) -> tuple[Options, MemoryPlan, str]:
+    """Options and plan of the first of ``rivals`` that fits, and why it was chosen.
+
+    Raises DoesNotFitError, of the thriftiest, if none does.
+    """
+    first = found[0]
+    for rival in found:
+        if rival.plan is not None:
+            return rival.options, rival.plan, _why(first, rival)
+    raise DoesNotFitError(found[-1].why_not)
+
+
+def _why(first: Rival, chosen: Rival) -> str:
+    if chosen is not first:
+        return f"The adapter learns by forward passes alone. By exact gradients: {first.why_not}"
+    return {"exact": "The adapter learns by exact gradients.", "spsa": "The adapter learns by forward passes alone."}[
+        chosen.options.estimator
+    ]
