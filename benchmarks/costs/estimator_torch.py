@@ -161,6 +161,9 @@ def cnn_features(model: Any, checkpoint: bool) -> Callable[[Any, Any], Any]:
     from torch import nn
     from torch.utils.checkpoint import checkpoint as recompute
 
+    from edge_zofc.export.adapters import cut
+    from edge_zofc.export.cnn import blocks_of
+
     class Recomputed(nn.Module):
         def __init__(self, block: nn.Module) -> None:
             super().__init__()
@@ -170,15 +173,13 @@ def cnn_features(model: Any, checkpoint: bool) -> Callable[[Any, Any], Any]:
             return recompute(self.block, x, use_reentrant=False)
 
     if checkpoint:
-        from edge_zofc.export.cnn import blocks_of
-
         names = list(blocks_of(model.network))
         for index in model.layout.blocks:
             model.network.set_submodule(names[index], Recomputed(model.network.get_submodule(names[index])))
 
     def features(images: Any, adapter: Any) -> Any:
         # Not by the model's own forward, which forgets the adapter before the backward pass asks for it again.
-        model._present.adapters, model._present.pictures = adapter[None], len(images)
+        model._present.pieces, model._present.pictures = cut(adapter[None], model.layout), len(images)
         return model.network(images).reshape(len(images), -1)
 
     return features

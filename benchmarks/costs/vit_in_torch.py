@@ -28,10 +28,11 @@ def vit_features(
     """
     vit: Any = model.timm_model
     first = 0 if adapter is None else min(model.layout.blocks)
+    pieces = None if adapter is None else cut(adapter[None], model.layout)
     x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
     for index in range(len(vit.blocks)):
         is_last = index == len(vit.blocks) - 1
-        block = _block(model, index, adapter, is_last and vit.global_pool == "token" and not whole_last_block)
+        block = _block(model, index, pieces, is_last and vit.global_pool == "token" and not whole_last_block)
         is_recomputed = checkpoint and index >= first and torch.is_grad_enabled()
         x = recompute(block, x, use_reentrant=False) if is_recomputed else block(x)
     features: Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
@@ -39,10 +40,9 @@ def vit_features(
 
 
 def _block(
-    model: AdapterViT, index: int, adapter: Tensor | None, class_token_alone: bool
+    model: AdapterViT, index: int, pieces: dict[str, Tensor] | None, class_token_alone: bool
 ) -> Callable[[Tensor], Tensor]:
     block = model.timm_model.blocks[index]
-    pieces = None if adapter is None else cut(adapter[None], model.layout)
 
     def film(place: str, n: Tensor) -> Tensor:
         return n if pieces is None else model._film(index, place, n[None], pieces)[0]
