@@ -16,7 +16,7 @@ from edge_zofc.benchmarks.costs.limits import least_budget_bytes
 from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.device.system import mib
-from edge_zofc.engine.setup import Device
+from edge_zofc.engine.plans import Device
 
 
 def planned(bundle: Path, changes: dict[str, Any], classes: int) -> dict[str, Any]:

@@ -161,6 +161,8 @@ def cnn_features(model: Any, checkpoint: bool) -> Callable[[Any, Any], Any]:
     from torch import nn
     from torch.utils.checkpoint import checkpoint as recompute
 
+    from edge_zofc.export.adapters import cut
+
     class Recomputed(nn.Module):
         def __init__(self, block: nn.Module) -> None:
             super().__init__()
@@ -178,7 +180,7 @@ def cnn_features(model: Any, checkpoint: bool) -> Callable[[Any, Any], Any]:
 
     def features(images: Any, adapter: Any) -> Any:
         # Not by the model's own forward, which forgets the adapter before the backward pass asks for it again.
-        model._present.adapters, model._present.pictures = adapter[None], len(images)
+        model._present.pieces, model._present.pictures = cut(adapter[None], model.layout), len(images)
         return model.network(images).reshape(len(images), -1)
 
     return features
