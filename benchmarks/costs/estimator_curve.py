@@ -156,7 +156,7 @@ def _measured(point: Point, place: Path) -> dict[str, Any]:
 def averaged(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each bundle, arm and number of steps: means over the seeds, and gains over the adapter at rest.
 
-    ``gain_lowest`` and ``gain_highest`` are those of single seeds, of the average accuracy.
+    ``average_accuracy_gains`` and ``last_accuracy_gains`` are those of single seeds.
     """
     at_rest = {(row["bundle"], row["seed"]): row for row in measured if row["arm"] is None}
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
@@ -165,14 +165,14 @@ def averaged(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             groups.setdefault((one["bundle"], one["arm"], one["steps"]), []).append(one)
     found = []
     for (bundle, arm, steps), rows in groups.items():
-        row: dict[str, Any] = {"bundle": bundle, "arm": arm, "steps": steps, "seeds": len(rows)}
+        mean: dict[str, Any] = {"bundle": bundle, "arm": arm, "steps": steps, "seeds": len(rows)}
         for key in (*SCORES, "step_seconds", "image_forwards", "peak_rss_mib"):
-            row[key] = statistics.fmean(one[key] for one in rows)
+            mean[key] = statistics.fmean(one[key] for one in rows)
         for score in SCORES:
             gains = [one[score] - at_rest[bundle, one["seed"]][score] for one in rows]
-            row[f"{score}_gain"] = statistics.fmean(gains)
-            row[f"{score}_gains"] = gains
-        found.append(row)
+            mean[f"{score}_gain"] = statistics.fmean(gains)
+            mean[f"{score}_gains"] = gains
+        found.append(mean)
     return found
 
 
