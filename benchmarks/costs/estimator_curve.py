@@ -160,9 +160,9 @@ def averaged(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     at_rest = {(row["bundle"], row["seed"]): row for row in measured if row["arm"] is None}
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in measured:
-        if row["arm"] is not None:
-            groups.setdefault((row["bundle"], row["arm"], row["steps"]), []).append(row)
+    for one in measured:
+        if one["arm"] is not None:
+            groups.setdefault((one["bundle"], one["arm"], one["steps"]), []).append(one)
     found = []
     for (bundle, arm, steps), rows in groups.items():
         mean: dict[str, Any] = {"bundle": bundle, "arm": arm, "steps": steps, "seeds": len(rows)}
