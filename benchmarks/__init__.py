@@ -2,7 +2,7 @@
 
     tables, process, streams, chart_style  what all of them use
     methods                    the methods that are compared, one paper a file
-    costs                      bench memory, speed, soak, growth
+    costs                      bench memory, speed, soak, growth, estimators
     accuracy                   bench accuracy, backbones
     questions                  bench questions
 
@@ -26,6 +26,7 @@ NAMES = {
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
     "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
     "growth": ("costs.growth", "processor time and disk of long runs, beside those of an earlier version"),
+    "estimators": ("costs.estimators", "SPSA, exact gradients, first order in torch: memory, seconds, gains"),
     "streams": ("streams.downloads", "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream"),
 }
 """Name -> the module with its ``add_arguments`` and ``main``, and what it does. These modules import nothing heavy."""

@@ -20,9 +20,9 @@ from typing import Any
 
 from edge_zofc.algorithm.options import PRESETS
 from edge_zofc.benchmarks.accuracy.cell_store import FIRST_SEED, claim, read_cells, run_cell
-from edge_zofc.benchmarks.accuracy.class_orders import has_other_orders, in_order
 from edge_zofc.benchmarks.methods.names import ANY_BACKBONE, EQUAL_FORWARDS, METHODS, SEARCH_FACTORS
 from edge_zofc.benchmarks.process import edge_zofc
+from edge_zofc.benchmarks.streams.class_orders import has_other_orders, in_order
 from edge_zofc.errors import InputError
 from edge_zofc.export.shipped import DEFAULT, SHIPPED
 

@@ -1,1 +1,1 @@
-"""``bench memory``, ``speed`` and ``soak``: what learning costs."""
+"""``bench memory``, ``speed``, ``soak``, ``growth`` and ``estimators``: what learning costs."""

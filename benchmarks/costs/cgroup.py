@@ -7,11 +7,30 @@ not charged to the child. ``drop_from_cache`` makes the kernel charge the bundle
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_zofc.errors import InputError
+
+SLOWER = 1.5
+"""A limit holds where what runs in it takes at most so many times its time without one."""
+GRAIN_MIB = 16
+LEAST_MIB = 32
+
+
+def lowest(fails: int, works: int, grain: int, holds: Callable[[int], bool]) -> int:
+    """By halving, the smallest limit found that ``holds``, at most ``grain`` above one that does not.
+
+    ``fails`` and ``works`` are believed, not tried. What holds at a limit is taken to hold at every larger one.
+    """
+    while works - fails > grain:
+        middle = (works + fails) // 2
+        if holds(middle):
+            works = middle
+        else:
+            fails = middle
+    return works
 
 
 def inside(place: Path, line: Sequence[str]) -> list[str]:
@@ -27,9 +46,9 @@ def peak_bytes(place: Path) -> int | None:
     return None
 
 
-def drop_from_cache(folder: Path) -> None:
-    """Ask the kernel to forget the cached pages of a folder's files. Pages in use stay."""
-    for path in folder.iterdir():
+def drop_from_cache(files: Iterable[Path]) -> None:
+    """Ask the kernel to forget the cached pages of files. Pages in use stay."""
+    for path in files:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

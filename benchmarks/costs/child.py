@@ -61,7 +61,7 @@ def _import(setup: Setup, variant: Variant) -> None:
     if variant.in_torch or (variant.kind == "zo-fc" and variant.head == "torch"):
         # A variant of onnxruntime with the torch head imports torch, and not timm.
         importlib.import_module("torch")
-        _first_backward(setup.threads)
+        first_backward(setup.threads)
     if variant.in_torch:
         importlib.import_module("edge_zofc.benchmarks.costs.in_torch")
     else:
@@ -69,7 +69,7 @@ def _import(setup: Setup, variant: Variant) -> None:
         importlib.import_module(f"edge_zofc.engine.{'run' if variant.kind == 'zo-fc' else 'predict'}")
 
 
-def _first_backward(threads: int) -> None:
+def first_backward(threads: int) -> None:
     """Differentiate eight numbers: it starts threads and loads code that belong to torch, not to training."""
     import torch
     from torch.nn import functional

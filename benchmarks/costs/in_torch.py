@@ -1,10 +1,8 @@
 """The steps that ZO-FC is measured against, in torch: first order at its best, full fine-tuning, SPSA.
 
-First order gets its best configuration. Nothing below the first adapter records a graph, because no gradient flows
-there. Frozen weights have no gradient. Gradients are set to None. There is one copy of the model, and the same number
-of threads as for ZO-FC. With ``micro_batch`` 1 the gradient of the batch is accumulated picture by picture. With
-``checkpoint`` each block is computed again in the backward pass, so that the activations of one block are alive. The
-last block computes the class token alone where nothing else is read, as the exported graph does.
+First order gets its best configuration (``vit_in_torch.py``). Frozen weights have no gradient. Gradients are set to
+None. There is one copy of the model, and the same number of threads as for ZO-FC. With ``micro_batch`` 1 the gradient
+of the batch is accumulated picture by picture. With ``checkpoint`` the activations of one block are alive.
 
 SPSA is written as in MeZO (arXiv 2305.17333): in place, with a random generator that is seeded again for each
 perturbation, in eager mode, with no part of the backbone shared between queries.
@@ -12,18 +10,17 @@ perturbation, in eager mode, with no part of the backbone shared between queries
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint as recompute
 
 from edge_zofc.benchmarks.costs.setup import CLASSES, SEED, Setup, block_ranges, labels, read_picture
 from edge_zofc.benchmarks.costs.variants import Variant
-from edge_zofc.export.adapters import adapter_layout, cut, initial_adapter
+from edge_zofc.benchmarks.costs.vit_in_torch import vit_features
+from edge_zofc.export.adapters import adapter_layout, initial_adapter
 from edge_zofc.export.vit import AdapterViT
 
 LEARNING_RATE, MOMENTUM, EPS = 0.01, 0.9, 1e-3
@@ -134,47 +131,5 @@ class TorchStep:
 
     def _features(self, images: Tensor) -> Tensor:
         """Features [n, D]; the same numbers as AdapterViT's forward, block by block."""
-        vit, layout = self.model.timm_model, self.model.layout
-        first = 0 if self.kind == "full" else min(layout.blocks)
-        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-        for index in range(len(vit.blocks)):
-            block = self._block(index)
-            is_recomputed = self.checkpoint and index >= first and torch.is_grad_enabled()
-            x = recompute(block, x, use_reentrant=False) if is_recomputed else block(x)
-        features: Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
-        return features
-
-    def _block(self, index: int) -> Callable[[Tensor], Tensor]:
-        vit = self.model.timm_model
-        block = vit.blocks[index]
-        has_adapter = self.kind != "full" and index in self.model.layout.blocks
-        is_last = index == len(vit.blocks) - 1
-        class_token_alone = is_last and vit.global_pool == "token" and not self.as_the_paper
-
-        def run(x: Tensor) -> Tensor:
-            n = block.norm1(x)
-            mixed = _attention_of_class_token(block.attn, n) if class_token_alone else block.attn(n)
-            x = (x[:, :1] if class_token_alone else x) + block.ls1(mixed)
-            n = block.norm2(x)
-            x = x + block.ls2(block.mlp(n))
-            if has_adapter:
-                x = x + self.model._bottleneck(index, n[None], cut(self.flat[None], self.model.layout))[0]
-            return x
-
-        return run
-
-
-def _attention_of_class_token(attention: Any, n: Tensor) -> Tensor:
-    """[B, T, D] -> the attention's output for the first token alone, [B, 1, D]."""
-    width = n.shape[-1]
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    above, below = (None, None) if bias is None else (bias[:width], bias[width:])
-    query = functional.linear(n[:, :1], weight[:width], above)
-    keys, values = functional.linear(n, weight[width:], below).chunk(2, dim=-1)
-
-    def heads(x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
-
-    mixed = functional.scaled_dot_product_attention(heads(query), heads(keys), heads(values), scale=attention.scale)
-    found: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
-    return found
+        adapter = None if self.kind == "full" else self.flat
+        return vit_features(self.model, images, adapter, self.checkpoint, whole_last_block=self.as_the_paper)

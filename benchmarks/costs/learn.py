@@ -82,7 +82,7 @@ def learn(asked: LearnCommand, limit_bytes: int | None = None, timeout_seconds: 
         line = asked.line(Path(folder) / "run")
         if limit_bytes is None:
             return learnt(run(line, timeout_seconds), None, asked.steps)
-        drop_from_cache(asked.bundle)
+        drop_from_cache(asked.bundle.iterdir())
         with memory_cgroup(limit_bytes) as place:
             ended = run(inside(place, line), timeout_seconds)
             return learnt(ended, peak_bytes(place), asked.steps)

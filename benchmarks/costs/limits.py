@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.algorithm.options import make_options
+from edge_zofc.benchmarks.costs.cgroup import GRAIN_MIB, LEAST_MIB, SLOWER, lowest
 from edge_zofc.benchmarks.costs.learn import LearnCommand, Learnt, learn, write_stream
 from edge_zofc.benchmarks.costs.setup import MIB
 from edge_zofc.device.memory_plan import Fixed
@@ -21,9 +22,6 @@ from edge_zofc.engine.plans import Device, make_plan
 from edge_zofc.errors import DoesNotFitError
 from edge_zofc.storage.bundle import read_bundle
 
-SLOWER = 1.5
-GRAIN_MIB = 16
-LEAST_MIB = 32
 MOST_MIB = 1 << 17
 
 
@@ -50,17 +48,18 @@ class LimitCase:
         return LearnCommand(self.bundle, stream, budget_bytes, [*shape, "--head", "cosine"])
 
 
-def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any]) -> int:
+def least_budget_bytes(bundle: Path, head: HeadBackend, changes: dict[str, Any], classes: int | None = None) -> int:
     """The smallest budget in whole MiB for which the plan takes this head: its thriftiest configuration.
 
-    Raises InputError if torch is not installed and the torch head is asked for.
+    ``classes`` of the stream, None: not known. Raises InputError if torch is not installed and the torch head is asked
+    for.
     """
     found, profile, options = read_bundle(bundle), load_profile("auto"), make_options("edge", changes)
     low, high = 0, MOST_MIB
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            make_plan(found.manifest.sizes, options, Device(profile, middle * MIB), fixed=Fixed(head_backend=head))
+            make_plan(found.manifest.sizes, options, Device(profile, middle * MIB), classes, Fixed(head_backend=head))
         except DoesNotFitError:
             low = middle
         else:
@@ -75,16 +74,15 @@ def measure_limits(case: LimitCase, tell: Callable[[str], None]) -> dict[str, An
     tell(f"{case.bundle.name}, {case.head} head, no limit: {free.ending} in {free.seconds:.1f} s")
     if not free.completed:
         raise DoesNotFitError(f"Learning without a limit did not complete: {free.ending}")
-    fails, works, best = LEAST_MIB, int(free.result["peak_rss_mib"]) + GRAIN_MIB, free
-    while works - fails > GRAIN_MIB:
-        middle = (works + fails) // 2
-        found = learn(asked, middle * MIB, SLOWER * free.seconds)
-        tell(f"  limit {middle} MiB: {found.ending}, {found.seconds:.1f} s")
-        if found.completed and found.seconds <= SLOWER * free.seconds:
-            works, best = middle, found
-        else:
-            fails = middle
-    return _row(case, case.head, works, best, free)
+    tried = {int(free.result["peak_rss_mib"]) + GRAIN_MIB: free}
+
+    def holds(limit_mib: int) -> bool:
+        found = tried[limit_mib] = learn(asked, limit_mib * MIB, SLOWER * free.seconds)
+        tell(f"  limit {limit_mib} MiB: {found.ending}, {found.seconds:.1f} s")
+        return found.completed and found.seconds <= SLOWER * free.seconds
+
+    works = lowest(LEAST_MIB, max(tried), GRAIN_MIB, holds)
+    return _row(case, case.head, works, tried[works], free)
 
 
 def measure_one_limit(case: LimitCase, limit_bytes: int) -> dict[str, Any]:

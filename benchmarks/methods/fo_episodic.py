@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_zofc.algorithm.directions import balanced_scales, episode
-from edge_zofc.algorithm.episodes import Prototypes
+from edge_zofc.algorithm.episodes import Prototypes, held_out
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import EVALUATION_BATCH, Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training
-from edge_zofc.engine.gate import held_out
 from edge_zofc.export.adapters import initial_adapter
 
 

@@ -25,6 +25,8 @@ from edge_zofc.algorithm.statistics import Statistics
 
 SHARPNESS = 8.0
 """tau times the mean squared distance of a picture to a class mean."""
+HELD_OUT = 5
+"""One of so many pictures of a class is held out."""
 _COLUMNS = 128
 """How many columns of an inverse are solved for at once; a multiple of 64, so that all at once have the same bits."""
 
@@ -106,6 +108,15 @@ class Prototypes:
     def _whitened(self, features: np.ndarray) -> np.ndarray:
         """float64 [B, D]. The product is float32's: its rounding is the same for all queries up to 1e-6."""
         return np.asarray(features @ self.whitening, np.float64)
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Bool [n]: which of a task's pictures, of class ids ``labels`` int64 [n], take no part in the steps."""
+    found = np.zeros(len(labels), bool)
+    for one in np.unique(labels):
+        places = np.flatnonzero(labels == one)
+        found[places[len(places) - len(places) // HELD_OUT :]] = True
+    return found
 
 
 def _whitening(statistics: Statistics) -> np.ndarray:

@@ -17,7 +17,7 @@ from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
-BENCHMARKS = ("memory", "speed", "accuracy", "backbones", "questions", "soak", "growth", "streams")
+BENCHMARKS = ("memory", "speed", "accuracy", "backbones", "questions", "soak", "growth", "estimators", "streams")
 
 Add = Callable[[Any], Any]
 """Adds an argument, or a group of them, to a parser."""

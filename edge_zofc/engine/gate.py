@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edge_zofc.algorithm.episodes import held_out
 from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.paired import is_worse
 from edge_zofc.algorithm.statistics import Statistics
@@ -23,18 +24,6 @@ from edge_zofc.engine.progress import Gate
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage.journal import Kind
-
-HELD_OUT = 5
-"""One of so many pictures of a class is held out."""
-
-
-def held_out(labels: np.ndarray) -> np.ndarray:
-    """Bool [n]: which of a task's pictures, of class ids ``labels`` int64 [n], take no part in the steps."""
-    found = np.zeros(len(labels), bool)
-    for one in np.unique(labels):
-        places = np.flatnonzero(labels == one)
-        found[places[len(places) - len(places) // HELD_OUT :]] = True
-    return found
 
 
 def held_out_set(trainer: Trainer, index: int) -> PictureSet:

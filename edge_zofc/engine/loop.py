@@ -183,9 +183,7 @@ def _open_task(trainer: Trainer, task: TaskProgress) -> None:
 
 
 def _add_classes(trainer: Trainer, task: Task, found: Statistics) -> None:
-    """Rows for the task's new classes; the closed-form head is solved with this task's ``found`` statistics, which
-    become those of the whole run.
-    """
+    """Rows for the task's new classes. A moment in ``found`` solves a closed-form head and becomes the whole run's."""
     state, options, names = trainer.state, trainer.options, trainer.stream.class_names
     first, classes = len(state.progress.class_names), len(found.counts)
     means = mean_rows(found.sums, found.counts)

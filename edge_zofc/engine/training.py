@@ -8,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from edge_zofc.algorithm.directions import batches, episode
-from edge_zofc.algorithm.episodes import Prototypes
+from edge_zofc.algorithm.episodes import Prototypes, held_out
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample
 from edge_zofc.engine.evaluation import labels_of
 from edge_zofc.engine.feature_store import PictureSet
-from edge_zofc.engine.gate import held_out
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.step import take_step

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.episodes import SHARPNESS, Prototypes
+from edge_zofc.algorithm.episodes import SHARPNESS, Prototypes, held_out
 from edge_zofc.algorithm.heads import solve, within
 from edge_zofc.algorithm.statistics import Statistics
 
@@ -137,3 +137,14 @@ def test_means_follow_the_pictures() -> None:
         prototypes.absorb(np.array([[5.0]], np.float32), np.array([0]))
     assert prototypes.sums[0] / 2 == pytest.approx(5.0)
     assert prototypes.sums[1] == pytest.approx(8.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+def test_the_last_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
+    ids = np.array(labels)
+    found = held_out(ids)
+    for one in set(labels):
+        of_class = found[ids == one]
+        assert of_class.sum() == len(of_class) // 5
+        assert np.array_equal(of_class, np.sort(of_class))

@@ -46,17 +46,6 @@ def snapshot(run: Path) -> checkpoint.Snapshot:
     return found.snapshot
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
-def test_the_last_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
-    ids = np.array(labels)
-    found = gate.held_out(ids)
-    for one in set(labels):
-        of_class = found[ids == one]
-        assert of_class.sum() == len(of_class) // 5
-        assert np.array_equal(of_class, np.sort(of_class))
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 30))
 def test_pictures_are_taken_out_of_statistics_to_the_same_bits(seed: int, count: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from benchmark_problem import COLOURS, write_stream
 
-from edge_zofc.benchmarks.accuracy import class_orders, run
+from edge_zofc.benchmarks.accuracy import run
+from edge_zofc.benchmarks.streams import class_orders
 from edge_zofc.data.split import split_image_folder
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.errors import InputError
