@@ -16,10 +16,11 @@ from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.session import open_session
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo, Precision
 
-TOLERANCE, KINK_TOLERANCE = 1e-4, 2e-2
+TOLERANCE, KINK_TOLERANCE = 1e-4, 1e-1
 """Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0. Which side
-rounding takes differs between two libraries, as it does between torch's float32 and float64 (EfficientNet-Lite0: 5e-7
-to 1.3e-3). A rule that is wrong is wrong on every picture."""
+rounding takes differs between two libraries, as it does between torch's float32 and float64. A rule that is wrong is
+wrong on every picture. Of EfficientNet-Lite0 with random weights at 64 px 29 of 32 pictures were below 3e-6, the others
+at 1e-3 to 2.3e-2."""
 _SEED = 20261126
 
 

@@ -57,7 +57,7 @@ def test_a_wrong_rule_is_refused(tmp_path: Path, model: AdapterViT, monkeypatch:
         gradient_graph, "decompositions", lambda: {**table, gradient_rules._aten.gelu_backward.default: wrong}
     )
     sentence = (
-        r"the exported gradient differs from torch's by \S+ to \S+ \(relative\), above the 1e-04 to 2e-02 allowed"
+        r"the exported gradient differs from torch's by \S+ to \S+ \(relative\), above the 1e-04 to 1e-01 allowed"
     )
     with pytest.raises(NoGradientError, match=f"^{sentence}$"):
         write_checked_gradient(tmp_path, model, "fp32", IMAGES, print)
@@ -65,7 +65,7 @@ def test_a_wrong_rule_is_refused(tmp_path: Path, model: AdapterViT, monkeypatch:
 
 @pytest.mark.parametrize(
     ("errors", "is_good"),
-    [([1e-6, 1e-6], True), ([1e-6, 1e-2], True), ([1e-6, 3e-2], False), ([2e-4, 2e-4], False), ([1e-6, np.nan], False)],
+    [([1e-6, 1e-6], True), ([1e-6, 3e-2], True), ([1e-6, 2e-1], False), ([2e-4, 2e-4], False), ([1e-6, np.nan], False)],
 )
 def test_one_picture_may_lie_on_a_kink_and_not_all(
     errors: list[float], is_good: bool, tmp_path: Path, model: AdapterViT, monkeypatch: pytest.MonkeyPatch
