@@ -99,7 +99,9 @@ def kept_settings(
             f"The run in {request.run} belongs to another bundle than {bundle.folder}; "
             "name that bundle with --bundle, or give --run a new folder."
         )
-    told = differences(settings.options, request.preset, request.changes)
+    # "auto" leaves the choice, which was made when the run began.
+    asked = {name: value for name, value in request.changes.items() if (name, value) != ("estimator", "auto")}
+    told = differences(settings.options, request.preset, asked)
     if told:
         settings = _with_new_rates(request, settings, told, run)
     check_trainable(bundle, settings.options)

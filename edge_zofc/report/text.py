@@ -144,6 +144,7 @@ def time_sentence(result: RunResult) -> str:
     if cost is None:
         return "The time was not predicted."
     took = f"{number(cost.seconds / 60, 'min', 1)} for {count(cost.image_forwards, 'image-forward')}"
+    took += " (a gradient counts as 4)" if result.gradient_passes else ""
     if not cost.predicted_image_forwards:
         return f"The last learn took {took}; there was nothing to learn."
     minutes = "" if cost.predicted_seconds is None else f"{number(cost.predicted_seconds / 60, 'min', 1)} for "

@@ -78,7 +78,8 @@ def test_a_run_keeps_the_estimator_that_it_began_with(
 ) -> None:
     base = ["learn", "--bundle", exact_bundle.folder, "--stream", stream, "--run", tmp_path / "run"]
     assert answer(capsys, *base, *FEW, "--max-steps", "1")["options"]["estimator"] == "exact"
-    assert answer(capsys, *base, "--resume")["options"]["estimator"] == "exact"
+    assert answer(capsys, *base, "--resume", "--max-steps", "2")["options"]["estimator"] == "exact"
+    assert answer(capsys, *base, "--resume", "--estimator", "auto")["options"]["estimator"] == "exact"
     assert main([*map(str, base), "--estimator", "spsa"]) == 2
     assert "estimator: exact -> spsa" in capsys.readouterr().err
 

@@ -95,6 +95,8 @@ def test_the_time_sentence_stands_beside_what_was_predicted() -> None:
         "The last learn took 1.1 min for 4,321 image-forwards; at most 5,000 had been predicted.",
         "The last learn took 1.1 min for 4,321 image-forwards; there was nothing to learn.",
     ]
+    by_gradients = time_sentence(check_result(make_result(last_learn=cost, gradient_passes=80)))
+    assert "4,321 image-forwards (a gradient counts as 4); at most 1.5 min" in by_gradients
 
 
 HELD_OUT = "+2.5 points (95 %: -2.0 to +7.0)"
