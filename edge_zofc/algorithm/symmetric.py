@@ -21,7 +21,8 @@ def zeros(size: int) -> np.ndarray:
 
 def packed_length(size: int) -> int:
     """How many entries a packed matrix has: about D (D + SLAB) / 2."""
-    return sum(min(SLAB, size - start) * (size - start) for start in range(0, size, SLAB))
+    slabs, rest = divmod(size, SLAB)
+    return SLAB * (slabs * size - SLAB * slabs * (slabs - 1) // 2) + rest * rest
 
 
 def slabs(packed: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
