@@ -62,13 +62,14 @@ def _work(sizes: BundleSizes, options: Options, device: Device, classes: int | N
 @dataclass(frozen=True)
 class Rival:
     """A run by one estimator: its options, the plan for the budget (None: it does not fit, as ``why_not`` says), and
-    the peak of its thriftiest placement.
+    the peak of its thriftiest placement. ``alone``: why there is no other one to choose, as a clause.
     """
 
     options: Options
     plan: MemoryPlan | None
     why_not: str
     least_bytes: int
+    alone: str = ""
 
 
 def rivals(
@@ -94,16 +95,16 @@ def rivals(
         )
     if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
         raise InputError(NO_GRADIENT)
-    names = [asked.estimator]
+    names, alone = [asked.estimator], ""
     if asked.estimator == "auto":
-        may_be_exact = asked.moves and sizes.gradient is not None and not of_spsa and asked.optimizer != "conserve"
-        names = ["exact", "spsa"] if may_be_exact else ["spsa"]
+        alone = _why_alone(asked, sizes, of_spsa)
+        names = ["spsa"] if alone or not asked.moves else ["exact", "spsa"]
     found = []
     for name in names:
         options = make_options(preset, {**changes, "estimator": name})
         least = memory_plan.peak_range(_work(sizes, options, device, classes))[0]
         try:
-            found.append(Rival(options, make_plan(sizes, options, device, classes, fixed), "", least))
+            found.append(Rival(options, make_plan(sizes, options, device, classes, fixed), "", least, alone))
         except DoesNotFitError as error:
             found.append(Rival(options, None, str(error), least))
     return found
@@ -124,6 +125,14 @@ def choose(found: Sequence[Rival]) -> tuple[Options, MemoryPlan, str]:
 def _why(first: Rival, chosen: Rival) -> str:
     if chosen is not first:
         return f"The adapter learns by forward passes alone. By exact gradients: {first.why_not}"
-    return {"exact": "The adapter learns by exact gradients.", "spsa": "The adapter learns by forward passes alone."}[
-        chosen.options.estimator
-    ]
+    how = {"exact": "exact gradients", "spsa": "forward passes alone"}[chosen.options.estimator]
+    return f"The adapter learns by {how}{f': {chosen.alone}' if chosen.alone else ''}."
+
+
+def _why_alone(asked: Options, sizes: BundleSizes, of_spsa: Sequence[str]) -> str:
+    """Why "auto" means forward passes, whatever the budget; "" where it may mean exact gradients."""
+    if sizes.gradient is None:
+        return "the bundle has no graph for exact gradients"
+    if of_spsa:
+        return f"{of_spsa[0].replace('_', '-')} was given, which belongs to them"
+    return "the optimizer conserve compares them" if asked.optimizer == "conserve" else ""

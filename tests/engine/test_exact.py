@@ -161,8 +161,8 @@ def test_auto_takes_them_where_the_bundle_has_them_and_says_why(
 ) -> None:
     few = {"batch_size": 8, "steps": 2}
     for bundle, kind, why in (
-        (exact_bundle, "exact", "by exact gradients: they fit"),
-        (small_bundle, "spsa", "no graph for exact gradients"),
+        (exact_bundle, "exact", "by exact gradients."),
+        (small_bundle, "spsa", "by forward passes alone: the bundle has no graph for exact gradients."),
     ):
         caplog.clear()
         with caplog.at_level("INFO"):
