@@ -61,15 +61,24 @@ def _work(sizes: BundleSizes, options: Options, device: Device, classes: int | N
 
 @dataclass(frozen=True)
 class Rival:
-    """A run by one estimator: its options, the plan for the budget (None: it does not fit, as ``why_not`` says), and
-    the peak of its thriftiest placement. ``alone``: why there is no other one to choose, as a clause.
+    """A run by one estimator: what it asks of the machine, and the plan for the budget (None: it does not fit, as
+    ``why_not`` says). ``alone``: why there is no other one to choose, as a clause.
     """
 
-    options: Options
+    work: Work
     plan: MemoryPlan | None
-    why_not: str
-    least_bytes: int
+    why_not: str = ""
     alone: str = ""
+
+    @property
+    def options(self) -> Options:
+        """Those of the run."""
+        return self.work.options
+
+    @property
+    def least_bytes(self) -> int:
+        """The peak of its thriftiest placement; every placement is planned for it, which ``learn`` need not do."""
+        return memory_plan.peak_range(self.work)[0]
 
 
 def rivals(
@@ -101,12 +110,12 @@ def rivals(
         names = ["spsa"] if alone or not asked.moves else ["exact", "spsa"]
     found = []
     for name in names:
-        options = make_options(preset, {**changes, "estimator": name})
-        least = memory_plan.peak_range(_work(sizes, options, device, classes))[0]
+        work = _work(sizes, make_options(preset, {**changes, "estimator": name}), device, classes)
         try:
-            found.append(Rival(options, make_plan(sizes, options, device, classes, fixed), "", least, alone))
+            plan = memory_plan.plan(work, device.learning_budget_bytes, fixed or Fixed())
+            found.append(Rival(work, plan, alone=alone))
         except DoesNotFitError as error:
-            found.append(Rival(options, None, str(error), least))
+            found.append(Rival(work, None, str(error)))
     return found
 
 
