@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edge_zofc.errors import InputError, RunLockedError, explained, shown
 from edge_zofc.live.camera import Camera, Frame
-from edge_zofc.storage.names import checked_name
+from edge_zofc.storage.names import class_name
 from edge_zofc.storage.writing import make_folder, write_atomic
 
 log = logging.getLogger("edge_zofc")
@@ -66,7 +66,7 @@ def class_folder(folder: Path, name: str, *, test: bool) -> Path:
 
     A task with READY in it may be learnt already, and what is learnt must not change.
     """
-    checked = checked_name(name)
+    checked = class_name(name)
     if os.path.lexists(folder / "READY"):
         raise InputError(f"{shown(folder)} is finished, for READY lies in it; capture into the folder of a new task.")
     return folder / ("test" if test else "train") / checked

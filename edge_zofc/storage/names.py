@@ -1,4 +1,4 @@
-"""What a user may call a class: a name that is one folder everywhere and shows as what it is."""
+"""Names that people give to things, before they become names of folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import unicodedata
 
 from edge_zofc.errors import InputError, is_control, quoted
 
-MAX_CHARACTERS, MAX_BYTES = 64, 200
+MAX_CHARACTERS = 64
+MAX_BYTES = 200
 SYSTEM_FOLDERS = frozenset(
     ("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "@eadir", "#recycle")
 )
@@ -16,32 +17,38 @@ _JOINERS = frozenset("\u200c\u200d")  # parts of Persian and Indic words and of 
 _TAGS = range(0xE0020, 0xE0080)  # the ends of some flags
 
 
-def checked_name(name: str) -> str:
-    r"""The name in NFC, without spaces around it. Raises InputError.
+def class_name(text: str) -> str:
+    """The name in normal form C, without spaces around it.
 
-    1 to 64 visible characters and at most 200 bytes of UTF-8, without / and \, not beginning with a dot or a hyphen,
-    and no folder that an operating system makes by itself.
+    Raises InputError unless it has 1 to MAX_CHARACTERS visible characters in at most MAX_BYTES bytes of UTF-8, no / or
+    backslash in it, and no . or - at its start. It is no folder that an operating system makes by itself.
     """
-    found = unicodedata.normalize("NFC", name).strip()
-    size = len(found.encode("utf-8", errors="surrogatepass"))
-    why = ""
-    if not any(unicodedata.category(c)[0] in "LNPS" for c in found):
-        why = "it has no visible character"
-    elif len(found) > MAX_CHARACTERS or size > MAX_BYTES:
-        why = f"it has {len(found)} characters and {size} bytes, and the limits are {MAX_CHARACTERS} and {MAX_BYTES}"
-    elif any(c in "/\\" for c in found):
-        why = "it holds / or \\, which separate folders"
-    elif found[0] in ".-":
-        why = f"it begins with {found[0]}, which hides a folder or looks like an option"
-    elif any(map(_is_invisible, found)):
-        why = "it holds a character that does not show"
-    elif found.lower() in SYSTEM_FOLDERS:
-        why = "operating systems make a folder of that name themselves"
-    if why:
-        raise InputError(f"{quoted(name)} cannot name a class, for {why}; give another name, such as red_apple.")
-    return found
+    name = unicodedata.normalize("NFC", text).strip()
+    reason = _fault(name)
+    if reason:
+        raise InputError(f"{quoted(text)} cannot be the name of a class: {reason}; choose another name.")
+    return name
 
 
-def _is_invisible(character: str) -> bool:
-    is_format = unicodedata.category(character) == "Cf"
-    return is_control(character) or (is_format and character not in _JOINERS and ord(character) not in _TAGS)
+def _fault(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if len(name) > MAX_CHARACTERS:
+        return f"it has {len(name)} characters and the limit is {MAX_CHARACTERS}"
+    if any(map(_is_hidden, name)):
+        return "it holds characters that do not show"
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in name):
+        return "nothing of it shows"
+    if len(name.encode()) > MAX_BYTES:
+        return f"it takes {len(name.encode())} bytes and the limit is {MAX_BYTES}"
+    if "/" in name or "\\" in name:
+        return "it holds a / or a \\"
+    if name.lower() in SYSTEM_FOLDERS:
+        return "operating systems make folders of that name"
+    return "it begins with . or -" if name[0] in ".-" else ""
+
+
+def _is_hidden(character: str) -> bool:
+    kind = unicodedata.category(character)
+    is_format = kind == "Cf" and character not in _JOINERS and ord(character) not in _TAGS
+    return is_control(character) or is_format or kind in ("Cn", "Co")
