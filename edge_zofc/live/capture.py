@@ -26,7 +26,7 @@ from edge_zofc.storage.writing import make_folder, write_atomic
 log = logging.getLogger("edge_zofc")
 
 COUNT, EVERY_SECONDS, PATIENCE_SECONDS = 20, 0.5, 30.0
-TRIES = 4
+TRIES = 3
 """How often a camera that never gave a picture is started again before that is an error."""
 
 _NAME = re.compile(r"(\d{4,9})-\d{4,9}\.jpg", re.ASCII)
