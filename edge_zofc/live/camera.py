@@ -151,7 +151,7 @@ class Camera:
             try:
                 reason = self._read_child(commands[index])
             except InputError as error:
-                reason = str(error)
+                reason = str(error).rstrip(".")
             except (OSError, MemoryError) as error:
                 reason = f"it cannot be read ({str(error) or 'memory ran out'})"
             if self._closed.is_set():

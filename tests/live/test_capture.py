@@ -88,7 +88,8 @@ def test_a_name_that_cannot_be_a_class_is_told(name: str, tmp_path: Path) -> Non
 
 def test_a_camera_without_a_picture_is_an_error_with_its_reason(tmp_path: Path) -> None:
     with BrowserCamera() as silent, pytest.raises(InputError, match="browser: waiting for the first picture"):
-        capture(silent, tmp_path, Limits(patience_seconds=0.05))
+        capture(silent, tmp_path / "a", Limits(patience_seconds=0.05))
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_camera_that_cannot_even_start_is_given_up_before_the_patience_ends(
