@@ -118,10 +118,12 @@ class Camera:
     def close(self) -> None:
         """End the child and the thread; those who wait get None. Closing twice is nothing."""
         self._closed.set()
-        self._tell(False, "closed.")
+        with self._changed:
+            self._changed.notify_all()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        self._tell(False, "closed.")
 
     def __enter__(self) -> Camera:
         return self.start()
