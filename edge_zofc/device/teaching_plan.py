@@ -46,7 +46,7 @@ def one_by_one(kept: Placement, threads: int) -> Placement:
 def teaching_plan(
     sizes: BundleSizes, placement: Placement, base: BaseCost, classes: int, page: bool = False
 ) -> MemoryPlan:
-    """The plan of such a process; ``placement`` from ``one_by_one``, ``classes`` C, ``page``: with the page of ``live``.
+    """The plan of such a process. ``placement`` from ``one_by_one``, ``classes`` C; ``page``: with that of ``live``.
 
     Its budget is its peak and SPARE_BYTES.
     """
