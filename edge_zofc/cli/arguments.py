@@ -75,6 +75,7 @@ def _add(parser: Any, members: tuple[Add, ...]) -> None:
 
 RUN = Path("run")
 _RUN = _path("run", "RUN", "run folder")
+_LEARNT = _path("run", "RUN", "folder of a run or a fleet")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = _number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
@@ -104,6 +105,8 @@ _METHOD = _group(
     about="kept with the run by the first learn",
 )
 
+GROUPS = {"fleet": "Put together what many devices have learnt."}
+"""What comes before a command's second word."""
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
         _path(
@@ -188,26 +191,26 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _METHOD,
     ),
     "eval": (
-        _RUN,
+        _LEARNT,
         _path("--stream", "FOLDER", "the stream whose test pictures are named", required=True),
         _MOVED_BUNDLE,
         _THREADS,
     ),
     "predict": (
-        _path("names", "PICTURE", "pictures or folders of them; before them a run (default: run/)", nargs="+"),
+        _path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="+"),
         _number("--top", "classes to name (default: 1)", 1, default=1),
         _MOVED_BUNDLE,
         _THREADS,
     ),
     "deploy": (
-        _RUN,
+        _LEARNT,
         _path("out", "OUT.onnx", "the file to write"),
         _MOVED_BUNDLE,
         _argument("--int8", action="store_true", help="smaller and faster, in 8 bits; some answers may change"),
         _path("--calibrate", "FOLDER", "pictures for --int8 (default: the run's training pictures)"),
     ),
     "report": (
-        _RUN,
+        _LEARNT,
         _path("--out", "FILE", "the page (default: RUN/report.html)"),
         _path("--stream", "FOLDER", "where the run's stream is now, if it moved"),
         _argument("--no-pictures", dest="pictures", action="store_false", help="leave the stream's pictures out"),
@@ -222,6 +225,29 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     ),
     "history": (_RUN, _MOVED_BUNDLE),
     "rollback": (_RUN, _MOVED_BUNDLE, _number("--to-task", "number of the task, from 0", 0, required=True)),
+    "fleet share": (
+        _RUN,
+        _path("-o", "FILE", "the share to write", "--out", required=True),
+        _argument("--name", metavar="NAME", help="the device's name in its fleet (default: FILE without its ending)"),
+        _number("--min-pictures", "leave classes with fewer pictures out (default: 8)", 1, default=8),
+        _MOVED_BUNDLE,
+    ),
+    "fleet merge": (
+        _path("bundle", "BUNDLE", "the bundle that all devices learnt with"),
+        _path("shares", "SHARE", "share files, one or more", nargs="+"),
+        _path("-o", "FLEET", "the fleet's folder, new or with shares in it", "--out", required=True),
+        _argument(
+            "--cap",
+            metavar="X",
+            type=float,
+            help="count a device as at most X times the median device's pictures, 0 for no limit (default: none)",
+        ),
+    ),
+    "fleet revoke": (
+        _path("fleet", "FLEET", "the fleet's folder"),
+        _argument("name", metavar="NAME", help="the device's name"),
+        _argument("--undo", action="store_true", help="take shares of this device again"),
+    ),
     "profiles": (_argument("name", metavar="NAME", nargs="?", help="a built-in name, a TOML file, or auto"),),
     "doctor": (_path("--bundle", "FOLDER", "also run this bundle's probe"),),
     # Each benchmark reads its own options, so that --help does not import torch.

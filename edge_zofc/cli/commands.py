@@ -146,10 +146,14 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write a run's report as one HTML page."""
+    """Write the report of a run or a fleet as one HTML page."""
+    from edge_zofc.cli import fleet
     from edge_zofc.report.summary import summary, write_report
+    from edge_zofc.storage.fleet_folder import FleetFolder
     from edge_zofc.storage.result import read_result
 
+    if FleetFolder(options.run).is_fleet():
+        return fleet.report(options.run, options)
     page = write_report(options.run, options.out, options.stream, options.pictures)
     told = summary(read_result(options.run).model_dump(), terminal_width())
     return answer(options, {"report": str(page)}, f"{told}\n{page}")
