@@ -81,7 +81,8 @@ class Evaluation:
 
 
 def run_bundle(run: RunFolder | FleetFolder, settings: Settings, folder: Path | None) -> Bundle:
-    """The bundle of a run or a fleet, from ``folder`` or from the first place that has it: beside the run, where it was, ./bundle.
+    """The bundle of a run or a fleet, from ``folder`` or from the first place that has it: beside the run, where it
+    was, ./bundle.
 
     Raises InputError if it is nowhere or another one, else as ``read_bundle``.
     """

@@ -121,7 +121,8 @@ def encode(share: Share) -> bytes:
 def decode(raw: bytes, where: str = "The share") -> Share:
     """The share in ``raw``; ``where`` names it in a message.
 
-    Raises InputError for a newer format, DamagedFileError for anything that is no whole share.
+    Raises InputError for a newer format, DamagedFileError for anything that is no whole share or that ``fault_of`` finds
+    something wrong with.
     """
     try:
         return _decoded(*_opened(raw, where))
@@ -139,12 +140,12 @@ def _opened(raw: bytes, where: str) -> tuple[tuple[Any, ...], memoryview]:
     """
     if raw[: len(MAGIC)] != MAGIC or len(raw) < _HEADER.size + _CRC.size:
         raise ValueError("it does not begin as one")
-    _, version, *fields = _HEADER.unpack_from(raw)
-    if version > FORMAT_VERSION:
-        raise InputError(f"{where} has format version {version}, this edge-zofc reads {FORMAT_VERSION}; update it.")
     body = memoryview(raw)[: -_CRC.size]
     if zlib.crc32(body) != _CRC.unpack(raw[-_CRC.size :])[0]:
         raise ValueError("its checksum does not fit")
+    _, version, *fields = _HEADER.unpack_from(raw)
+    if version > FORMAT_VERSION:
+        raise InputError(f"{where} has format version {version}, this edge-zofc reads {FORMAT_VERSION}; update it.")
     normalise, width, moment_width, _, size, classes, *_ = fields
     if version != FORMAT_VERSION or normalise > 1 or not (0 < width < 8 and 0 < moment_width < 8):
         raise ValueError("its header holds what no share has")
@@ -179,8 +180,8 @@ def _classes(body: memoryview, at: int, classes: int) -> tuple[tuple[str, ...], 
     for _ in range(classes):
         (length,) = _LENGTH.unpack_from(body, at)
         at += _LENGTH.size
+        counts += _PICTURES.unpack_from(body, at + length)  # struct.error where the name is cut off, too
         names.append(bytes(body[at : at + length]).decode("utf-8"))
-        counts += _PICTURES.unpack_from(body, at + length)
         at += length + _PICTURES.size
     return tuple(names), np.array(counts, np.int64), at
 
