@@ -16,7 +16,7 @@ def share(options: argparse.Namespace) -> int:
     """Write what a run has learnt as a share for its fleet: sums of features, never a picture."""
     from edge_zofc.device.profiles import format_bytes
     from edge_zofc.fleet.sharing import LEAVES, share_of
-    from edge_zofc.report.text import table
+    from edge_zofc.report.text import count, table
     from edge_zofc.storage.fleet_folder import Device
     from edge_zofc.storage.run_folder import refuse_own
     from edge_zofc.storage.share import encode
@@ -32,8 +32,11 @@ def share(options: argparse.Namespace) -> int:
     few = ", ".join(f"{text} ({n})" for text, n in found.left_out.items())
     lines = [title, table(rows, "rl", terminal_width()), f"What leaves this device: {LEAVES}."]
     lines += [f"Left out, with fewer than {options.min_pictures} pictures: {few}."] if few else []
-    data = {"out": str(options.out), "device": device.name, "share": device.number, "bytes": len(raw)}
-    return answer(options, {**data, "classes": device.classes, "left_out": found.left_out}, "\n".join(lines))
+    if found.shown:
+        lines.append(f"Not in it: {count(found.shown, 'picture')} that learn has not learnt yet.")
+    data: dict[str, Any] = {"out": str(options.out), "device": device.name, "share": device.number, "bytes": len(raw)}
+    data |= {"classes": device.classes, "left_out": found.left_out, "shown": found.shown}
+    return answer(options, data, "\n".join(lines))
 
 
 def merge(options: argparse.Namespace) -> int:

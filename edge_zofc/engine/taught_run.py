@@ -309,6 +309,7 @@ class TaughtRun:
             aliases=aliases,
             forgotten=tuple(sorted(self.view.forgotten)),
             closed=(*self.view.waiting, closed),
+            lines=writer.base.lines + len(writer.entries),
         )
         writer.begin(base)
         finish_closing(self.folder, base, self.finished)

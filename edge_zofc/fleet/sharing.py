@@ -3,25 +3,28 @@
 An adapter that moved (``learn --adapter auto`` moves it in the first task) is another one on each device, and features
 of different adapters do not add up. So a share has the features under the start, which all devices of a bundle have.
 A run keeps their statistics for the gate (``engine/gate.py``): the same ones as with ``--adapter off``.
+
+Classes have the names that they are shown by, and what was forgotten is not shared (``engine/lesson.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edge_zofc.algorithm import symmetric
-from edge_zofc.algorithm.statistics import GRID, Statistics
+from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.engine.class_parts import keys_of
+from edge_zofc.engine.lesson import Knowledge, LessonView, learnt_knowledge, view_of
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.progress import progress_of
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.checkpoint import Snapshot
+from edge_zofc.storage.lesson_log import LessonFolder
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.share import Share, device_name
 
@@ -36,46 +39,47 @@ LEAVES = (
 
 @dataclass(frozen=True)
 class Sharing:
-    """A share, and the classes with too few pictures that are not in it, with these numbers."""
+    """A share, and what is not in it: classes with too few pictures, with these numbers, and ``shown`` pictures of a
+    lesson that ``learn`` has not learnt yet.
+    """
 
     share: Share
     left_out: dict[str, int]
+    shown: int
 
 
 def share_of(run: Path, name: str, min_pictures: int = MIN_PICTURES, bundle_folder: Path | None = None) -> Sharing:
     """The share of the tasks that a run has finished, for a device called ``name``.
 
-    Its number is that of the records in the run's journal, which only grow: the same state gives the same share. Raises
-    InputError where there is no such run or nothing in it that can be shared, else as ``run_bundle``.
+    Its number is that of the records in the run's journal and of the entries in its lesson's log, which only grow: the
+    same state gives the same share. Raises InputError where there is no such run, nothing in it that can be shared, or
+    parts of a class that is left out were not kept, else as ``run_bundle``.
     """
-    folder = RunFolder(run)
-    settings, found = folder.settings(), folder.latest()
-    bundle = run_bundle(folder, settings, bundle_folder)
-    if found is None or not (finished := _finished_tasks(found.snapshot)):
-        raise InputError(f"The run in {run} has finished no task yet, so there is nothing to share.")
-    newest = progress_of(found.snapshot)
-    # Of a task at work nobody knows yet whether it will stay.
-    snapshot = found.snapshot if newest.phase == "idle" else load_end(folder.state, finished - 1)
-    state = RunState.of(bundle, settings.options, snapshot)
-    statistics, names = _under_start(state, bundle, run), state.progress.class_names
-    left_out = [i for i, n in enumerate(statistics.counts.tolist()) if 0 < n < min_pictures]
-    kept = np.flatnonzero(statistics.counts >= max(min_pictures, 1))
-    if not len(kept):
+    folder, lesson = RunFolder(run), LessonFolder(run)
+    settings = folder.settings()
+    bundle, (base, entries, _) = run_bundle(folder, settings, bundle_folder), lesson.read()
+    records, state = _finished_state(folder, RunState.of(bundle, settings.options))
+    state = replace(state, statistics=_under_start(state, bundle, run))
+    view = view_of(lesson, base, entries, [task.name for task in state.finished_tasks])
+    known = learnt_knowledge(run, state, view, moved=False)
+    left_out = {text: count for text, count in known.learnt.items() if count < min_pictures}
+    if left_out:
+        known = _without(run, state, view, left_out)
+    if not known.names:
         raise InputError(
             f"No class of the run in {run} has {min_pictures} pictures or more, so there is nothing to share; "
             "take more pictures, or give a smaller --min-pictures."
         )
-    moment = _without(statistics, left_out)
-    shared = Share(
+    share = Share(
         name=device_name(name),
-        number=newest.journal_records,
+        number=records + base.lines + len(entries),
         bundle_identity=bundle.identity,
         adapter_sha256=adapter_sha256(bundle),
         normalise=settings.options.normalise,
-        class_names=tuple(names[i] for i in kept),
-        statistics=Statistics(statistics.sums[kept], statistics.counts[kept], moment),
+        class_names=tuple(known.names),
+        statistics=known.statistics,
     )
-    return Sharing(shared, {names[i]: int(statistics.counts[i]) for i in left_out})
+    return Sharing(share, left_out, len(view.pictures))
 
 
 def adapter_sha256(bundle: Bundle) -> str:
@@ -83,9 +87,16 @@ def adapter_sha256(bundle: Bundle) -> str:
     return hashlib.sha256(bundle.initial_adapter().astype("<f4").tobytes()).hexdigest()
 
 
-def _finished_tasks(snapshot: Snapshot) -> int:
-    progress = progress_of(snapshot)
-    return len(progress.tasks) - (progress.phase != "idle")
+def _finished_state(folder: RunFolder, state: RunState) -> tuple[int, RunState]:
+    """How many records the run's journal has, and the state at the end of its last finished task, in place."""
+    found = folder.latest()
+    progress = None if found is None else progress_of(found.snapshot)
+    finished = 0 if progress is None else len(progress.tasks) - (progress.phase != "idle")
+    if found is None or progress is None or not finished:
+        raise InputError(f"The run in {folder.path} has finished no task yet, so there is nothing to share.")
+    # Of a task at work nobody knows yet whether it will stay.
+    state.restore(found.snapshot if progress.phase == "idle" else load_end(folder.state, finished - 1))
+    return progress.journal_records, state
 
 
 def _under_start(state: RunState, bundle: Bundle, run: Path) -> Statistics:
@@ -102,15 +113,15 @@ def _under_start(state: RunState, bundle: Bundle, run: Path) -> Statistics:
     return state.statistics
 
 
-def _without(statistics: Statistics, left_out: list[int]) -> np.ndarray:
-    """The moment, a packed matrix, without the means of the classes ``left_out``.
-
-    How the pictures of such a class vary around their mean stays in it, as a run does not keep that by class. Of a
-    class with one picture nothing stays.
-    """
-    moment, size = statistics.moment.copy(), statistics.sums.shape[1]
-    for class_id in left_out:
-        total, count = statistics.sums[class_id], int(statistics.counts[class_id])
-        for rows, slab in symmetric.slabs(moment, size):
-            slab -= np.rint(np.outer(total[rows], total[rows.start :]) / count / GRID**2) * GRID**2
-    return moment
+def _without(run: Path, state: RunState, view: LessonView, left_out: dict[str, int]) -> Knowledge:
+    """What is known without classes, as if they had been forgotten: not a bit of them is left."""
+    ids = [i for i, own in enumerate(state.progress.class_names) if view.shown(own) in left_out]
+    forgotten = view.forgotten | set(keys_of(state.finished_tasks, ids))
+    try:
+        return learnt_knowledge(run, state, replace(view, forgotten=forgotten), moved=False)
+    except InputError as error:
+        few = ", ".join(f"{text} ({count})" for text, count in left_out.items())
+        raise InputError(
+            f"Classes with too few pictures ({few}) cannot be left out, so that this run can be shared with "
+            f"--min-pictures 1 alone: {error}"
+        ) from error

@@ -121,8 +121,8 @@ def encode(share: Share) -> bytes:
 def decode(raw: bytes, where: str = "The share") -> Share:
     """The share in ``raw``; ``where`` names it in a message.
 
-    Raises InputError for a newer format, DamagedFileError for anything that is no whole share or that ``fault_of`` finds
-    something wrong with.
+    Raises InputError for a newer format, DamagedFileError for anything that is no whole share, or whose statistics no
+    pictures have (``fault_of``).
     """
     try:
         return _decoded(*_opened(raw, where))

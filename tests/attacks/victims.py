@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from victim import SPEC, Victim, rewrite_manifest, tiny_bundle
+from victims_fleet import fleet_victims
 from victims_run import journal_victims, run_victims, snapshot_victims
 
 from edge_zofc.device.profiles import load_profile
@@ -101,6 +102,7 @@ def all_victims(folder: Path) -> Iterator[Victim]:
         ("journal", journal_victims),
         ("snapshot", snapshot_victims),
         ("run", run_victims),
+        ("fleet", fleet_victims),
         ("profile", lambda place: [profile_victim(place)]),
         ("pictures", picture_victims),
     ):

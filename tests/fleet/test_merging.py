@@ -91,7 +91,7 @@ def test_a_revoked_device_leaves_no_bit_and_stays_out(small_bundle: Bundle, tmp_
     assert fates(merge(small_bundle.folder, [b], tmp_path / "fleet")) == [("b", 4, "new")]
     with pytest.raises(InputError, match="has no share of c; it has those of: a, b"):
         revoke(tmp_path / "fleet", "c")
-    with pytest.raises(InputError, match="a is not revoked in .*; revoked are: none"):
+    with pytest.raises(InputError, match="a is not revoked in "):
         revoke(tmp_path / "fleet", "a", undo=True)
 
 

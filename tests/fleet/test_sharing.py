@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edge_zofc.engine import gate
 from edge_zofc.engine.history import roll_back
 from edge_zofc.errors import InputError
 from edge_zofc.fleet.sharing import Sharing, share_of
+from edge_zofc.learner import Learner
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.share import encode
@@ -77,20 +79,22 @@ def test_in_the_middle_of_a_task_the_finished_ones_are_shared(
         share_of(tmp_path / "begun", "d7")
 
 
-def test_a_class_with_one_picture_leaves_no_trace_in_the_share(small_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [1, 3])
+def test_a_class_with_few_pictures_leaves_no_trace_in_the_share(few: int, small_bundle: Bundle, tmp_path: Path) -> None:
     """The sum of a class with one picture is that picture's feature."""
     stream = write_small_stream(tmp_path / "stream", tasks=1, classes=2)
     go(small_bundle, stream, tmp_path / "without", changes=OFF)
     place = stream / "000_task/train/class02"
     place.mkdir()
-    picture(2, 0).save(place / "000.png")
+    for index in range(few):
+        picture(2, index).save(place / f"{index:03d}.png")
     go(small_bundle, stream, tmp_path / "with", changes=OFF)
     found, wanted = share_of(tmp_path / "with", "d7"), share_of(tmp_path / "without", "d7")
-    assert found.left_out == {"class02": 1}
+    assert found.left_out == {"class02": few}
     assert found.share.class_names == ("class00", "class01")
     assert bits(found) == bits(wanted)
     assert share_of(tmp_path / "with", "d7", min_pictures=1).share.class_names == ("class00", "class01", "class02")
-    with pytest.raises(InputError, match="No class of the run in .* has 9 pictures or more"):
+    with pytest.raises(InputError, match="has 9 pictures or more, so there is nothing to share"):
         share_of(tmp_path / "with", "d7", min_pictures=9)
 
 
@@ -109,3 +113,38 @@ def test_a_run_without_statistics_of_the_start_says_so(
     go(small_bundle, one, tmp_path / "run", changes=changes)
     with pytest.raises(InputError, match=reason):
         share_of(tmp_path / "run", "d7")
+
+
+def test_what_was_forgotten_is_not_shared_and_a_new_name_is(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
+    go(small_bundle, stream, tmp_path / "run", changes=OFF)
+    before = share_of(tmp_path / "run", "d7").share
+    with Learner.open(tmp_path / "run") as learner:
+        learner.forget("class03")
+        learner.rename("class05", "washer")
+        after = share_of(tmp_path / "run", "d7")
+        learner.undo()
+        learner.undo()
+    names = ["class00", "class01", "class02", "class04", "washer", "class06", "class07"]
+    assert list(after.share.class_names) == names
+    assert after.share.pictures == before.pictures - 8
+    again = share_of(tmp_path / "run", "d7").share
+    assert before.number < after.share.number < again.number
+    assert encode(replace(again, number=before.number)) == encode(before)
+
+
+def test_pictures_that_were_shown_are_counted_until_they_are_learnt(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    go(small_bundle, stream, run, changes=OFF)
+    with Learner.open(run) as learner:
+        learner.teach([picture(9, index) for index in range(8)], "washer")
+        shown = share_of(run, "d7")
+        learner.close_lesson()
+        closed = share_of(run, "d7")
+    assert (shown.shown, closed.shown) == (8, 8)
+    assert "washer" not in shown.share.class_names
+    go(small_bundle, run / "lesson/tasks", run, changes={})
+    learnt = share_of(run, "d7")
+    assert learnt.shown == 0 and learnt.share.class_names[-1] == "washer"
+    assert shown.share.number <= closed.share.number < learnt.share.number
