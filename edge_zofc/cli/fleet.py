@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.cli.answer import answer, terminal_width
+from edge_zofc.errors import shown
 
 log = logging.getLogger("edge_zofc")
 
@@ -29,7 +30,7 @@ def share(options: argparse.Namespace) -> int:
     write_atomic(options.out, raw)
     title = f"{options.out}: share {device.number} of the device {device.name}, {format_bytes(len(raw))}"
     rows: list[tuple[Any, ...]] = [("pictures", "class"), *((n, text) for text, n in device.classes.items())]
-    few = ", ".join(f"{text} ({n})" for text, n in found.left_out.items())
+    few = ", ".join(f"{shown(text)} ({n})" for text, n in found.left_out.items())
     lines = [title, table(rows, "rl", terminal_width()), f"What leaves this device: {LEAVES}."]
     lines += [f"Left out, with fewer than {options.min_pictures} pictures: {few}."] if few else []
     if found.shown:

@@ -65,7 +65,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"edge-zofc {__version__}")
     found = parser.add_subparsers(metavar="COMMAND", required=True)
-    subs, groups = {}, {}
+    subs: dict[str, argparse.ArgumentParser] = {}
+    groups: dict[str, Any] = {}
     for name in arguments.COMMANDS:
         group, _, last = name.rpartition(" ")
         if group and group not in groups:

@@ -22,12 +22,14 @@ import numpy as np
 from edge_zofc.data.folders import case_notes
 from edge_zofc.errors import DamagedFileError, InputError, shown
 from edge_zofc.fleet.sharing import adapter_sha256
-from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.fleet_folder import About, Device, FleetFolder, Merged, misfit
 from edge_zofc.storage.reading import read_bounded
 from edge_zofc.storage.settings import folder_place
 from edge_zofc.storage.share import MAX_SHARE_BYTES, Share, decode
 
+BEYOND_PROBE = 16
+"""Pictures of one kind have features of much the same length. One device with longer ones would outweigh all others."""
 Fate = Literal["new", "replaced", "the same", "older, not taken", "revoked, not taken"]
 
 
@@ -58,8 +60,9 @@ def merge(bundle_folder: Path, paths: Sequence[Path], out: Path, cap: float | No
     """
     if cap and not 1 <= cap <= 1e6:
         raise InputError(f"--cap is {cap:g}; give a number from 1 to a million, or 0 for none.")
-    fleet, wanted = FleetFolder(out), _wanted(bundle_folder, out, paths[0])
-    given = [_checked(path, wanted) for path in dict.fromkeys(paths)]
+    fleet, bundle = FleetFolder(out), read_bundle(bundle_folder)
+    wanted, longest = _wanted(bundle, out, paths[0]), _longest(bundle)
+    given = [_checked(path, wanted, longest) for path in dict.fromkeys(paths)]
     newest = _newest(given)
     with fleet.locked():
         about = fleet.about() if fleet.is_fleet() else wanted
@@ -98,10 +101,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _wanted(bundle_folder: Path, out: Path, first: Path) -> About:
+def _wanted(bundle: Bundle, out: Path, first: Path) -> About:
     """What all shares must have in common: that of the fleet which is there, or of the ``first`` share."""
-    bundle, fleet = read_bundle(bundle_folder), FleetFolder(out)
-    where = folder_place(out, bundle.folder)
+    fleet, where = FleetFolder(out), folder_place(out, bundle.folder)
     if not fleet.is_fleet():
         return About(
             bundle_identity=bundle.identity,
@@ -113,13 +115,18 @@ def _wanted(bundle_folder: Path, out: Path, first: Path) -> About:
     about = fleet.about()
     if about.bundle_identity != bundle.identity:
         raise InputError(
-            f"The fleet in {out} is of another bundle than {bundle_folder} (its identity is "
+            f"The fleet in {out} is of another bundle than {bundle.folder} (its identity is "
             f"{about.bundle_identity[:12]}..., this one {bundle.identity[:12]}...); name the right one."
         )
     return about.model_copy(update={"bundle_folder": where})
 
 
-def _checked(path: Path, about: About) -> Given:
+def _longest(bundle: Bundle) -> float:
+    """The squared length that the features of a share may have on average: BEYOND_PROBE times those of the probe."""
+    return BEYOND_PROBE * float(np.square(bundle.probe().features, dtype=np.float64).sum(axis=-1).max())
+
+
+def _checked(path: Path, about: About, longest: float) -> Given:
     raw = read_bounded(path, MAX_SHARE_BYTES)
     share = decode(raw, shown(path))
     reason = misfit(share, about)
@@ -127,6 +134,13 @@ def _checked(path: Path, about: About) -> Given:
         raise InputError(
             f"{shown(path)} of the device {share.name} cannot join this fleet: {reason}; features that were not "
             "computed alike do not add up, so leave it out or learn with the fleet's bundle."
+        )
+    length = share.statistics.moment_trace / share.pictures
+    if length > longest:
+        raise DamagedFileError(
+            f"{shown(path)} of the device {share.name} cannot join this fleet: the squared length of its features is "
+            f"{length:.3g} on average, the bundle's own pictures allow {longest:.3g}; make it anew with "
+            "'edge-zofc fleet share'."
         )
     _check_scatter(share, path)
     return Given(path, Device.of(share), hashlib.sha256(raw).hexdigest())

@@ -152,6 +152,13 @@ def test_a_second_moment_that_no_pictures_have_is_refused(small_bundle: Bundle, 
         merge(small_bundle.folder, [path], tmp_path / "fleet")
 
 
+def test_features_of_a_length_that_no_picture_has_are_refused(small_bundle: Bundle, tmp_path: Path) -> None:
+    """They would be most of the scatter that all classes share."""
+    path = write_share(tmp_path, small_bundle, "a", scale=100.0)
+    with pytest.raises(DamagedFileError, match=r"the squared length of its features is .* allow"):
+        merge(small_bundle.folder, [path], tmp_path / "fleet")
+
+
 def test_classes_that_differ_in_case_alone_are_told(small_bundle: Bundle, tmp_path: Path) -> None:
     a = write_share(tmp_path, small_bundle, "a", class_names=("Bolt", "nut"))
     b = write_share(tmp_path, small_bundle, "b", class_names=("bolt", "nut"))
