@@ -25,15 +25,13 @@ def seen(features: np.ndarray, labels: np.ndarray) -> tuple[tuple[str, ...], Sta
 
 
 def made_share(
-    name: str = "d7",
-    classes: Sequence[int] = (0, 1),
-    each: int = 12,
-    size: int = 6,
-    seed: int = 0,
-    scale: float = 1.0,
-    **changes: Any,
+    name: str = "d7", classes: Sequence[int] = (0, 1), each: int = 12, size: int = 6, seed: int = 0, **changes: Any
 ) -> Share:
-    """A device that saw ``each`` pictures of each class; classes are clouds around means that all devices share."""
+    """A device that saw ``each`` pictures of each class; classes are clouds around means that all devices share.
+
+    ``changes``: other fields of the share; ``scale`` makes all features longer.
+    """
+    scale = changes.pop("scale", 1.0)
     generator = np.random.default_rng([seed, *name.encode()])
     means = 2 * np.random.default_rng(0).normal(size=(len(NAMES), size))
     labels = np.repeat(np.array(classes, np.int64), each)
