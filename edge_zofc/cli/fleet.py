@@ -13,7 +13,7 @@ from edge_zofc.errors import shown
 log = logging.getLogger("edge_zofc")
 
 
-def share(options: argparse.Namespace) -> int:
+def fleet_share(options: argparse.Namespace) -> int:
     """Write what a run has learnt as a share for its fleet: sums of features, never a picture."""
     from edge_zofc.device.profiles import format_bytes
     from edge_zofc.fleet.sharing import LEAVES, share_of
@@ -40,7 +40,7 @@ def share(options: argparse.Namespace) -> int:
     return answer(options, data, "\n".join(lines))
 
 
-def merge(options: argparse.Namespace) -> int:
+def fleet_merge(options: argparse.Namespace) -> int:
     """Make one head of the shares of many devices, or add and replace shares of a fleet that is there."""
     from edge_zofc.fleet.merging import merge as merge_shares
     from edge_zofc.report.fleet import fleet_data, headline, limits
@@ -59,7 +59,7 @@ def merge(options: argparse.Namespace) -> int:
     return answer(options, data, "\n".join(told))
 
 
-def revoke(options: argparse.Namespace) -> int:
+def fleet_revoke(options: argparse.Namespace) -> int:
     """Take a device's share out of a fleet, and take none of it any more."""
     from edge_zofc.fleet.merging import revoke as revoke_device
 
@@ -71,7 +71,7 @@ def revoke(options: argparse.Namespace) -> int:
     return answer(options, {"fleet": str(options.fleet), "device": options.name, "undo": options.undo}, told)
 
 
-def report(folder: Path, options: argparse.Namespace) -> int:
+def fleet_report(folder: Path, options: argparse.Namespace) -> int:
     """The report of a fleet, for ``edge-zofc report``."""
     from edge_zofc.report.fleet import fleet_data, fleet_summary, write_fleet_report
 

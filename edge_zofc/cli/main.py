@@ -1,4 +1,5 @@
-"""The command line: parse, call one function of ``commands.py`` or ``workstation.py``, and turn errors into exit codes.
+"""The command line: parse, call one function of ``commands.py``, ``teaching.py``, ``fleet.py`` or ``workstation.py``,
+and turn errors into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -17,14 +18,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands, fleet, workstation
+from edge_zofc.cli import arguments, commands, fleet, teaching, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
 _EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
-_ROOMS = {"fleet": fleet}
-"""Where the commands of a group stand."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,8 +72,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
             groups[group] = _add_parser(found, group, arguments.GROUPS[group]).add_subparsers(
                 metavar="COMMAND", required=True
             )
-        room = _ROOMS.get(group, workstation if name in _EXTRAS else commands)
-        function = getattr(room, "evaluate" if name == "eval" else last)  # eval is Python's own
+        function = _function("evaluate" if name == "eval" else name.replace(" ", "_"))  # eval is Python's own
         subs[name] = _add_parser(groups.get(group, found), last, function.__doc__ or "")  # None under python -OO
         arguments.fill(subs[name], name)
         subs[name].set_defaults(command=function, extra=_EXTRAS.get(name))
@@ -103,6 +101,12 @@ def _check_words(
         _refuse(parser, name, difflib.get_close_matches(name, [*subs, *arguments.GROUPS], n=1))
     if name != "bench":  # a benchmark reads its own options
         _check_options(subs[name], rest)
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], int]:
+    room = next(room for room in (commands, teaching, fleet, workstation) if hasattr(room, name))
+    found: Callable[[argparse.Namespace], int] = getattr(room, name)
+    return found
 
 
 def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
