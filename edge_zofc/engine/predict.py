@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.algorithm.heads import Head
-from edge_zofc.algorithm.likeness import Likeness
+from edge_zofc.algorithm.likeness import WITHOUT, Likeness
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.folders import LeftOuts, all_pictures
@@ -171,7 +171,8 @@ def _open_fleet(fleet: FleetFolder, bundle_folder: Path | None) -> TrainedRun:
     settings, merged = fleet.about().settings(), fleet.merged()
     bundle = run_bundle(fleet, settings, bundle_folder)
     start, names = bundle.initial_adapter(), merged.class_names
-    return TrainedRun(bundle, settings, start, merged.head(), names, merged.statistics)
+    # Whoever merged shares has no picture to measure a limit on.
+    return TrainedRun(bundle, settings, start, merged.head(), names, merged.statistics, WITHOUT)
 
 
 def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:
