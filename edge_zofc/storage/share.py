@@ -22,7 +22,7 @@ Format version 1, little-endian:
                   4 bytes: CRC-32 of all before
 
 Sums and moment are whole numbers of units because features are rounded to 2^-12 (``algorithm/statistics.py``). So
-shares add up without error, no infinity can be in one, and an integer takes about half of a float64.
+shares add up without error, no infinity can be in one, and an integer of some hundred pictures takes 5 bytes.
 
 A device's class ids are its own. Names tell which classes of two devices are one: they are compared in NFC.
 
