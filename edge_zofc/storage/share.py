@@ -176,7 +176,7 @@ def _decoded(fields: tuple[Any, ...], body: memoryview) -> Share:
 
 def _classes(body: memoryview, at: int, classes: int) -> tuple[tuple[str, ...], np.ndarray, int]:
     """Names, pictures int64 [C], and where the table ends."""
-    names, counts = [], []
+    names, counts = list[str](), list[int]()
     for _ in range(classes):
         (length,) = _LENGTH.unpack_from(body, at)
         at += _LENGTH.size
