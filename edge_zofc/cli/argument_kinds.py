@@ -54,6 +54,21 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
+def seconds(name: str, text: str, **settings: Any) -> Add:
+    """Seconds above 0."""
+    return argument(name, **{"metavar": "S", "type": _above_zero, "help": text, **settings})
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
 def group(title: str, *members: Add, about: str | None = None) -> Add:
     """A group with a title."""
     return lambda parser: add(parser.add_argument_group(title, about), members)

@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import PRESETS, declared
-from edge_zofc.cli.argument_kinds import Add, add, argument, colour, group, number, one_of, path, seed
+from edge_zofc.cli.argument_kinds import Add, add, argument, colour, group, number, one_of, path, seconds, seed
 from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
-BENCHMARKS = ("memory", "speed", "accuracy", "backbones", "questions", "soak", "growth", "estimators", "streams")
+BENCHMARKS = (
+    "memory",
+    "speed",
+    "accuracy",
+    "backbones",
+    "questions",
+    "soak",
+    "growth",
+    "estimators",
+    "unknown",
+    "streams",
+)
 
 RUN = Path("run")
 _RUN = path("run", "RUN", "run folder")
@@ -25,6 +36,15 @@ _LEARNT = path("run", "RUN", "folder of a run or a fleet")
 _MOVED_BUNDLE = path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
+_CAMERA = one_of(
+    argument(
+        "--camera",
+        metavar="ADDRESS",
+        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER; needs ffmpeg, or what the "
+        "board brings",
+    ),
+    argument("--camera-command", metavar="COMMAND", help="a command that writes JPEGs to standard output"),
+)
 _DEVICE = group(
     "the device",
     argument("--device-profile", metavar="NAME|FILE|auto", help=_PROFILE),
@@ -107,6 +127,19 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     "backbones": (
         argument("names", metavar="NAME", nargs="*", help="show these alone (default: all)"),
         argument("--measure", action="store_true", help="time each graph on this machine: seconds for each"),
+    ),
+    "capture": (
+        path("folder", "FOLDER", "a task's folder, such as camera_tasks/001_fruit"),
+        argument("name", metavar="NAME", help="what the camera shows: the class"),
+        _CAMERA,
+        number("--count", "pictures of this burst at most (default: 20)", 1, default=20),
+        seconds("--every", "seconds between two pictures (default: 0.5)", default=0.5),
+        seconds("--seconds", "end the burst S seconds after its first picture (default: at --count)"),
+        argument(
+            "--test",
+            action="store_true",
+            help="keep this burst to test with; make it another burst than those to learn from: move the thing first",
+        ),
     ),
     "plan": (
         path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),

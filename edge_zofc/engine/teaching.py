@@ -11,20 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_zofc.engine.class_parts import keys_of, load_part
+from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.lesson import LessonPicture, view_of
 from edge_zofc.engine.lesson_tasks import finish_closing, next_task
 from edge_zofc.engine.taught_run import SHOWN, TaughtRun
 from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, counting, remove_unknown
+from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, counting, remove_unknown, settled
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.names import class_name
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings
 from edge_zofc.storage.writing import make_folder
-
-UNDO_DEPTH = 20
-"""So many of the last changes can be taken back; what was forgotten before leaves the disk."""
 
 
 class Teaching(TaughtRun):
@@ -164,8 +162,9 @@ class Teaching(TaughtRun):
 
     def undo(self) -> Entry:
         """Take the last change back, and return it. Raises InputError where there is none."""
-        last = counting(self._writing().entries)[-UNDO_DEPTH:]
-        if not last:
+        entries = self._writing().entries
+        last = counting(entries)
+        if len(last) <= settled(entries):
             raise InputError("There is nothing to take back in this lesson.")
         self._do(Entry(kind="undo"))
         return last[-1]
@@ -195,10 +194,13 @@ class Teaching(TaughtRun):
         writer = self._writing()
         entries = counting(writer.entries)
         kept = {picture.path.name for picture in self.view.open_pictures}
-        for count in range(max(0, len(entries) - UNDO_DEPTH), len(entries)):
+        for count in range(settled(writer.entries), len(entries)):
             before = view_of(self.folder, writer.base, entries[:count], self.finished)
             kept |= {picture.path.name for picture in before.open_pictures}
-        remove_unknown(self.folder, kept)
+        if remove_unknown(self.folder, kept):
+            self._store.forget_all_but(set())
+            self._store = FeatureStore(self.folder.features, self._store.feature_size)
+            self._keep_features({n: row for n, row in self.features.items() if n in self.view.pictures})
 
     def pictures(self) -> list[LessonPicture]:
         """Those of the open lesson."""
