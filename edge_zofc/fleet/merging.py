@@ -1,7 +1,8 @@
 """Shares of devices become a fleet: taken in, put in the place of older ones, and taken out again.
 
 The head of a fleet is that of one process that saw all pictures, to the bit, in whatever order the shares came: sums
-on a grid add up without error, and classes are sorted by their names.
+on a grid add up without error, and class ids go by the sorted names. The head of a run that has other ids is the same
+but for rounding.
 
 Nothing in a share proves who made it, and the pictures behind it cannot be looked at. What can be seen is refused:
 another bundle or adapter, statistics that no pictures have. A device that claims too many pictures is held down by a
