@@ -70,7 +70,7 @@ def merge(bundle_folder: Path, paths: Sequence[Path], out: Path, cap: float | No
         changes = {"bundle_folder": wanted.bundle_folder} | ({} if cap is None else {"cap": cap or None})
         about = about.model_copy(update=changes)
         fleet.write_about(about)
-        fates = [(one, _take(fleet, about, one, newest[one.device.name] is one)) for one in given]
+        fates = [(one, _take(fleet, about, one, newest[one.device.name].sha256 == one.sha256)) for one in given]
         merged = fleet.merged()
         merged.head()
     return MergeDone(tuple(fates), merged, tuple(case_notes(merged.class_names)))
@@ -162,13 +162,14 @@ def _check_scatter(share: Share, path: Path) -> None:
 
 
 def _newest(given: Sequence[Given]) -> dict[str, Given]:
-    """The newest share of each device. Raises InputError where two are."""
+    """The newest share of each device. Raises InputError where two of one number differ."""
     newest: dict[str, Given] = {}
+    numbered: dict[tuple[str, int], Given] = {}
     for one in given:
-        other = newest.setdefault(one.device.name, one)
-        if one.device.number > other.device.number:
+        if one.device.number >= newest.setdefault(one.device.name, one).device.number:
             newest[one.device.name] = one
-        elif one.device.number == other.device.number and one.sha256 != other.sha256:
+        other = numbered.setdefault((one.device.name, one.device.number), one)
+        if one.sha256 != other.sha256:
             raise InputError(
                 f"{shown(other.path)} and {shown(one.path)} differ, and both are share {one.device.number} of "
                 f"{one.device.name}; give each device a name of its own with 'edge-zofc fleet share --name'."

@@ -71,6 +71,15 @@ def test_the_newest_share_of_a_device_counts_in_whatever_order_they_come(small_b
     assert head_bits(open_run(fleet)) == head_bits(open_run(tmp_path / "fleet0"))
 
 
+def test_a_share_that_is_given_twice_is_the_same(small_bundle: Bundle, tmp_path: Path) -> None:
+    path = write_share(tmp_path, small_bundle, "a")
+    copy = shutil.copyfile(path, tmp_path / "copy.share")
+    assert fates(merge(small_bundle.folder, [path, copy], tmp_path / "fleet")) == [
+        ("a", 4, "new"),
+        ("a", 4, "the same"),
+    ]
+
+
 def test_a_good_share_replaces_a_damaged_one(small_bundle: Bundle, tmp_path: Path) -> None:
     path = write_share(tmp_path, small_bundle, "a")
     merge(small_bundle.folder, [path], tmp_path / "fleet")
@@ -133,8 +142,10 @@ def test_two_devices_of_one_name_are_noticed(small_bundle: Bundle, tmp_path: Pat
     one = write_share(tmp_path, small_bundle, "a")
     other = write_share(tmp_path, small_bundle, "a", seed=1).rename(tmp_path / "other.share")
     one = write_share(tmp_path, small_bundle, "a")
-    with pytest.raises(InputError, match="differ, and both are share 4 of a; give each device a name of its own"):
-        merge(small_bundle.folder, [one, other], tmp_path / "fleet")
+    newer = write_share(tmp_path, small_bundle, "a", number=6)
+    for paths in itertools.permutations((one, other, newer)):
+        with pytest.raises(InputError, match="differ, and both are share 4 of a; give each device a name of its own"):
+            merge(small_bundle.folder, paths, tmp_path / "fleet")
 
 
 def test_a_second_moment_that_no_pictures_have_is_refused(small_bundle: Bundle, tmp_path: Path) -> None:
