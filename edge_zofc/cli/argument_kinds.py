@@ -1,4 +1,6 @@
-"""Kinds of arguments of commands, as small functions that add one to a parser: for lists of what each command takes."""
+"""Kinds of arguments of commands, as small functions that add one to a parser: for lists of what each command takes,
+and the few that many commands share.
+"""
 
 from __future__ import annotations
 
@@ -83,3 +85,8 @@ def add(parser: Any, members: tuple[Add, ...]) -> None:
     """Add all of these to a parser or a group."""
     for member in members:
         member(parser)
+
+
+RUN = Path("run")
+RUN_FOLDER = path("run", "RUN", "run folder")
+MOVED_BUNDLE = path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")

@@ -12,7 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import PRESETS, declared
-from edge_zofc.cli.argument_kinds import Add, add, argument, colour, group, number, one_of, path, seconds, seed
+from edge_zofc.cli.argument_kinds import (
+    MOVED_BUNDLE,
+    RUN,
+    RUN_FOLDER,
+    Add,
+    add,
+    argument,
+    colour,
+    group,
+    number,
+    one_of,
+    path,
+    seconds,
+    seed,
+)
+from edge_zofc.cli.fleet_arguments import FLEET
 from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
@@ -30,10 +45,7 @@ BENCHMARKS = (
     "streams",
 )
 
-RUN = Path("run")
-_RUN = path("run", "RUN", "run folder")
 _LEARNT = path("run", "RUN", "folder of a run or a fleet")
-_MOVED_BUNDLE = path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
 _CAMERA = one_of(
@@ -71,8 +83,6 @@ _METHOD = group(
     about="kept with the run by the first learn",
 )
 
-GROUPS = {"fleet": "Put together what many devices have learnt."}
-"""What comes before a command's second word."""
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
         path("--folder", "FOLDER", "place of bundle/, photographs/ and digits/ (default: demo/)", default=Path("demo")),
@@ -168,41 +178,41 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     "eval": (
         _LEARNT,
         path("--stream", "FOLDER", "the stream whose test pictures are named", required=True),
-        _MOVED_BUNDLE,
+        MOVED_BUNDLE,
         _THREADS,
     ),
     "predict": (
         path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="+"),
         number("--top", "classes to name (default: 1)", 1, default=1),
         argument("--unknown", action="store_true", help='answer "unknown" where a picture is like no class'),
-        _MOVED_BUNDLE,
+        MOVED_BUNDLE,
         _THREADS,
     ),
     "teach": (
-        _RUN,
+        RUN_FOLDER,
         argument("name", metavar="NAME", help="what the pictures show: a new class or a known one"),
         path("pictures", "PICTURE", "pictures or folders of them", nargs="+"),
         argument("--test", action="store_true", help="keep them back: never learnt from, they measure the answers"),
         path("--bundle", "FOLDER", "where the run's bundle is; for a new run: its bundle (default: bundle/)"),
         _THREADS,
     ),
-    "forget": (_RUN, argument("name", metavar="NAME", help="the class"), _MOVED_BUNDLE),
+    "forget": (RUN_FOLDER, argument("name", metavar="NAME", help="the class"), MOVED_BUNDLE),
     "rename": (
-        _RUN,
+        RUN_FOLDER,
         argument("name", metavar="OLD", help="the class"),
         argument("to", metavar="NEW", help="its new name; that of another class makes both one"),
-        _MOVED_BUNDLE,
+        MOVED_BUNDLE,
     ),
-    "undo": (_RUN, _MOVED_BUNDLE),
+    "undo": (RUN_FOLDER, MOVED_BUNDLE),
     "lesson": (
-        _RUN,
+        RUN_FOLDER,
         argument("--close", action="store_true", help="make it a task of RUN/lesson/tasks, a stream for learn"),
-        _MOVED_BUNDLE,
+        MOVED_BUNDLE,
     ),
     "deploy": (
         _LEARNT,
         path("out", "OUT.onnx", "the file to write"),
-        _MOVED_BUNDLE,
+        MOVED_BUNDLE,
         argument("--int8", action="store_true", help="smaller and faster, in 8 bits; some answers may change"),
         path("--calibrate", "FOLDER", "pictures for --int8 (default: the run's training pictures)"),
     ),
@@ -218,31 +228,9 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         path("-o", "FILE", "adapter as safetensors", "--out", required=True),
         one_of(number("--until-step", "after N steps", 0), number("--until-task", "at the end of task N (from 0)", 0)),
     ),
-    "history": (_RUN, _MOVED_BUNDLE),
-    "rollback": (_RUN, _MOVED_BUNDLE, number("--to-task", "number of the task, from 0", 0, required=True)),
-    "fleet share": (
-        _RUN,
-        path("-o", "FILE", "the share to write", "--out", required=True),
-        argument("--name", metavar="NAME", help="the device's name in its fleet (default: FILE without its ending)"),
-        number("--min-pictures", "leave classes with fewer pictures out (default: 8)", 1, default=8),
-        _MOVED_BUNDLE,
-    ),
-    "fleet merge": (
-        path("bundle", "BUNDLE", "the bundle that all devices learnt with"),
-        path("shares", "SHARE", "share files, one or more", nargs="+"),
-        path("-o", "FLEET", "the fleet's folder, new or with shares in it", "--out", required=True),
-        argument(
-            "--cap",
-            metavar="X",
-            type=float,
-            help="count a device as at most X times the median device's pictures, 0 for no limit (default: none)",
-        ),
-    ),
-    "fleet revoke": (
-        path("fleet", "FLEET", "the fleet's folder"),
-        argument("name", metavar="NAME", help="the device's name"),
-        argument("--undo", action="store_true", help="take shares of this device again"),
-    ),
+    "history": (RUN_FOLDER, MOVED_BUNDLE),
+    "rollback": (RUN_FOLDER, MOVED_BUNDLE, number("--to-task", "number of the task, from 0", 0, required=True)),
+    **FLEET,
     "profiles": (argument("name", metavar="NAME", nargs="?", help="a built-in name, a TOML file, or auto"),),
     "doctor": (path("--bundle", "FOLDER", "also run this bundle's probe"),),
     # Each benchmark reads its own options, so that --help does not import torch.

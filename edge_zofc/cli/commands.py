@@ -15,6 +15,7 @@ from typing import Any
 
 from edge_zofc.cli import arguments
 from edge_zofc.cli.answer import answer, terminal_width
+from edge_zofc.cli.argument_kinds import RUN
 from edge_zofc.errors import EdgeZofcError, InputError, shown
 
 log = logging.getLogger("edge_zofc")
@@ -146,7 +147,7 @@ def predict(options: argparse.Namespace) -> int:
     from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
-    run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
+    run, pictures, notes = using.run_and_pictures(options.names, RUN)
     for text in notes:
         log.warning(text)
     trained = using.open_run(run, options.bundle)

@@ -1,5 +1,5 @@
-"""The command line: parse, call one function of ``commands.py``, ``teaching.py``, ``fleet.py`` or ``workstation.py``,
-and turn errors into exit codes.
+"""The command line: parse, call one function of ``commands.py``, ``teaching.py``, ``fleet.py``, ``fleet_network.py`` or
+``workstation.py``, and turn errors into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -18,11 +18,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands, fleet, teaching, workstation
+from edge_zofc.cli import arguments, commands, fleet, fleet_network, teaching, workstation
+from edge_zofc.cli.fleet_arguments import GROUPS
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-_EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+_EXTRAS = {
+    "export": "export",
+    "backbones": "export",
+    "deploy": "export",
+    "demo": "demo",
+    "bench": "demo",
+} | dict.fromkeys(("fleet keys", "fleet serve", "fleet join"), "fleet")
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
@@ -69,9 +76,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     for name in arguments.COMMANDS:
         group, _, last = name.rpartition(" ")
         if group and group not in groups:
-            groups[group] = _add_parser(found, group, arguments.GROUPS[group]).add_subparsers(
-                metavar="COMMAND", required=True
-            )
+            groups[group] = _add_parser(found, group, GROUPS[group]).add_subparsers(metavar="COMMAND", required=True)
         function = _function("evaluate" if name == "eval" else name.replace(" ", "_"))  # eval is Python's own
         subs[name] = _add_parser(groups.get(group, found), last, function.__doc__ or "")  # None under python -OO
         arguments.fill(subs[name], name)
@@ -93,18 +98,18 @@ def _check_words(
 ) -> None:
     """End with exit code 2 and the nearest names where a command or an option is unknown."""
     name, rest = words[0], words[1:]
-    if name in arguments.GROUPS:
+    if name in GROUPS:
         if not rest or rest[0].startswith("-"):  # argparse explains
             return
         name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in subs:
-        _refuse(parser, name, difflib.get_close_matches(name, [*subs, *arguments.GROUPS], n=1))
+        _refuse(parser, name, difflib.get_close_matches(name, [*subs, *GROUPS], n=1))
     if name != "bench":  # a benchmark reads its own options
         _check_options(subs[name], rest)
 
 
 def _function(name: str) -> Callable[[argparse.Namespace], int]:
-    room = next(room for room in (commands, teaching, fleet, workstation) if hasattr(room, name))
+    room = next(room for room in (commands, teaching, fleet, fleet_network, workstation) if hasattr(room, name))
     found: Callable[[argparse.Namespace], int] = getattr(room, name)
     return found
 

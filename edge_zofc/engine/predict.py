@@ -27,7 +27,7 @@ from edge_zofc.engine.taught_run import TaughtRun
 from edge_zofc.errors import ImageError, InputError, shown
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, has_identity, read_bundle
-from edge_zofc.storage.fleet_folder import FleetFolder
+from edge_zofc.storage.fleet_folder import FleetFolder, Merged
 from edge_zofc.storage.manifest import MANIFEST
 from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
@@ -169,8 +169,12 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
 
 def _open_fleet(fleet: FleetFolder, bundle_folder: Path | None) -> TrainedRun:
     settings, merged = fleet.about().settings(), fleet.merged()
-    bundle = run_bundle(fleet, settings, bundle_folder)
-    start, names = bundle.initial_adapter(), merged.class_names
+    return open_merged(merged, run_bundle(fleet, settings, bundle_folder))
+
+
+def open_merged(merged: Merged, bundle: Bundle) -> TrainedRun:
+    """Shares as one head, for use. Raises DamagedFileError if they have none."""
+    settings, start, names = merged.about.settings(), bundle.initial_adapter(), merged.class_names
     # Whoever merged shares has no picture to measure a limit on.
     return TrainedRun(bundle, settings, start, merged.head(), names, merged.statistics, WITHOUT)
 

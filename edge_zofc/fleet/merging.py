@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 
+from edge_zofc.algorithm.options import PRESETS
 from edge_zofc.data.folders import case_notes
 from edge_zofc.errors import DamagedFileError, InputError, shown
 from edge_zofc.fleet.sharing import adapter_sha256
@@ -59,21 +60,42 @@ def merge(bundle_folder: Path, paths: Sequence[Path], out: Path, cap: float | No
     InputError for a share of another bundle, adapter or normalisation, or two different ones of one number and device,
     DamagedFileError for one that no device made, RunLockedError while another process changes the fleet.
     """
-    if cap and not 1 <= cap <= 1e6:
-        raise InputError(f"--cap is {cap:g}; give a number from 1 to a million, or 0 for none.")
+    _check_cap(cap)
     fleet, bundle = FleetFolder(out), read_bundle(bundle_folder)
     wanted, longest = _wanted(bundle, out, paths[0]), _longest(bundle)
-    given = [_checked(path, wanted, longest) for path in dict.fromkeys(paths)]
+    given = [_given(path, wanted, longest) for path in dict.fromkeys(paths)]
     newest = _newest(given)
     with fleet.locked():
-        about = fleet.about() if fleet.is_fleet() else wanted
-        changes = {"bundle_folder": wanted.bundle_folder} | ({} if cap is None else {"cap": cap or None})
-        about = about.model_copy(update=changes)
+        about = _with_cap(wanted, fleet, cap)
         fleet.write_about(about)
         fates = [(one, _take(fleet, about, one, newest[one.device.name].sha256 == one.sha256)) for one in given]
         merged = fleet.merged()
         merged.head()
     return MergeDone(tuple(fates), merged, tuple(case_notes(merged.class_names)))
+
+
+def begin(bundle_folder: Path, out: Path, cap: float | None = None) -> tuple[Bundle, About]:
+    """The bundle and what all shares of the fleet in ``out`` have in common; a fleet that is new is made.
+
+    Pictures of a new one are normalised as with the preset ``edge``. ``cap`` as in ``merge``. Raises as ``merge``.
+    """
+    _check_cap(cap)
+    fleet, bundle = FleetFolder(out), read_bundle(bundle_folder)
+    with fleet.locked():
+        about = _with_cap(_about(bundle, out) or _new_about(bundle, out, PRESETS["edge"].normalise), fleet, cap)
+        fleet.write_about(about)
+    return bundle, about
+
+
+def take_bytes(fleet: FleetFolder, bundle: Bundle, name: str, raw: bytes) -> tuple[Device, Fate]:
+    """Take a share that came over a network from the device ``name``. Raises as ``merge``, and leaves all as it was."""
+    device = _checked(raw, "The share", fleet.about(), _longest(bundle))
+    if device.name != name:
+        raise InputError(f"The share is one of {device.name}, and its sender has the key of {name}; use that name.")
+    with fleet.locked():
+        if name in fleet.about().revoked:
+            return device, "revoked, not taken"
+        return device, _put(fleet, device, raw)
 
 
 def revoke(folder: Path, name: str, undo: bool = False) -> bool:
@@ -102,24 +124,48 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def _check_cap(cap: float | None) -> None:
+    if cap and not 1 <= cap <= 1e6:
+        raise InputError(f"--cap is {cap:g}; give a number from 1 to a million, or 0 for none.")
+
+
+def _with_cap(wanted: About, fleet: FleetFolder, cap: float | None) -> About:
+    """As the fleet is now, under its lock, else as ``wanted``."""
+    changes = {"bundle_folder": wanted.bundle_folder} | ({} if cap is None else {"cap": cap or None})
+    return (fleet.about() if fleet.is_fleet() else wanted).model_copy(update=changes)
+
+
 def _wanted(bundle: Bundle, out: Path, first: Path) -> About:
     """What all shares must have in common: that of the fleet which is there, or of the ``first`` share."""
-    fleet, where = FleetFolder(out), folder_place(out, bundle.folder)
+    about = _about(bundle, out)
+    if about is None:
+        share = decode(read_bounded(first, MAX_SHARE_BYTES), shown(first))
+        about = _new_about(bundle, out, share.normalise)
+    return about
+
+
+def _new_about(bundle: Bundle, out: Path, normalise: bool) -> About:
+    return About(
+        bundle_identity=bundle.identity,
+        bundle_folder=folder_place(out, bundle.folder),
+        adapter_sha256=adapter_sha256(bundle),
+        feature_size=bundle.manifest.feature_size,
+        normalise=normalise,
+    )
+
+
+def _about(bundle: Bundle, out: Path) -> About | None:
+    """That of the fleet in ``out``; None where there is none. Raises InputError where it is of another bundle."""
+    fleet = FleetFolder(out)
     if not fleet.is_fleet():
-        return About(
-            bundle_identity=bundle.identity,
-            bundle_folder=where,
-            adapter_sha256=adapter_sha256(bundle),
-            feature_size=bundle.manifest.feature_size,
-            normalise=decode(read_bounded(first, MAX_SHARE_BYTES), shown(first)).normalise,
-        )
+        return None
     about = fleet.about()
     if about.bundle_identity != bundle.identity:
         raise InputError(
             f"The fleet in {out} is of another bundle than {bundle.folder} (its identity is "
             f"{about.bundle_identity[:12]}..., this one {bundle.identity[:12]}...); name the right one."
         )
-    return about.model_copy(update={"bundle_folder": where})
+    return about.model_copy(update={"bundle_folder": folder_place(out, bundle.folder)})
 
 
 def _longest(bundle: Bundle) -> float:
@@ -127,27 +173,32 @@ def _longest(bundle: Bundle) -> float:
     return BEYOND_PROBE * float(np.square(bundle.probe().features, dtype=np.float64).sum(axis=-1).max())
 
 
-def _checked(path: Path, about: About, longest: float) -> Given:
+def _given(path: Path, about: About, longest: float) -> Given:
     raw = read_bounded(path, MAX_SHARE_BYTES)
-    share = decode(raw, shown(path))
+    return Given(path, _checked(raw, shown(path), about, longest), hashlib.sha256(raw).hexdigest())
+
+
+def _checked(raw: bytes, where: str, about: About, longest: float) -> Device:
+    """Whose share it is. Raises InputError or DamagedFileError where it cannot join."""
+    share = decode(raw, where)
     reason = misfit(share, about)
     if reason:
         raise InputError(
-            f"{shown(path)} of the device {share.name} cannot join this fleet: {reason}; features that were not "
+            f"{where} of the device {share.name} cannot join this fleet: {reason}; features that were not "
             "computed alike do not add up, so leave it out or learn with the fleet's bundle."
         )
     length = share.statistics.moment_trace / share.pictures
     if length > longest:
         raise DamagedFileError(
-            f"{shown(path)} of the device {share.name} cannot join this fleet: the squared length of its features is "
+            f"{where} of the device {share.name} cannot join this fleet: the squared length of its features is "
             f"{length:.3g} on average, the bundle's own pictures allow {longest:.3g}; make it anew with "
             "'edge-zofc fleet share'."
         )
-    _check_scatter(share, path)
-    return Given(path, Device.of(share), hashlib.sha256(raw).hexdigest())
+    _check_scatter(share, where)
+    return Device.of(share)
 
 
-def _check_scatter(share: Share, path: Path) -> None:
+def _check_scatter(share: Share, where: str) -> None:
     """Raise DamagedFileError unless the scatter within classes is that of pictures: no direction has less than none."""
     scatter = share.statistics.scatter
     # What rounding may leave below zero: of the matrix product, and of classes that were left out.
@@ -156,7 +207,7 @@ def _check_scatter(share: Share, path: Path) -> None:
         np.linalg.cholesky(scatter)
     except np.linalg.LinAlgError as error:
         raise DamagedFileError(
-            f"{shown(path)} of the device {share.name} cannot join this fleet: no pictures have such a second moment; "
+            f"{where} of the device {share.name} cannot join this fleet: no pictures have such a second moment; "
             "make it anew with 'edge-zofc fleet share'."
         ) from error
 
@@ -178,20 +229,25 @@ def _newest(given: Sequence[Given]) -> dict[str, Given]:
 
 
 def _take(fleet: FleetFolder, about: About, given: Given, is_newest: bool) -> Fate:
-    """Write one share into the fleet, unless there is a newer one."""
-    name = given.device.name
-    if name in about.revoked:
+    """Write one share file into the fleet, unless there is a newer one."""
+    if given.device.name in about.revoked:
         return "revoked, not taken"
     if not is_newest:
         return "older, not taken"
-    raw, held = read_bounded(given.path, MAX_SHARE_BYTES), fleet.share_bytes(name)
+    raw = read_bounded(given.path, MAX_SHARE_BYTES)
     if hashlib.sha256(raw).hexdigest() != given.sha256:
         raise InputError(f"{shown(given.path)} changed while it was merged; run the same command again.")
+    return _put(fleet, given.device, raw)
+
+
+def _put(fleet: FleetFolder, device: Device, raw: bytes) -> Fate:
+    """Write a checked share in the place of the device's last one, unless that is newer."""
+    held = fleet.share_bytes(device.name)
     if held == raw:
         return "the same"
     if held is not None:
         with suppress(DamagedFileError):  # a good share may replace a damaged one
-            if decode(held).number > given.device.number:
+            if decode(held).number > device.number:
                 return "older, not taken"
-    fleet.write_share(name, raw)
+    fleet.write_share(device.name, raw)
     return "new" if held is None else "replaced"

@@ -2,6 +2,8 @@
 
     about.json           bundle, adapter and limits (``About``); its presence makes a folder a fleet
     shares/NAME.share    the newest share of each device (``share.py``)
+    keys/                who may join over a network (``fleet/keys.py``)
+    devices.json         what passed over a network (``fleet_devices.py``)
     report.html          what ``edge-zofc report`` wrote last
     lock                 held while shares are taken in or taken out
 
@@ -35,6 +37,8 @@ from edge_zofc.storage.writing import DISK, TEMPORARY_PREFIX, make_folder, sweep
 ABOUT = "about.json"
 SHARES = "shares"
 SUFFIX = ".share"
+KEYS = "keys"
+DEVICES = "devices.json"
 MOST_DEVICES = 10_000
 MICRO_BATCH = 4
 """Pictures in one run of the graph where a fleet names some."""
@@ -206,7 +210,7 @@ class FleetFolder:
 
         Raises InputError if something else lies in it, RunLockedError while another process changes it.
         """
-        self._refuse_strangers()
+        self.refuse_strangers()
         make_folder(self.path)
         with RunLock(self.path):
             check_folder(self.shares)
@@ -215,14 +219,17 @@ class FleetFolder:
                 sweep(folder)
             yield
 
-    def _refuse_strangers(self) -> None:
+    def refuse_strangers(self) -> None:
+        """Raise InputError if something else than a fleet lies here."""
         if self.is_fleet() or not is_there(self.path):
             return
         if not self.path.is_dir():
             raise InputError(f"{shown(self.path)} is a file; give -o a folder.")
-        # A start that was cut off leaves a lock, an empty folder, and perhaps a half-written about.json.
+        # Keys may be there first. A start that was cut off leaves a lock, an empty folder, and perhaps a half-written
+        # about.json.
         for name in (entry.name for entry in self.path.iterdir()):
-            if name not in (LOCK_FILE, SHARES) and not (name.startswith(TEMPORARY_PREFIX) and name.endswith(ABOUT)):
+            is_half = name.startswith(TEMPORARY_PREFIX) and name.endswith(ABOUT)
+            if name not in (LOCK_FILE, SHARES, KEYS) and not is_half:
                 raise InputError(f"{shown(self.path)} is not empty and holds no fleet; give -o a new folder.")
 
     def write_share(self, name: str, raw: bytes) -> None:

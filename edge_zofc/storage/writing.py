@@ -87,11 +87,11 @@ class Files:
 DISK = Files()
 
 
-def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -> None:
+def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK, private: bool = False) -> None:
     """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
 
     On the disk when this returns. On a failure the old file is untouched and the temporary one removed. A symbolic link
-    at ``path`` is replaced, not followed. Raises as ``explained``.
+    at ``path`` is replaced, not followed. ``private``: nobody but the owner may read it. Raises as ``explained``.
     """
     pieces = [data] if isinstance(data, Data) else list(data)
     size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
@@ -101,6 +101,8 @@ def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK) -
         try:
             handle = files.create(temporary)
             try:
+                if private:
+                    os.fchmod(handle, 0o600)
                 for piece in pieces:
                     files.write(handle, piece)
                 files.fsync(handle)

@@ -1,0 +1,164 @@
+"""A device's side of an exchange: it gives the newest share of its run and takes the fleet's head; bytes in, bytes out.
+
+What the fleet gave lies in ``RUN/fleet``, a fleet's folder with one share, that of all devices. ``edge-zofc predict
+RUN/fleet`` names pictures by it, also without a network. The run itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_zofc.engine.predict import TrainedRun, open_merged, open_run, run_bundle
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
+from edge_zofc.fleet.canary import MARGIN, Tried, held_back, try_on
+from edge_zofc.fleet.exchange import MOST_REASON, Answer, Ask, News, Receipt, kind_of, opened, sealed
+from edge_zofc.fleet.sharing import MIN_PICTURES, Sharing, adapter_sha256, share_of
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.fleet_folder import About, Device, FleetFolder, Merged, misfit
+from edge_zofc.storage.run_folder import RunFolder
+from edge_zofc.storage.settings import folder_place
+from edge_zofc.storage.share import Share, decode, encode
+
+FOLDER = "fleet"
+"""Where a run keeps what its fleet gave it."""
+SHARE_NAME = "fleet"
+
+
+@dataclass
+class Member:
+    """The run in ``run`` as the device ``name`` of a fleet; ``tell`` gets a sentence for each exchange.
+
+    ``margin``: see ``canary``. ``refusal`` is set where this run can be in no such fleet, ``has_news`` counts heads
+    that were looked at.
+    """
+
+    run: Path
+    name: str
+    tell: Callable[[str], None]
+    min_pictures: int = MIN_PICTURES
+    bundle_folder: Path | None = None
+    margin: float = MARGIN
+    refusal: InputError | None = None
+    has_news: int = 0
+
+    @property
+    def fleet(self) -> FleetFolder:
+        """What the fleet gave."""
+        return FleetFolder(self.run / FOLDER)
+
+    def sharing(self) -> Sharing:
+        """What would be shared now. Raises as ``share_of``."""
+        return share_of(self.run, self.name, self.min_pictures, self.bundle_folder)
+
+    def reply(self, raw: bytes) -> bytes:
+        """The reply to a message of the fleet. Raises InputError or DamagedFileError for anything else."""
+        kind = kind_of(raw)
+        if kind == "ask":
+            ask, _ = opened(raw, Ask)
+            return self._answer(ask)
+        if kind == "news":
+            news, body = opened(raw, News)
+            return sealed(self._receipt(news, body))
+        raise DamagedFileError("The fleet sent neither a question nor news; both sides need the same edge-zofc.")
+
+    def _answer(self, ask: Ask) -> bytes:
+        reason = self._reason_against(ask)
+        if reason:
+            self.refusal = InputError(
+                f"The run in {self.run} cannot join this fleet: {reason}; learn with the fleet's bundle."
+            )
+            self.tell(f"asked, refused: {reason}")
+            return sealed(Answer(nonce=ask.nonce, state="refused", reason=reason))
+        try:
+            share = self.sharing().share
+            raw = encode(share)
+        except (InputError, DamagedFileError) as error:  # nothing yet, or a run that cannot be read right now
+            self.tell(f"asked, nothing to share: {error}")
+            # The sentence names folders of this device; the fleet learns that there is nothing, no more.
+            return sealed(Answer(nonce=ask.nonce, state="nothing", reason="It has nothing to share yet."))
+        if hashlib.sha256(raw).hexdigest() == ask.held:
+            self.tell(f"asked, share {share.number} is there already")
+            return sealed(Answer(nonce=ask.nonce, state="same"))
+        classes = f"{len(share.class_names)} classes, {share.pictures} pictures, {len(raw)} bytes"
+        self.tell(f"asked, share {share.number} given: {classes}")
+        return sealed(Answer(nonce=ask.nonce, state="share"), raw)
+
+    def _reason_against(self, ask: Ask) -> str:
+        settings = RunFolder(self.run).settings()
+        own, fleets = settings.bundle_identity, ask.bundle_identity
+        if own != fleets:
+            return f"it was learnt with another bundle (its identity is {own[:12]}..., the fleet's {fleets[:12]}...)"
+        bundle = self._bundle()
+        if (adapter_sha256(bundle), bundle.manifest.feature_size) != (ask.adapter_sha256, ask.feature_size):
+            return "its adapter's start is another one"
+        if settings.options.normalise != ask.normalise:
+            return "its pictures and the fleet's are not normalised alike (--normalise)"
+        return ""
+
+    def _receipt(self, news: News, body: bytes) -> Receipt:
+        self.has_news += 1
+        try:
+            if self.fleet.is_fleet() and self.fleet.share_bytes(SHARE_NAME) == body:
+                self.tell(f"head {news.number}: it is in {self.fleet.path} already")
+                return Receipt(nonce=news.nonce, taken=True)
+            merged, bundle = self._checked(news, body)
+            tried = self._tried(open_merged(merged, bundle))
+            what = f"head {news.number} of {news.devices} devices, {len(merged.class_names)} classes"
+            if tried.is_worse(self.margin):
+                reason = f"{tried}, more than the {100 * self.margin:g} % that it may lose"
+                self.tell(f"{what}: not taken, {reason}")
+                return Receipt(nonce=news.nonce, taken=False, reason=reason)
+            self._keep(merged.about, body)
+        except EdgeZofcError as error:
+            self.tell(f"news, not taken: {error}")
+            return Receipt(nonce=news.nonce, taken=False, reason=str(error)[:MOST_REASON])
+        self.tell(f"{what}: taken into {self.fleet.path}, {tried}")
+        return Receipt(nonce=news.nonce, taken=True, reason=str(tried))
+
+    def _checked(self, news: News, body: bytes) -> tuple[Merged, Bundle]:
+        """The news as a fleet would have it. Raises InputError or DamagedFileError where it does not fit this run."""
+        bundle, share = self._bundle(), decode(body, "The fleet's news")
+        about = About(
+            bundle_identity=bundle.identity,
+            bundle_folder=folder_place(self.fleet.path, bundle.folder),
+            adapter_sha256=adapter_sha256(bundle),
+            feature_size=bundle.manifest.feature_size,
+            normalise=RunFolder(self.run).settings().options.normalise,
+        )
+        reason = misfit(share, about)
+        if share.name != SHARE_NAME or reason:
+            raise InputError(f"The fleet's news does not fit this run: {reason or 'it is one device alone'}.")
+        return _as_fleet(share, about), bundle
+
+    def _tried(self, new: TrainedRun) -> Tried:
+        """The new head beside the last one of the fleet, else the run's own."""
+        streams = held_back(self.run)
+        if not streams:
+            return Tried(0, 0, 0)
+        return try_on(self._old(new.bundle.folder), new, streams, self.tell)
+
+    def _old(self, bundle_folder: Path) -> TrainedRun:
+        if self.fleet.is_fleet():
+            try:
+                return open_run(self.fleet.path, bundle_folder)
+            except DamagedFileError as error:  # the new head takes its place
+                self.tell(f"The fleet's last head is not used: {error}")
+        return open_run(self.run, bundle_folder)
+
+    def _keep(self, about: About, body: bytes) -> None:
+        with self.fleet.locked():
+            self.fleet.write_about(about)
+            self.fleet.write_share(SHARE_NAME, body)
+
+    def _bundle(self) -> Bundle:
+        folder = RunFolder(self.run)
+        return run_bundle(folder, folder.settings(), self.bundle_folder)
+
+
+def _as_fleet(share: Share, about: About) -> Merged:
+    merged = Merged(about, (Device.of(share),), share.class_names, share.statistics)
+    merged.head()
+    return merged
