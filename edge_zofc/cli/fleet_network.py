@@ -102,7 +102,7 @@ def fleet_status(options: argparse.Namespace) -> int:
     """Show the devices of a fleet: their shares and how old they are, strikes and bytes."""
     from edge_zofc.device.profiles import format_bytes
     from edge_zofc.fleet.keys import KeyFolder
-    from edge_zofc.report.text import NOTHING, duration, table
+    from edge_zofc.report.text import NOTHING, count, duration, table
     from edge_zofc.storage.fleet_devices import Known, read_devices
     from edge_zofc.storage.fleet_folder import FleetFolder
 
@@ -123,7 +123,7 @@ def fleet_status(options: argparse.Namespace) -> int:
         bytes_text = [format_bytes(one[what]) for what in ("bytes_in", "bytes_out")]
         last = "; ".join([*words, *([one["told"]] if one["told"] else [])])
         rows.append((one["name"], share, *ages_text, one["head"] or NOTHING, one["strikes"], *bytes_text, last))
-    text = f"{options.fleet}: {known.rounds} rounds, head {known.head or NOTHING}"
+    text = f"{options.fleet}: {count(known.rounds, 'round')}, head {known.head or NOTHING}"
     data = {"fleet": str(options.fleet), "rounds": known.rounds, "head": known.head, "devices": devices}
     return answer(options, data, f"{text}\n{table(rows, 'lrrrrrrrl', terminal_width())}")
 
@@ -145,6 +145,7 @@ def _need_flower() -> None:
         raise InputError(f"flwr {found} is installed, a fleet needs {FLOWER}x; run pip install 'edge-zofc[fleet]'.")
     for name in _TALKATIVE:  # our own sentences say what happened
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("flwr").disabled = True  # it sets its level itself when it is imported
 
 
 def _address(text: str) -> tuple[str, int]:
