@@ -93,6 +93,7 @@ class Link:
         self.addresses = [found.getsockname()[:2] for found in self._sockets]
         app = create_app(_settings(), _Lifespan)
         self._state = app.state.linkstate_factory.state()
+        _let_back_in(self._state)
         self.door = Door(app)
         self._nodes: dict[str, tuple[bytes, int]] = {}
         config = uvicorn.Config(
@@ -227,6 +228,17 @@ class _Lifespan:
 
     def shutdown(self) -> None:
         """End nothing."""
+
+
+def _let_back_in(state: Any) -> None:
+    """Let a device begin anew that was cut off: Flower refuses that until it was not heard for a minute."""
+    activate = state.activate_node
+
+    def activate_again(node_id: int, heartbeat_interval: float) -> bool:
+        state.deactivate_node(node_id)
+        return bool(activate(node_id, heartbeat_interval))
+
+    state.activate_node = activate_again
 
 
 def _settings() -> SuperLinkLifespanConfig:

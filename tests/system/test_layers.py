@@ -30,8 +30,12 @@ HOME_OF = {
     "onnx": {"export", "benchmarks"},
     "onnxscript": {"export", "benchmarks"},
     "sklearn": {"export", "benchmarks"},
+    "flwr": {"fleet.flower_link", "fleet.flower_message", "fleet.flower_node"},
+    "uvicorn": {"fleet.flower_link"},
+    "httpx": {"fleet.flower_node"},
+    "cryptography": {"fleet.keys"},
 }
-LAZY = {"torch", "matplotlib", "jinja2"}
+LAZY = {"torch", "matplotlib", "jinja2", "cryptography"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for top in (ROOT, ROOT / "export", ROOT / "benchmarks")
@@ -103,6 +107,16 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
             assert HOME_OF[package] & {module, module.split(".")[0]}, f"{module} imports {name}"
             is_workstation = module.split(".")[0] in ("export", "benchmarks")
             assert not (at_top and package in LAZY and not is_workstation), f"{module} imports {name} at its top"
+
+
+def test_flower_is_known_to_the_network_of_a_fleet_alone() -> None:
+    """Nobody imports it, directly or through others, but the commands that join and serve a fleet, when they run."""
+    flower = {"fleet.flower_link", "fleet.flower_message", "fleet.flower_node"}
+    for module in MODULES:
+        if module not in flower:
+            at_top = {name for name, is_at_top in imports(MODULES[module]) if is_at_top}
+            assert not any(name.removeprefix("edge_zofc.").startswith("fleet.flower") for name in at_top), module
+            assert not own_imports(module) & flower or module == "cli.fleet_network", module
 
 
 @pytest.mark.parametrize("module", MODULES)
