@@ -106,8 +106,8 @@ def fleet_status(options: argparse.Namespace) -> int:
     from edge_zofc.storage.fleet_devices import Known, read_devices
     from edge_zofc.storage.fleet_folder import FleetFolder
 
-    fleet, keys = FleetFolder(options.fleet), KeyFolder(options.fleet).public_keys()
-    about = fleet.about()
+    fleet, key_folder = FleetFolder(options.fleet), KeyFolder(options.fleet)
+    about, keys, has_keys = fleet.about(), key_folder.public_keys(), key_folder.has_server()
     known, now, devices = read_devices(options.fleet), time.time(), list[dict[str, Any]]()
     for name in sorted({*fleet.names(about), *keys, *known.devices, *about.revoked}):
         found = known.devices.get(name, Known())
@@ -117,7 +117,7 @@ def fleet_status(options: argparse.Namespace) -> int:
         devices.append({"name": name, **states, **facts, **ages})
     rows: list[tuple[Any, ...]] = [("device", "share", "age", "seen", "head", "strikes", "in", "out", "")]
     for one in devices:
-        words = [word for word, told in (("revoked", one["revoked"]), ("no key", not one["key"])) if told]
+        words = [word for word, told in (("revoked", one["revoked"]), ("no key", has_keys and not one["key"])) if told]
         share = NOTHING if one["share"] is None else one["share"]
         ages_text = [duration(one[what]) for what in ("share_age", "seen_age")]
         bytes_text = [format_bytes(one[what]) for what in ("bytes_in", "bytes_out")]

@@ -254,7 +254,7 @@ def _host(text: str) -> x509.GeneralName:
 def _pem(made: x509.Certificate) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    return made.public_bytes(Encoding.PEM)
+    return bytes(made.public_bytes(Encoding.PEM))
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

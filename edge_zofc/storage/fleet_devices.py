@@ -45,7 +45,7 @@ class Devices(Strict):
     rounds: Count = 0
     head: Count = 0
     head_sha256: Hexadecimal | None = None
-    devices: Annotated[dict[DeviceName, Known], Field(max_length=MOST_DEVICES, default_factory=dict)]
+    devices: Annotated[dict[DeviceName, Known], Field(max_length=MOST_DEVICES)] = Field(default_factory=dict)
 
 
 def read_devices(fleet: Path) -> Devices:

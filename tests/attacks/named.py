@@ -29,7 +29,7 @@ class Named:
 
 
 NAMED: list[Named] = []
-FLEET = ("fleet-merge", "fleet-predict", "fleet-report", "fleet-revoke")
+FLEET = ("fleet-merge", "fleet-predict", "fleet-report", "fleet-revoke", "fleet-status")
 """Commands on the fleet."""
 
 
@@ -64,4 +64,5 @@ def arguments(world: Path, typed: str) -> list[str]:
         "fleet-revoke": ["fleet", "revoke", fleet, "d7"],
         "fleet-predict": ["predict", fleet, *pictures],
         "fleet-report": ["report", fleet],
+        "fleet-status": ["fleet", "status", fleet],
     }[typed]

@@ -69,6 +69,7 @@ PLACES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("fleet/shares/d7.share", "fleet-revoke", (0, 2)),
     ("fleet/lock", "fleet-merge", (0, 2, 5)),
     ("fleet/report.html", "fleet-report", (0, 2)),
+    ("fleet/devices.json", "fleet-status", (5,)),
     ("d7.share", "fleet-merge", (5,)),
     ("stream/001_task/train/class02/000.png", "learn", (0, 2)),
     ("stream/001_task/test/class02/000.png", "learn", (0, 2)),

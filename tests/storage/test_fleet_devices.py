@@ -21,5 +21,5 @@ def test_what_was_written_is_read_and_nothing_where_there_is_none(tmp_path: Path
 @pytest.mark.parametrize("text", ["", "{}x", '{"rounds": -1}', '{"devices": {"../x": {}}}', '{"more": 1}'])
 def test_a_damaged_file_is_one_sentence_with_a_way_out(text: str, tmp_path: Path) -> None:
     (tmp_path / "devices.json").write_text(text)
-    with pytest.raises(DamagedFileError, match="is damaged at .*; remove it, and counting starts anew"):
+    with pytest.raises(DamagedFileError, match=r"is damaged at .*; remove it, and counting starts anew"):
         read_devices(tmp_path)
