@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,24 @@ class RoundDone:
     up_to_date: tuple[str, ...]
     devices: int
     classes: int
+
+
+class _Made(Mapping[str, bytes]):
+    """Messages that are made when they are taken out."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], bytes]) -> None:
+        self._names, self._make = names, make
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass
@@ -65,7 +83,7 @@ class Coordinator:
             if self.answered(name, raw):
                 answered.append(name)
         merged = self._merged()
-        news = {} if merged is None else self._news(merged, answered)
+        news: Mapping[str, bytes] = {} if merged is None else self._news(merged, answered)
         for name, raw in exchange(news, deadline) if news else ():
             self.received(name, raw)
         self._devices = self._devices.model_copy(update={"rounds": self._devices.rounds + 1})
@@ -162,16 +180,15 @@ class Coordinator:
             statistics=merged.statistics,
         )
 
-    def _news(self, merged: Merged, names: Iterable[str]) -> dict[str, bytes]:
-        """For each device that lacks the newest head."""
-        number = self._devices.head
+    def _news(self, merged: Merged, names: Iterable[str]) -> Mapping[str, bytes]:
+        """For each device that lacks the newest head; made one after the other, as each has some megabytes."""
+        number, devices = self._devices.head, len(merged.devices)
         body = encode(self._share(merged, number))
-        found = {}
-        for name in names:
-            if self._known[name].head != number:
-                news = News(nonce=self._nonce(name), number=number, devices=len(merged.devices))
-                found[name] = self._sent(name, sealed(news, body))
-        return found
+
+        def make(name: str) -> bytes:
+            return self._sent(name, sealed(News(nonce=self._nonce(name), number=number, devices=devices), body))
+
+        return _Made([name for name in names if self._known[name].head != number], make)
 
     def _nonce(self, name: str) -> str:
         self._nonces[name] = new_nonce()

@@ -92,6 +92,14 @@ def sealed(head: Ask | Answer | News | Receipt, body: bytes = b"") -> bytes:
     return _START.pack(MAGIC, FORMAT_VERSION, len(raw)) + raw + body
 
 
+def split(raw: bytes) -> tuple[bytes, bytes]:
+    """A message up to its body, and the body: news have one body for all devices. Bytes of nobody have no body."""
+    if len(raw) < _START.size:
+        return raw, b""
+    end = _START.size + int(_START.unpack_from(raw)[2])
+    return raw[:end], raw[end:]
+
+
 def kind_of(raw: bytes) -> str:
     """Which message it is. Raises as ``opened``."""
     try:

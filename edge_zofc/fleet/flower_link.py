@@ -155,21 +155,24 @@ class Link:
 
     def exchange(self, messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes]]:
         """Send each device its message and yield replies as they come, for ``deadline`` seconds; see ``Exchange``."""
-        end, waiting = time.monotonic() + deadline, dict[str, str]()
+        end, waiting, arriving = time.monotonic() + deadline, dict[str, str](), dict[str, Message]()
         for name, raw in messages.items():
-            message_id = self._push(self._nodes[name][1], raw, deadline)
-            if message_id:
-                waiting[name] = message_id
-        arriving: dict[str, Any] = {}
-        while waiting and time.monotonic() < end:
-            for name, message_id in list(waiting.items()):
-                reply = self._reply(message_id, arriving)
-                if reply is not None:
-                    del waiting[name]
-                    if reply is not _GONE:
-                        yield name, reply
-            time.sleep(_LOOK_SECONDS)
-        self._state.delete_messages(set(waiting.values()))
+            waiting[name] = self._push(self._nodes[name][1], raw, deadline)
+        pushed = {message_id for message_id in waiting.values() if message_id}
+        waiting = {name: message_id for name, message_id in waiting.items() if message_id}
+        try:
+            while waiting and time.monotonic() < end:
+                for name, message_id in list(waiting.items()):
+                    reply = self._reply(message_id, arriving)
+                    if reply is not None:
+                        del waiting[name]
+                        if reply is not _GONE:
+                            yield name, reply
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            self._state.delete_messages(pushed)
+            for message_id in (*pushed, *(reply.metadata.message_id for reply in arriving.values())):
+                self._state.object_store.delete(message_id)
 
     def _push(self, node: int, raw: bytes, ttl: float) -> str:
         """Lay a message ready for a node; its id, "" where the node has gone."""
@@ -186,7 +189,7 @@ class Link:
                 self._state.store_object(self._run, session, object_id, objects[object_id].deflate())
         return str(message.metadata.message_id)
 
-    def _reply(self, message_id: str, arriving: dict[str, Any]) -> bytes | None:
+    def _reply(self, message_id: str, arriving: dict[str, Message]) -> bytes | None:
         """The reply to a message once all of it is here, ``_GONE``, or b"" where the device sent something else."""
         try:
             if message_id not in arriving:
@@ -210,9 +213,7 @@ class Link:
             contents[tree.object_id] = content
             total += len(content)
             if total > MAX_MESSAGE_BYTES + (1 << 20):
-                store.delete(reply_id)
                 return b""
-        store.delete(reply_id)
         message = inflate_object_from_contents(reply_id, contents)
         return bytes_of(message) if isinstance(message, Message) else b""
 

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_zofc.errors import EdgeZofcError
-from edge_zofc.fleet.exchange import MAX_HEAD_BYTES, Answer, Ask, News, Receipt, kind_of, new_nonce, opened, sealed
+from edge_zofc.fleet.exchange import (
+    MAX_HEAD_BYTES,
+    Answer,
+    Ask,
+    News,
+    Receipt,
+    kind_of,
+    new_nonce,
+    opened,
+    sealed,
+    split,
+)
 
 NONCE = "0123456789abcdef" * 2
 MESSAGES = (
@@ -76,6 +87,12 @@ def test_a_head_has_a_limit_and_a_newer_format_is_told() -> None:
         opened(LITERAL[1].replace(b"\x01", b"\x02", 1), Answer)
     with pytest.raises(EdgeZofcError, match="head"):
         kind_of(b"EZOFCMSG\x01\x00\xe8\xfd\x00\x00" + b"[" * 65000)
+
+
+@given(st.binary(max_size=60))
+def test_head_and_body_together_are_the_message(raw: bytes) -> None:
+    assert b"".join(split(raw)) == raw
+    assert split(sealed(MESSAGES[2], raw)) == (sealed(MESSAGES[2]), raw)
 
 
 def test_no_two_nonces_are_alike() -> None:

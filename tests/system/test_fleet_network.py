@@ -244,7 +244,7 @@ if kind == "error":
     flower_node.content_of = lambda raw: Error(code=0, reason="x" * 100)
 elif kind == "record":
     from flwr.app import ConfigRecord, RecordDict
-    flower_node.content_of = lambda raw: RecordDict({"edge-zofc": ConfigRecord({"message": b"x"})})
+    flower_node.content_of = lambda raw: RecordDict({"edge-zofc": ConfigRecord({"head": b"x"})})
 flower_node.Node(address, read_device_keys(Path("d2")), lambda raw: b"noise" * 999, print).run(lambda: False)
 """
 
