@@ -1,0 +1,186 @@
+"""What a person does on the page, carried out on the learner and the lesson; on the thread that owns both.
+
+A press of the button lasts while the page renews it. A page that is gone, with the button down, ends it that way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_zofc.errors import EdgeZofcError, InputError, shown
+from edge_zofc.learner import Learner
+from edge_zofc.live.lesson import Burst, Lesson, check_class, look_at
+
+PRESS_SECONDS = 5.0
+"""A press ends by itself when the page has not renewed it for so long."""
+RECENT_PICTURES, RECENT_BYTES = 50, 8 << 20
+"""Pictures that a correction may still mean: the page shows one that is a moment old."""
+MAX_UNDO = 100
+
+
+@dataclass(frozen=True)
+class Press:
+    """The button is down for ``burst.name``; ``kept`` pictures joined so far."""
+
+    burst: Burst
+    until: float
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A gesture that can be taken back: so many operations of the learner."""
+
+    operations: int
+    sentence: str
+
+
+class Gestures:
+    """Every public method is one gesture. They raise EdgeZofcError where it cannot be done."""
+
+    def __init__(self, learner: Learner, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.learner, self._clock = learner, clock
+        self.lesson = Lesson(folder, learner.picture_bytes)
+        self.press: Press | None = None
+        self.note = ""
+        """What happened last, in a sentence for the page."""
+        self.revision = 0
+        """Grows with every change of classes or pictures."""
+        self._done: deque[_Done] = deque(maxlen=MAX_UNDO)
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_PICTURES)
+
+    def record(self, name: str, on: bool) -> str:
+        """The button for ``name`` went down, is still down, or went up."""
+        until = self._clock() + PRESS_SECONDS
+        if not on:
+            if self.press is not None and self.press.burst.name == name:
+                self._release()
+        elif self.press is not None and self.press.burst.name == name:
+            self.press = replace(self.press, until=until)
+        else:
+            self._release()
+            burst = self.lesson.begin(name, self.learner.classes, self.learner.pictures)
+            self.press = Press(burst, until)
+            self.note = ""
+        return self.note
+
+    def _release(self) -> None:
+        press, self.press = self.press, None
+        if press is not None and press.kept:
+            kept = f"{press.kept} picture{'s' * (press.kept > 1)} of {shown(press.burst.name)}"
+            why = " kept back for the test; none of them is learnt from" if press.burst.test else ""
+            self._did(press.kept, f"{kept}{why}.", f"Took back {kept}.")
+
+    def saw(self, number: int, picture: bytes) -> None:
+        """The camera's picture ``number``, which the learner could read; joins the lesson while the button is down."""
+        self._recent.append((number, picture))
+        while sum(len(data) for _, data in self._recent) > RECENT_BYTES and len(self._recent) > 1:
+            self._recent.popleft()
+        if self.press is None:
+            return
+        if self._clock() > self.press.until:
+            self._release()
+            return
+        try:
+            self._join(picture, self.press)
+        except EdgeZofcError:
+            self._release()  # what cannot be kept now cannot be kept five times a second
+            raise
+
+    def _join(self, picture: bytes, press: Press) -> None:
+        pictures, burst = self.learner.pictures, press.burst
+        self.lesson.check_room(len(pictures))
+        look = look_at(picture)
+        why_not = self.lesson.why_not(look, burst.name, pictures)
+        if why_not is None:
+            taught = self.learner.teach(picture, burst.name, test=burst.test)
+            why_not = " ".join(taught.skipped)
+            for serial in taught.serials:
+                self.lesson.joined(serial, burst, look)
+            self.press = replace(press, kept=press.kept + len(taught.serials))
+            self.revision += 1
+        self.note = why_not
+
+    def correct(self, name: str, number: int) -> str:
+        """The picture ``number`` shows ``name``: it is learnt from, whatever it looks like."""
+        picture = next((data for found, data in self._recent if found == number), None)
+        if picture is None:
+            raise InputError("That picture is no longer there; show it again.")
+        self.lesson.check_room(len(self.learner.pictures))
+        check_class(name, self.learner.classes)
+        taught = self.learner.teach(picture, name)
+        if not taught.serials:
+            raise InputError(" ".join(taught.skipped) or "That picture was not learnt.")
+        for serial in taught.serials:
+            self.lesson.joined(serial, None, look_at(picture))
+        return self._did(len(taught.serials), f"Learnt: that is {shown(name)}.", f"Took back: that is {shown(name)}.")
+
+    def remove(self, serials: Sequence[int]) -> str:
+        """Take pictures out of the lesson."""
+        self._release()
+        self.learner.remove(tuple(serials))
+        count = f"{len(serials)} picture{'s' * (len(serials) > 1)}"
+        return self._did(1, f"Forgot {count}.", f"Brought back {count}.")
+
+    def move(self, serials: Sequence[int], name: str) -> str:
+        """Pictures of the lesson show ``name``."""
+        self._release()
+        check_class(name, self.learner.classes)
+        self.learner.move(tuple(serials), name)
+        count = f"{len(serials)} picture{'s' * (len(serials) > 1)}"
+        return self._did(1, f"Moved {count} to {shown(name)}.", f"Moved {count} back.")
+
+    def forget(self, name: str) -> str:
+        """Forget a whole class."""
+        self._release()
+        self.learner.forget(name)
+        return self._did(1, f"Forgot {shown(name)}.", f"Brought back {shown(name)}.")
+
+    def rename(self, old: str, new: str) -> str:
+        """Give a class another name."""
+        self._release()
+        self.learner.rename(old, new)
+        return self._did(1, f"{shown(old)} is now {shown(new)}.", f"{shown(new)} is {shown(old)} again.")
+
+    def undo(self) -> str:
+        """Take the last gesture back; what was done before the start goes one operation at a time."""
+        self._release()
+        if not self._done:
+            self.note = self.learner.undo()
+        else:
+            last = self._done[-1]
+            for done in range(last.operations):
+                self.learner.undo()
+                # One that fails leaves the others to be taken back.
+                self._done[-1] = replace(last, operations=last.operations - done - 1)
+            self._done.pop()
+            self.note = last.sentence
+        self.revision += 1
+        return self.note
+
+    def close_lesson(self) -> str:
+        """Make a task of the lesson, for the learner; returns its name."""
+        self._release()
+        pictures = self.learner.pictures
+        if not pictures:
+            raise InputError("This lesson has no picture yet; show something first.")
+        task = self.learner.close_lesson()
+        self.lesson.closed(pictures)
+        self._done.clear()
+        self.revision += 1
+        self.note = f"Kept as {task}."
+        return task
+
+    def picture(self, serial: int) -> bytes:
+        """The bytes of a picture of the lesson."""
+        return self.learner.picture_bytes(serial)
+
+    def _did(self, operations: int, sentence: str, undone: str) -> str:
+        self._done.append(_Done(operations, undone))
+        self.revision += 1
+        self.note = sentence
+        return sentence
