@@ -3,6 +3,7 @@
     journal        a record a step and two a task, for good: it is the adapter
     snapshots      the last KEEP and, while saving, one more; as large as after the last task
     task ends      what each finished task changed, for rollbacks: what grows over the months
+    classes        what each class gave to a closed-form head, so that it can be forgotten: grows too
     features       of the test pictures, and of the training pictures of the task at work, a cache
     pixels         of the same pictures where they are large, a cache of at most LIMIT_BYTES
     events         two logs of at most EVENTS_LIMIT_BYTES, whatever the run's length
@@ -22,6 +23,7 @@ from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.divergence import WINDOW
 from edge_zofc.algorithm.options import Options
+from edge_zofc.engine.class_parts import bytes_of
 from edge_zofc.engine.feature_store import PIECE_BYTES
 from edge_zofc.engine.mistakes import PAIRS_WITH_PICTURES
 from edge_zofc.engine.pixel_store import KEEP_FACTOR, LIMIT_BYTES, slot_bytes
@@ -37,6 +39,8 @@ from edge_zofc.storage.run_folder import EVENTS_LIMIT_BYTES
 
 EVENT_BYTES = 300
 """One step's line of events.jsonl; 220 to 260 bytes were seen."""
+PART_HEADER_BYTES = 512
+"""What a file of ``engine/class_parts.py`` has beside its numbers, and more."""
 REST_BYTES = 1 << 16
 """settings.json, result.json and the lock of a run of some tens of tasks."""
 
@@ -81,6 +85,7 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     journal = HEADER_BYTES + record * (steps + 2 * len(tasks))
     # A row and at most a piece's frame, under theta and under the frozen adapter.
     row_bytes = 2 * (4 * (sizes.feature_size + 1) + PIECE_BYTES)
+    parts = _parts_bytes(sizes, options, tasks)
     pictures = sum(task.test_images for task in tasks) + max((task.train_images for task in tasks), default=0)
     side = sizes.image_side
     # Where theta rests no picture is decoded twice.
@@ -91,6 +96,7 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
             DiskItem("journal", journal, f"{record} bytes a step"),
             DiskItem("snapshots", kept * largest, f"{kept} of {_kib(largest)} KiB"),
             DiskItem("task ends", ends, f"one a finished task, the last of {_kib(last)} KiB"),
+            DiskItem("classes", parts, "what each class of each task gave, to be forgotten one day"),
             DiskItem("features", pictures * row_bytes, f"{row_bytes} bytes a picture; training pictures of one task"),
             DiskItem("pixels", pixels, f"of pictures above {KEEP_FACTOR * side**2 / 1e6:.2g} megapixels, at most"),
             DiskItem(
@@ -102,6 +108,15 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
         ),
         steps,
     )
+
+
+def _parts_bytes(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]) -> int:
+    """Of all classes: as if each had as many pictures, which takes the most; twice while the adapter may go back."""
+    if options.head != "lda":
+        return 0
+    each = [bytes_of(-(-t.train_images // max(t.classes, 1)), sizes.feature_size) + PART_HEADER_BYTES for t in tasks]
+    twice = 2 if options.adapter == "auto" and any(options.moves_in(i, t.classes) for i, t in enumerate(tasks)) else 1
+    return twice * sum(one * task.classes for one, task in zip(each, tasks, strict=True))
 
 
 def _new_state(sizes: BundleSizes, options: Options) -> RunState:

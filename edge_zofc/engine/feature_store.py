@@ -137,10 +137,11 @@ class FeatureStore:
             pictures = due[start][0]
             end = next((i for i in range(start, len(due)) if due[i][0] is not pictures), len(due))
             for adapter, part in zip(adapters, rows[:, start:end], strict=True):
-                self._append(pictures, adapter, part)
+                self.append(pictures, adapter, part)
             start = end
 
-    def _append(self, pictures: PictureSet, adapter: np.ndarray, rows: np.ndarray) -> None:
+    def append(self, pictures: PictureSet, adapter: np.ndarray, rows: np.ndarray) -> None:
+        """Keep one more piece: ``rows`` float32 [n, D + 1], positions and features. Raises as ``append_at``."""
         old, path = self.kept(pictures, adapter), self._path(pictures, adapter)
         piece = _HEAD.pack(len(rows)) + rows.astype("<f4", copy=False).tobytes()
         piece += _CRC.pack(zlib.crc32(piece))
@@ -156,7 +157,7 @@ class FeatureStore:
             wanted = codes[positions]
             rows = np.column_stack([wanted, features])[wanted >= 0].astype(np.float32)
             if len(rows):
-                self._append(target, adapter, rows)
+                self.append(target, adapter, rows)
 
     def kept(self, pictures: PictureSet, adapter: np.ndarray) -> Kept:
         """What the file of ``pictures`` under ``adapter`` float32 [P] holds."""

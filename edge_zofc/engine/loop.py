@@ -8,7 +8,7 @@
 
 With ``--head lda`` there is no head step. The head is solved in closed form when a task begins, and again when it ends,
 since its rows are then those of an adapter that has moved. What steers the adapter is by default the loss of
-``algorithm/episodes.py``, in the first task (``adaptation.py``), and ``gate.py`` judges what came of it.
+``algorithm/episodes.py``, in the first task, and ``gate.py`` judges what came of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edge_zofc.algorithm.heads import NEVER, solve
 from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
+from edge_zofc.engine.class_parts import keep_parts
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
 from edge_zofc.engine.gate import add_to_frozen, keep_frozen, pass_gate
@@ -285,12 +286,12 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     state, theta = trainer.state, trainer.state.adapter.theta
     if state.statistics is None:
         return None
-    # After a cut the features under the start may be gone, and the gate needs them.
-    adapters = [theta] if state.frozen_moment is None else trainer.distinct_adapters()
+    adapters = [theta] if state.frozen_moment is None else trainer.distinct_adapters()  # after a cut they may be gone
     pictures = _with_features(trainer, task, samples, adapters)
     known, labels = len(state.progress.class_names), labels_of(samples)
     found = class_statistics(trainer.store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))
+    keep_parts(trainer, pictures, labels, adapters)
     if state.current_task.begun_under != adapter_key(theta):
         state.progress.forward_passes += len(samples)
     found.absorb(state.statistics)

@@ -7,6 +7,7 @@ another process learns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import numpy as np
 
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
+from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.folders import LeftOuts, all_pictures
 from edge_zofc.data.stream import Sample, list_samples, read_stream
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.engine.evaluation import count_right, labels_of
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.pixel_store import Picture
-from edge_zofc.engine.state import RunState
+from edge_zofc.engine.taught_run import TaughtRun
 from edge_zofc.errors import ImageError, InputError, shown
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, has_identity, read_bundle
@@ -39,6 +41,8 @@ class TrainedRun:
     adapter: np.ndarray
     head: Head
     class_names: tuple[str, ...]
+    statistics: Statistics | None = None
+    """Sums and counts by class, which likeness is measured from."""
 
     @property
     def normalise(self) -> bool:
@@ -122,14 +126,14 @@ def run_and_pictures(words: Sequence[Path], default_run: Path) -> tuple[Path, li
 
 
 def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
-    """Open a run's newest checkpoint. Raises InputError if nothing was learnt yet."""
+    """Open a run's newest checkpoint, with what was shown since. Raises InputError if nothing is known yet."""
     run = RunFolder(folder)
     settings = run.settings()
-    bundle, found = run_bundle(run, settings, bundle_folder), run.latest()
-    state = RunState.of(bundle, settings.options, None if found is None else found.snapshot)
-    if not state.progress.class_names:
-        raise InputError(f"The run in {folder} has learnt no class yet; go on with 'edge-zofc learn --run {folder}'.")
-    return TrainedRun(bundle, settings, state.adapter.theta, state.head, tuple(state.progress.class_names))
+    bundle = run_bundle(run, settings, bundle_folder)
+    with closing(TaughtRun(run, bundle, settings)) as taught:
+        if not taught.class_names:
+            raise InputError(f"The run in {folder} knows no class yet; go on with 'edge-zofc learn --run {folder}'.")
+        return TrainedRun(bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics)
 
 
 def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:

@@ -78,9 +78,11 @@ class Opened(NamedTuple):
         return (height, width) if self.orientation >= 5 else (width, height)
 
 
-def open_picture(path: Path) -> Opened:
-    """Read a file's header. Raises ImageError, inside ``pillow_errors``."""
-    data = _read(path)
+def open_picture(path: Path, data: bytes | None = None) -> Opened:
+    """Read a file's header; ``data``: its bytes, if they are there already. Raises ImageError, inside
+    ``pillow_errors``.
+    """
+    data = read_file(path) if data is None else _bounded(data, path)
     image = open_image(data, path)
     if image.format != "JPEG" or _has_many_scans(data, path):
         _check_pixels(image, path)
@@ -100,8 +102,8 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
         )
 
 
-def _read(path: Path) -> bytes:
-    """The file's bytes. Nothing but a regular file is opened: a pipe would wait, a device might act."""
+def read_file(path: Path) -> bytes:
+    """A picture file's bytes; raises ImageError. Nothing but a regular file is opened: a pipe would wait, a device might act."""
     try:
         if path.is_symlink() and not path.exists():
             raise ImageError(
@@ -119,6 +121,12 @@ def _read(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(f"{shown(path)} cannot be read ({reason}).") from error
+
+
+def _bounded(data: bytes, path: Path) -> bytes:
+    if not 0 < len(data) <= MAX_FILE_BYTES:
+        raise ImageError(f"{shown(path)} has {len(data)} bytes, outside of the limits 1 to {MAX_FILE_BYTES}.")
+    return data
 
 
 def _orientation(image: Image.Image) -> int:

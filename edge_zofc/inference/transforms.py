@@ -52,14 +52,21 @@ def load_test(path: Path, spec: ImageSpec, *, normalise: bool = True, out: np.nd
     return to_input(decode_test(path, spec).pixels, spec, normalise, out)
 
 
-def decode_test(path: Path, spec: ImageSpec) -> Cropped:
-    """The first half of ``load_test``, which takes most of its time. Raises ImageError."""
+def decode_test(path: Path, spec: ImageSpec, data: bytes | None = None) -> Cropped:
+    """The first half of ``load_test``, which takes most of its time; ``data``: the file's bytes, if they are there
+    already, and ``path`` is then only its name. Raises ImageError.
+    """
     scaled = math.floor(spec.size / spec.crop_fraction)
     with pillow_errors(path):
-        opened = open_picture(path)
+        opened = open_picture(path, data)
         width, height = opened.size
         pixels = _middle(decode(opened, min(width, height) / scaled, path), scaled, spec)
         return Cropped(np.asarray(pixels), width * height)
+
+
+def crop_test(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """What the test transform cuts out of a picture that is decoded already: uint8 [H, W, 3] to uint8 [S, S, 3]."""
+    return np.asarray(_middle(Image.fromarray(pixels), math.floor(spec.size / spec.crop_fraction), spec))
 
 
 def load_train(

@@ -103,8 +103,13 @@ def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK
 def save_task(folder: Path, task: int, snapshot: Snapshot, files: Files = DISK) -> Path:
     """Write the state at the end of task number ``task``, replacing an earlier end of it. Raises as ``save``."""
     path = _path(folder, "task", task)
-    write_atomic(path, _encode(snapshot, path), files)
+    write(path, snapshot, files)
     return path
+
+
+def write(path: Path, snapshot: Snapshot, files: Files = DISK) -> None:
+    """Write a file of this format under any name, for ``load``. Raises as ``save``."""
+    write_atomic(path, _encode(snapshot, path), files)
 
 
 def load_latest(folder: Path) -> Loaded | None:
