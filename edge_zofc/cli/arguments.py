@@ -60,6 +60,20 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
+def _seconds(name: str, text: str, **settings: Any) -> Add:
+    return _argument(name, **{"metavar": "S", "type": _above_zero, "help": text, **settings})
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
 def _group(title: str, *members: Add, about: str | None = None) -> Add:
     return lambda parser: _add(parser.add_argument_group(title, about), members)
 
@@ -78,6 +92,15 @@ _RUN = _path("run", "RUN", "run folder")
 _MOVED_BUNDLE = _path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = _number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
+_CAMERA = _one_of(
+    _argument(
+        "--camera",
+        metavar="ADDRESS",
+        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER; needs ffmpeg, or what the "
+        "board brings",
+    ),
+    _argument("--camera-command", metavar="COMMAND", help="a command that writes JPEGs to standard output"),
+)
 _DEVICE = _group(
     "the device",
     _argument("--device-profile", metavar="NAME|FILE|auto", help=_PROFILE),
@@ -162,6 +185,19 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     "backbones": (
         _argument("names", metavar="NAME", nargs="*", help="show these alone (default: all)"),
         _argument("--measure", action="store_true", help="time each graph on this machine: seconds for each"),
+    ),
+    "capture": (
+        _path("folder", "FOLDER", "a task's folder, such as camera_tasks/001_fruit"),
+        _argument("name", metavar="NAME", help="what the camera shows: the class"),
+        _CAMERA,
+        _number("--count", "pictures of this burst at most (default: 20)", 1, default=20),
+        _seconds("--every", "seconds between two pictures (default: 0.5)", default=0.5),
+        _seconds("--seconds", "end the burst S seconds after its first picture (default: at --count)"),
+        _argument(
+            "--test",
+            action="store_true",
+            help="keep this burst to test with; make it another burst than those to learn from: move the thing first",
+        ),
     ),
     "plan": (
         _path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),

@@ -32,6 +32,24 @@ def split(options: argparse.Namespace) -> int:
     return answer(options, asdict(found), f"{options.out}: {counts}, {found.test_images} to test with")
 
 
+def capture(options: argparse.Namespace) -> int:
+    """Take a burst of pictures of one thing with a camera, to learn from or to test with."""
+    from edge_zofc.live import capture as taking
+    from edge_zofc.live.camera import open_camera
+    from edge_zofc.signals import exit_on_sigterm
+
+    folder = taking.class_folder(options.folder, options.name, test=options.test)
+    limits = taking.Limits(options.count, options.every, options.seconds)
+    with exit_on_sigterm(), open_camera(options.camera, options.camera_command) as camera:
+        burst = taking.capture(camera, folder, limits)
+    data = {"folder": str(folder), "burst": burst.number, "pictures": burst.names, "camera": camera.source.name}
+    text = f"{shown(folder)}: burst {burst.number}, {len(burst.names)} pictures"
+    if not options.test:
+        text += "\nPictures to test with should be another burst: move the thing, then capture with --test."
+    answer(options, data | {"part": folder.parent.name, "interrupted": burst.interrupted}, text)
+    return 128 + signal.SIGINT if burst.interrupted else 0
+
+
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import PresetName

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from edge_zofc.errors import InputError, is_control, shown
+from edge_zofc.storage.names import SYSTEM_FOLDERS
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, Part] = ("train", "test")
 VALIDATION = ("val", "valid", "validation")
 """Folders that are taken for test where there is no test picture."""
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-SYSTEM_FOLDERS = frozenset(
-    ("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "@eadir", "#recycle")
-)
-"""Folders that operating systems and disk stations make by themselves, in small letters."""
 
 
 Kind = Literal["folder", "picture", "broken link", "other"]

@@ -1,1 +1,1 @@
-"""Teach by showing: a camera, a page in the browser and the thread that answers and learns."""
+"""Cameras and what is shown to them: pictures one at a time, from a child process, a folder or a browser."""

@@ -14,6 +14,8 @@ FLOORS = (
     {"storage"},
     {"data", "inference", "device"},
     {"engine", "report", "export"},
+    {"learner"},
+    {"live"},
     {"cli"},
     {"benchmarks"},
 )
