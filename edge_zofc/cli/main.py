@@ -21,7 +21,11 @@ from edge_zofc.cli import arguments, commands, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-_EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+_EXTRAS = {
+    **dict.fromkeys(("export", "backbones", "deploy"), "export"),
+    **dict.fromkeys(("demo", "bench"), "demo"),
+    "live": "live",
+}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
@@ -65,7 +69,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     found = parser.add_subparsers(metavar="COMMAND", required=True)
     subs = {}
     for name in arguments.COMMANDS:
-        room = commands if name not in _EXTRAS else workstation
+        room = commands if _EXTRAS.get(name) in (None, "live") else workstation
         function = getattr(room, "evaluate" if name == "eval" else name)  # eval is Python's own
         text = function.__doc__ or ""  # None under python -OO
         subs[name] = found.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)

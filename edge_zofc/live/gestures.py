@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edge_zofc.errors import EdgeZofcError, InputError, shown
 from edge_zofc.learner import Learner
@@ -19,38 +18,43 @@ PRESS_SECONDS = 5.0
 """A press ends by itself when the page has not renewed it for so long."""
 RECENT_PICTURES, RECENT_BYTES = 50, 8 << 20
 """Pictures that a correction may still mean: the page shows one that is a moment old."""
-MAX_UNDO = 100
+FEW_PICTURES = 10
+"""A longer showing is taken back by removing its pictures: the learner takes back 20 operations at most, and each
+picture is one.
+"""
 
 
 @dataclass(frozen=True)
 class Press:
-    """The button is down for ``burst.name``; ``kept`` pictures joined so far."""
+    """The button is down for ``burst.name``; the pictures ``serials`` joined so far."""
 
     burst: Burst
     until: float
-    kept: int = 0
+    serials: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Done:
-    """A gesture that can be taken back: so many operations of the learner."""
+    """A gesture that can be taken back: the pictures that it added, none if it did something else."""
 
-    operations: int
     sentence: str
+    serials: tuple[int, ...] = ()
 
 
 class Gestures:
     """Every public method is one gesture. They raise EdgeZofcError where it cannot be done."""
 
-    def __init__(self, learner: Learner, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, learner: Learner, clock: Callable[[], float] = time.monotonic) -> None:
         self.learner, self._clock = learner, clock
-        self.lesson = Lesson(folder, learner.picture_bytes)
+        self.lesson = Lesson(learner.run, learner.picture_bytes)
         self.press: Press | None = None
         self.note = ""
         """What happened last, in a sentence for the page."""
         self.revision = 0
         """Grows with every change of classes or pictures."""
-        self._done: deque[_Done] = deque(maxlen=MAX_UNDO)
+        self._done: list[_Done] = []
+        self._undoes_earlier = True
+        """False once a removal stands on top of what was done before."""
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_PICTURES)
 
     def record(self, name: str, on: bool) -> str:
@@ -70,10 +74,10 @@ class Gestures:
 
     def _release(self) -> None:
         press, self.press = self.press, None
-        if press is not None and press.kept:
-            kept = f"{press.kept} picture{'s' * (press.kept > 1)} of {shown(press.burst.name)}"
-            why = " kept back for the test; none of them is learnt from" if press.burst.test else ""
-            self._did(press.kept, f"{kept}{why}.", f"Took back {kept}.")
+        if press is not None and press.serials:
+            kept = f"{_pictures(press.serials)} of {shown(press.burst.name)}"
+            why = " kept back as a test; it is never learnt from" if press.burst.test else " to learn from"
+            self._did(f"{kept}{why}.", f"Took back {kept}.", press.serials)
 
     def saw(self, number: int, picture: bytes) -> None:
         """The camera's picture ``number``, which the learner could read; joins the lesson while the button is down."""
@@ -101,7 +105,7 @@ class Gestures:
             why_not = " ".join(taught.skipped)
             for serial in taught.serials:
                 self.lesson.joined(serial, burst, look)
-            self.press = replace(press, kept=press.kept + len(taught.serials))
+            self.press = replace(press, serials=press.serials + taught.serials)
             self.revision += 1
         self.note = why_not
 
@@ -113,54 +117,60 @@ class Gestures:
         self.lesson.check_room(len(self.learner.pictures))
         check_class(name, self.learner.classes)
         taught = self.learner.teach(picture, name)
-        if not taught.serials:
-            raise InputError(" ".join(taught.skipped) or "That picture was not learnt.")
         for serial in taught.serials:
             self.lesson.joined(serial, None, look_at(picture))
-        return self._did(len(taught.serials), f"Learnt: that is {shown(name)}.", f"Took back: that is {shown(name)}.")
+        return self._did(f"Learnt: that is {shown(name)}.", f"Took back that it is {shown(name)}.", taught.serials)
 
     def remove(self, serials: Sequence[int]) -> str:
         """Take pictures out of the lesson."""
         self._release()
         self.learner.remove(tuple(serials))
-        count = f"{len(serials)} picture{'s' * (len(serials) > 1)}"
-        return self._did(1, f"Forgot {count}.", f"Brought back {count}.")
+        return self._did(f"Forgot {_pictures(serials)}.", f"Brought back {_pictures(serials)}.")
 
     def move(self, serials: Sequence[int], name: str) -> str:
         """Pictures of the lesson show ``name``."""
         self._release()
         check_class(name, self.learner.classes)
         self.learner.move(tuple(serials), name)
-        count = f"{len(serials)} picture{'s' * (len(serials) > 1)}"
-        return self._did(1, f"Moved {count} to {shown(name)}.", f"Moved {count} back.")
+        return self._did(f"Moved {_pictures(serials)} to {shown(name)}.", f"Moved {_pictures(serials)} back.")
 
     def forget(self, name: str) -> str:
         """Forget a whole class."""
         self._release()
         self.learner.forget(name)
-        return self._did(1, f"Forgot {shown(name)}.", f"Brought back {shown(name)}.")
+        return self._did(f"Forgot {shown(name)}.", f"Brought back {shown(name)}.")
 
     def rename(self, old: str, new: str) -> str:
         """Give a class another name."""
         self._release()
         self.learner.rename(old, new)
-        return self._did(1, f"{shown(old)} is now {shown(new)}.", f"{shown(new)} is {shown(old)} again.")
+        return self._did(f"{shown(old)} is now {shown(new)}.", f"{shown(new)} is {shown(old)} again.")
 
     def undo(self) -> str:
         """Take the last gesture back; what was done before the start goes one operation at a time."""
         self._release()
-        if not self._done:
-            self.note = self.learner.undo()
+        if self._done:
+            self._take_back(self._done[-1])
+        elif self._undoes_earlier:
+            self.note = f"Taken back: {self.learner.undo()}."
         else:
-            last = self._done[-1]
-            for done in range(last.operations):
-                self.learner.undo()
-                # One that fails leaves the others to be taken back.
-                self._done[-1] = replace(last, operations=last.operations - done - 1)
-            self._done.pop()
-            self.note = last.sentence
+            raise InputError("There is nothing more to take back.")
         self.revision += 1
         return self.note
+
+    def _take_back(self, last: _Done) -> None:
+        if last.serials and (len(last.serials) > FEW_PICTURES or not self._undoes_earlier):
+            there = {one.serial for one in self.learner.pictures}
+            if left := [serial for serial in last.serials if serial in there]:
+                self.learner.remove(left)
+            # An undo of the learner's would now bring these back: of the gestures before, those that showed are left.
+            self._done = [done for done in self._done[:-1] if done.serials]
+            self._undoes_earlier = False
+        else:
+            for _ in last.serials or (0,):
+                self.learner.undo()
+            self._done.pop()
+        self.note = last.sentence
 
     def close_lesson(self) -> str:
         """Make a task of the lesson, for the learner; returns its name."""
@@ -170,7 +180,7 @@ class Gestures:
             raise InputError("This lesson has no picture yet; show something first.")
         task = self.learner.close_lesson()
         self.lesson.closed(pictures)
-        self._done.clear()
+        self._done, self._undoes_earlier = [], True
         self.revision += 1
         self.note = f"Kept as {task}."
         return task
@@ -179,8 +189,12 @@ class Gestures:
         """The bytes of a picture of the lesson."""
         return self.learner.picture_bytes(serial)
 
-    def _did(self, operations: int, sentence: str, undone: str) -> str:
-        self._done.append(_Done(operations, undone))
+    def _did(self, sentence: str, undone: str, serials: tuple[int, ...] = ()) -> str:
+        self._done.append(_Done(undone, serials))
         self.revision += 1
         self.note = sentence
         return sentence
+
+
+def _pictures(serials: Sequence[int]) -> str:
+    return f"{len(serials)} picture{'s' * (len(serials) != 1)}"

@@ -4,9 +4,9 @@ One press of the button is a burst. Pictures of one press are so alike that half
 rightly: the test pictures of a class are therefore whole bursts, every fourth of them.
 
 How alike two pictures are is the cosine of small grey thumbnails without their mean. They take no run of the network
-and no memory worth a plan, and all they must find is a camera that nobody moves. On photographs of the package, 24 x 24:
-a still camera with noise and another brightness 0.998 and more, a hand that moves by 3 % of the picture 0.93 (median)
-and 0.987 (95 %).
+and no memory worth a plan, and all they must find is a camera that nobody moves. On photographs of the package: a still
+camera with noise and another brightness 0.998 and more, a hand that moves by 3 % of the picture 0.93 (median) and 0.987
+(95 %).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from PIL import Image
 
 from edge_zofc.engine.pixel_store import FREE_BYTES
 from edge_zofc.errors import DoesNotFitError, ImageError, InputError, shown
-from edge_zofc.inference.decode import pillow_errors
-from edge_zofc.inference.formats import open_image
-from edge_zofc.learner import ClassInfo, Shown
+from edge_zofc.inference.decode import decode, open_picture, pillow_errors
+from edge_zofc.learner import ClassInfo, ShownPicture
+from edge_zofc.storage.names import class_name
 
 MAX_CLASSES = 200
 MAX_PICTURES = 2000
@@ -59,10 +59,10 @@ class Burst:
 
 
 def look_at(picture: bytes) -> Look:
-    """Sharpness and thumbnail of a picture that the learner could read. Raises ImageError."""
+    """Sharpness and thumbnail of a picture file's bytes. Raises ImageError."""
     with pillow_errors(_THIS):
-        image: Image.Image = open_image(picture, _THIS)
-        image.draft("L", (2 * SHARP_SIDE, 2 * SHARP_SIDE))
+        opened = open_picture(_THIS, picture)
+        image = decode(opened, min(opened.size) / SHARP_SIDE, _THIS)
         grey = image.convert("L").resize((SHARP_SIDE, SHARP_SIDE), Image.Resampling.BILINEAR)
     pixels = np.asarray(grey, np.float32)
     rows = pixels[:-2, 1:-1] + pixels[2:, 1:-1]
@@ -75,7 +75,7 @@ def look_at(picture: bytes) -> Look:
 
 
 class Lesson:
-    """The rules of one lesson, which the learner keeps in ``folder``.
+    """The rules of one lesson of the run in ``folder``.
 
     ``pictures`` are always the learner's own: what was removed or moved there needs no telling here.
     """
@@ -88,9 +88,10 @@ class Lesson:
         self._pressed = 0
         self._closed_bursts: Counter[str] = Counter()
 
-    def begin(self, name: str, classes: Sequence[ClassInfo], pictures: Sequence[Shown]) -> Burst:
+    def begin(self, name: str, classes: Sequence[ClassInfo], pictures: Sequence[ShownPicture]) -> Burst:
         """A press of the button for ``name``. Raises InputError or DoesNotFitError where no picture may join."""
         self.check_room(len(pictures))
+        name = class_name(name)
         check_class(name, classes)
         known = {one.serial for one in pictures}
         self._thumbnails = {serial: found for serial, found in self._thumbnails.items() if serial in known}
@@ -104,7 +105,7 @@ class Lesson:
         before = self._closed_bursts[name] + len(self._bursts(name, pictures))
         return Burst(self._pressed, name, before % KEPT_BACK_EVERY == KEPT_BACK_EVERY - 1)
 
-    def _bursts(self, name: str, pictures: Iterable[Shown]) -> set[tuple[str, int]]:
+    def _bursts(self, name: str, pictures: Iterable[ShownPicture]) -> set[tuple[str, int]]:
         """The bursts that a class has pictures of: by press, those from before the start by the learner's number."""
         return {
             ("press", self._presses[one.serial]) if one.serial in self._presses else ("before", one.burst)
@@ -116,7 +117,7 @@ class Lesson:
         """Raise InputError if the lesson is full, DoesNotFitError if the disk nearly is."""
         if pictures >= MAX_PICTURES:
             raise InputError(
-                f"This lesson has {pictures:,} pictures and the limit is {MAX_PICTURES:,}; keep it, and the next begins."
+                f"This lesson has {pictures:,} pictures and the limit is {MAX_PICTURES:,}; keep it to begin another."
             )
         free = shutil.disk_usage(self._folder).free
         if free < FREE_BYTES:
@@ -125,7 +126,7 @@ class Lesson:
                 "make room, then show it again."
             )
 
-    def why_not(self, look: Look, name: str, pictures: Iterable[Shown]) -> str | None:
+    def why_not(self, look: Look, name: str, pictures: Iterable[ShownPicture]) -> str | None:
         """Why a picture does not join the class ``name``, in a sentence; None where it may."""
         if look.sharpness < SHARP_LEAST:
             return f"Left out: blurred (sharpness {look.sharpness:.0f}, at least {SHARP_LEAST:.0f}). Hold still."
@@ -140,7 +141,7 @@ class Lesson:
         if burst is not None:
             self._presses[serial] = burst.number
 
-    def closed(self, pictures: Sequence[Shown]) -> None:
+    def closed(self, pictures: Sequence[ShownPicture]) -> None:
         """The lesson with these pictures was closed: the counts of bursts go on."""
         for name in {one.name for one in pictures}:
             self._closed_bursts[name] += len(self._bursts(name, pictures))
@@ -152,5 +153,3 @@ def check_class(name: str, classes: Sequence[ClassInfo]) -> None:
     """Raise InputError where ``name`` would be one class too many."""
     if len(classes) >= MAX_CLASSES and all(one.name != name for one in classes):
         raise InputError(f"{shown(name)} would be class {len(classes) + 1} and the limit is {MAX_CLASSES}; forget one.")
-
-

@@ -13,12 +13,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from edge_zofc.device.system import usage
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError
-from edge_zofc.learner import Answer, ClassInfo, Guess, KeptBack, Learner, Shown
+from edge_zofc.learner import Answer, ClassInfo, Guess, KeptBack, Learner, ShownPicture
+from edge_zofc.live.camera import BrowserCamera, Camera
 from edge_zofc.live.gestures import Gestures
 
 PICTURE_SECONDS = 0.2
@@ -26,6 +26,8 @@ PICTURE_SECONDS = 0.2
 REST_SECONDS = 0.02
 """Left for gestures after each picture where the graph is slower than that."""
 REFRESH_SECONDS = 2.0
+KNOWN_SECONDS = 0.5
+"""From one look at all classes to the next while the button is down."""
 AGREE, OF = 3, 5
 """The caption changes when so many of the newest answers agree."""
 MAX_WAITING = 64
@@ -33,18 +35,6 @@ MAX_WAITING = 64
 SHOWN_GUESSES = 3
 
 T = TypeVar("T")
-
-
-class Camera(Protocol):
-    """What the seer wants of a camera; any thread may ask it. ``is_browser``: its pictures come from the page."""
-
-    is_browser: bool
-
-    def newest(self) -> tuple[int, bytes] | None:
-        """Number, from 1, and JPEG bytes of the newest picture; None before the first."""
-
-    def sentence(self) -> str:
-        """What the camera is doing, for the page; empty where all is well."""
 
 
 class Watched(Protocol):
@@ -55,6 +45,9 @@ class Watched(Protocol):
 
     def sentence(self) -> str:
         """What it is doing, for the page."""
+
+    def memory_mib(self) -> int | None:
+        """What it has resident, None while it does not run."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,8 @@ class Known:
 
     revision: int = -1
     classes: tuple[ClassInfo, ...] = ()
-    kept_back: KeptBack = KeptBack(0, 0)
-    pictures: tuple[Shown, ...] = ()
+    kept_back: KeptBack = field(default_factory=lambda: KeptBack(0, 0))
+    pictures: tuple[ShownPicture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,10 @@ class Doing:
     camera: str = ""
     learner: str = ""
     memory_mib: int = 0
+    learner_mib: int | None = None
+    """Of the child, None while there is none."""
     limit_mib: int | None = None
+    """Of the child: the run's memory budget."""
     is_browser: bool = False
 
 
@@ -127,13 +123,15 @@ class Caption:
 class Seer:
     """Runs in ``run`` until ``stop``. ``changed`` is called, on the seer's thread, after each change of ``state``."""
 
-    def __init__(self, learner: Learner, folder: Path, camera: Camera, watched: Watched) -> None:
+    def __init__(self, learner: Learner, camera: Camera, watched: Watched, limit_mib: int | None = None) -> None:
         self.state = State()
         self.changed: Callable[[], None] = lambda: None
         self._learner, self._camera, self._watched = learner, camera, watched
-        self._gestures = Gestures(learner, folder)
+        self._limit_mib, self._view, self._complained = limit_mib, View(), False
+        self._gestures = Gestures(learner)
         self._asked: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WAITING)
-        self._caption, self._seen, self._next_refresh = Caption(), 0, 0.0
+        self._caption, self._seen = Caption(), 0
+        self._next_refresh = self._next_known = 0.0
         self._stopping = threading.Event()
 
     def ask(self, gesture: Callable[[Gestures], T]) -> Future[T]:
@@ -180,54 +178,70 @@ class Seer:
             self._publish()
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now, gestures = time.monotonic(), self._gestures
         try:
             if now >= self._next_refresh:
                 self._next_refresh = now + REFRESH_SECONDS
                 self._watched.tend()
                 if self._learner.refresh():
-                    self._gestures.revision += 1
-            self._name_newest()
+                    gestures.revision += 1
+            if self._name_newest() and self._complained:
+                gestures.note, self._complained = "", False
         except EdgeZofcError as error:
-            self._gestures.note = str(error)
+            gestures.note, self._complained = str(error), True
         except MemoryError:
-            self._gestures.note = "Memory ran out for this picture; the next one is tried."
+            gestures.note, self._complained = "Memory ran out for this picture; the next one is tried.", True
         self._publish()
 
-    def _name_newest(self) -> None:
+    def _name_newest(self) -> bool:
+        """Name the newest picture and let it join a lesson; whether there was a new one."""
         newest = self._camera.newest()
-        if newest is None or newest[0] == self._seen:
-            return
-        began = time.monotonic()
-        self._seen, picture = newest
-        answer = self._learner.predict(picture) if self.state.known.classes else None
-        self._gestures.saw(self._seen, picture)
+        if newest is None or newest.serial == self._seen:
+            return False
+        began, self._seen = time.monotonic(), newest.serial
+        answer = self._learner.predict(newest.jpeg) if self.state.known.classes else None
+        seconds = time.monotonic() - began
+        self._gestures.saw(newest.serial, newest.jpeg)
         if answer is None:
             self._caption.clear()
-            self.state = replace(self.state, view=View(picture=self._seen))
-            return
-        caption = self._caption.add(answer)
-        guesses = answer.guesses[:SHOWN_GUESSES]
-        took = time.monotonic() - began
-        view = View(self._seen, caption, answer.likeness, answer.limit, guesses, took)
-        self.state = replace(self.state, view=view)
+            self._view = View(newest.serial)
+        else:
+            self._caption.add(answer)
+            guesses = answer.guesses[:SHOWN_GUESSES]
+            self._view = View(newest.serial, None, answer.likeness, answer.limit, guesses, seconds)
+        return True
 
     def _publish(self) -> None:
         gestures, press = self._gestures, self._gestures.press
         view = replace(
-            self.state.view,
+            self._view,
             caption=self._caption.text,
             recording=press.burst.name if press else None,
-            for_test=bool(press and press.burst.test),
-            kept=press.kept if press else 0,
+            for_test=press is not None and press.burst.test,
+            kept=len(press.serials) if press else 0,
             note=gestures.note,
         )
-        known = self.state.known
-        if known.revision != gestures.revision:
+        known, now = self.state.known, time.monotonic()
+        # All classes against all kept back pictures: not for every picture of a showing.
+        if known.revision != gestures.revision and (press is None or now >= self._next_known):
+            self._next_known = now + KNOWN_SECONDS
             learner = self._learner
             known = Known(gestures.revision, learner.classes, learner.kept_back, learner.pictures)
-        doing = Doing(self._camera.sentence(), self._watched.sentence(), usage().rss_bytes >> 20)
-        new = State(view, known, doing if doing != self.state.doing else self.state.doing)
-        if new != self.state:
+        doing = Doing(
+            self._camera.state.sentence,
+            self._watched.sentence(),
+            usage().rss_bytes >> 20,
+            self._watched.memory_mib(),
+            self._limit_mib,
+            isinstance(self._camera, BrowserCamera),
+        )
+        before = self.state
+        new = State(_kept(view, before.view), _kept(known, before.known), _kept(doing, before.doing))
+        if new != before:
             self.state = new
             self.changed()
+
+
+def _kept(new: T, old: T) -> T:
+    """The old one where they are equal: a stream sends what is another object."""
+    return old if new == old else new

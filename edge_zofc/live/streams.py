@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mutabl
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from edge_zofc.live.seer import Camera, Known, Seer
+from edge_zofc.live.camera import Camera
+from edge_zofc.live.seer import Known, Seer
 
 MAX_STREAMS = 6
 SEND_SECONDS = 20.0
@@ -87,7 +88,8 @@ class Stream:
                 async for piece in pieces:
                     if gone.done():
                         return
-                    await asyncio.wait_for(send({"type": "http.response.body", "body": piece, "more_body": True}), SEND_SECONDS)
+                    body = {"type": "http.response.body", "body": piece, "more_body": True}
+                    await asyncio.wait_for(send(body), SEND_SECONDS)
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._counter[0] -= 1
@@ -124,7 +126,7 @@ async def events(seer: Seer, bell: Bell) -> AsyncIterator[bytes]:
                     yield event(name, value)
             try:
                 await asyncio.wait_for(changed.wait(), ALIVE_SECONDS)
-            except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
+            except asyncio.TimeoutError:
                 yield b": still here\n\n"
 
 
@@ -134,8 +136,8 @@ async def pictures(camera: Camera, bell: Bell) -> AsyncIterator[bytes]:
     yield BOUNDARY
     while not bell.ended:
         newest = camera.newest()
-        if newest is not None and newest[0] != last:
-            last, data = newest
+        if newest is not None and newest.serial != last:
+            last, data = newest.serial, newest.jpeg
             head = f"content-type: image/jpeg\r\ncontent-length: {len(data)}\r\n\r\n".encode()
             yield head + data + BOUNDARY
         await asyncio.sleep(PICTURE_SECONDS)

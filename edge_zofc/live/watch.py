@@ -6,6 +6,7 @@ started with the first kept lesson, and its own last line says what it is doing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -14,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import psutil
 
 from edge_zofc.errors import RunLockedError, printable
 
@@ -31,9 +34,9 @@ exec "$@" 3<&-
 """
 
 
-def learn_command(run: Path) -> list[str]:
+def learn_command(run: Path, tasks: Path) -> list[str]:
     """What the child is started with."""
-    words = ("-m", "edge_zofc", "learn", "--watch", "--stream", str(run / "lesson" / "tasks"), "--run", str(run))
+    words = ("-m", "edge_zofc", "learn", "--watch", "--stream", str(tasks), "--run", str(run))
     return [sys.executable, *words]
 
 
@@ -46,6 +49,10 @@ class NoWatch:
     def sentence(self) -> str:
         """For the page."""
         return "Nothing learns here (--no-learn); kept lessons wait for 'edge-zofc learn'."
+
+    def memory_mib(self) -> int | None:
+        """Nothing."""
+        return None
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -112,17 +119,27 @@ class Watch:
 
     def _close(self) -> None:
         child, self._child = self._child, None
-        if child is not None and self._reader is not None:
-            self._reader.join(END_SECONDS)
-            for pipe in (child.stdin, child.stderr):
-                if pipe is not None:
-                    pipe.close()
+        if child is None or self._reader is None:
+            return
+        if child.stdin is not None:
+            child.stdin.close()  # what the child left behind ends now, and lets go of the pipe that is read
+        self._reader.join(END_SECONDS)
+        if child.stderr is not None:
+            child.stderr.close()
 
     def sentence(self) -> str:
         """What the child is doing, for the page."""
         if self._child is not None:
             return self._line
         return self._why or "Nothing to learn yet: keep a lesson, and it is learnt thoroughly."
+
+    def memory_mib(self) -> int | None:
+        """What the child has resident, None while it does not run."""
+        if self._child is None:
+            return None
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(self._child.pid).memory_info().rss) >> 20
+        return None
 
     def stop(self) -> None:
         """End the child: SIGTERM, so that it saves its state, and SIGKILL where that takes too long."""

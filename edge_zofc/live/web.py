@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,10 +27,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_zofc.errors import DoesNotFitError, EdgeZofcError, InputError
+from edge_zofc.live.camera import BrowserCamera, Camera
 from edge_zofc.live.gestures import Gestures
 from edge_zofc.live.guard import HEADERS, MAX_JSON_BYTES, MAX_PICTURE_BYTES, Guard
 from edge_zofc.live.lesson import MAX_PICTURES
-from edge_zofc.live.seer import Camera, Seer
+from edge_zofc.live.seer import Seer
 from edge_zofc.live.streams import Bell, Stream, events, pictures
 
 BODY_SECONDS = 15.0
@@ -46,13 +47,6 @@ _PICTURE = re.compile(r"([1-9][0-9]{0,8})\.jpg")
 
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class BrowserCamera(Protocol):
-    """A camera that takes its pictures from the page."""
-
-    def give(self, picture: bytes) -> None:
-        """One JPEG."""
 
 
 class _Body(BaseModel):
@@ -120,13 +114,13 @@ WRITES: dict[str, tuple[type[_Body], Callable[[Gestures, Any], str]]] = {
 }
 
 
-def application(seer: Seer, camera: Camera, browser: BrowserCamera | None, guard: Guard, bell: Bell) -> ASGIApp:
-    """The application behind its guard; ``browser`` is None where the camera is another one."""
+def application(seer: Seer, camera: Camera, guard: Guard, bell: Bell) -> ASGIApp:
+    """The application behind its guard."""
     counter = [0]
     routes = [
         *(Route(path, partial(_static, guard, name, kind), methods=["GET"]) for path, (name, kind) in STATIC.items()),
         *(Route(path, partial(_write, seer, *asked), methods=["POST"]) for path, asked in WRITES.items()),
-        Route("/api/frame", partial(_frame, browser), methods=["POST"]),
+        Route("/api/frame", partial(_frame, camera), methods=["POST"]),
         Route("/api/pictures", partial(_pictures, seer), methods=["GET"]),
         Route("/picture/{name}", partial(_picture, seer), methods=["GET"]),
         Route("/events", Stream("text/event-stream", lambda: events(seer, bell), counter), methods=["GET"]),
@@ -206,15 +200,13 @@ async def _answered(work: Awaitable[Response]) -> Response:
     except EdgeZofcError as error:
         status = 503 if isinstance(error, DoesNotFitError) else 400 if isinstance(error, InputError) else 500
         return _refused(status, str(error))
-    except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
+    except asyncio.TimeoutError:
         return _refused(503, "That took too long; try again.")
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
 
 
-async def _write(
-    seer: Seer, model: type[_Body], gesture: Callable[[Gestures, Any], str], request: Request
-) -> Response:
+async def _write(seer: Seer, model: type[_Body], gesture: Callable[[Gestures, Any], str], request: Request) -> Response:
     async def work() -> Response:
         body = await asyncio.wait_for(_body(request, MAX_JSON_BYTES), BODY_SECONDS)
         try:
@@ -228,14 +220,12 @@ async def _write(
     return await _answered(work())
 
 
-async def _frame(browser: BrowserCamera | None, request: Request) -> Response:
+async def _frame(camera: Camera, request: Request) -> Response:
     async def work() -> Response:
-        if browser is None:
+        if not isinstance(camera, BrowserCamera):
             return _refused(409, "The camera is another one; start with --camera browser.")
         body = await asyncio.wait_for(_body(request, MAX_PICTURE_BYTES), BODY_SECONDS)
-        if not body.startswith(b"\xff\xd8\xff"):
-            return _refused(400, "The body is no JPEG.")
-        browser.give(body)
+        camera.put(body)
         return Response(status_code=204)
 
     return await _answered(work())
