@@ -161,6 +161,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Name pictures with what a run has learnt."""
+    from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
     run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
@@ -173,14 +174,14 @@ def predict(options: argparse.Namespace) -> int:
     found = using.predict(trained, backbone, pictures, options.top)
     answers: list[dict[str, Any]] = []
     lines = []
-    for path, guesses in zip(pictures, found, strict=True):
-        if isinstance(guesses, EdgeZofcError):
-            answers.append({"image": str(path), "error": str(guesses)})
-            lines.append(f"{shown(path)}: {str(guesses).removeprefix(shown(path)).lstrip()}")
+    for path, one in zip(pictures, found, strict=True):
+        if isinstance(one, EdgeZofcError):
+            answers.append({"image": str(path), "error": str(one)})
+            lines.append(f"{shown(path)}: {str(one).removeprefix(shown(path)).lstrip()}")
         else:
-            answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
-            named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)
-            lines.append(f"{shown(path)}: {named}")
+            classes = [asdict(guess) for guess in one.guesses]
+            answers.append({"image": str(path), "likeness": one.likeness, "unknown": one.unknown, "classes": classes})
+            lines.append(f"{shown(path)}: {named_text(one, options.unknown, trained.limit)}")
     answer(options, {"predictions": answers}, "\n".join(lines))
     return InputError.exit_code if any("error" in answer for answer in answers) else 0
 

@@ -1,4 +1,5 @@
-"""The command line: parse, call one function of ``commands.py`` or ``workstation.py``, and turn errors into exit codes.
+"""The command line: parse, call one function of ``commands.py``, ``teaching.py`` or ``workstation.py``, and turn errors
+into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands, workstation
+from edge_zofc.cli import arguments, commands, teaching, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
@@ -69,8 +70,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     found = parser.add_subparsers(metavar="COMMAND", required=True)
     subs = {}
     for name in arguments.COMMANDS:
-        room = commands if _EXTRAS.get(name) in (None, "live") else workstation
-        function = getattr(room, "evaluate" if name == "eval" else name)  # eval is Python's own
+        function = _function("evaluate" if name == "eval" else name)  # eval is Python's own
         text = function.__doc__ or ""  # None under python -OO
         subs[name] = found.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
         arguments.fill(subs[name], name)
@@ -81,6 +81,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         if words[0] != "bench":  # a benchmark reads its own options
             _check_options(subs[words[0]], words[1:])
     return parser.parse_args(words)
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], int]:
+    room = next(room for room in (commands, teaching, workstation) if hasattr(room, name))
+    found: Callable[[argparse.Namespace], int] = getattr(room, name)
+    return found
 
 
 def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

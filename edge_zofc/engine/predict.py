@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.algorithm.heads import Head
+from edge_zofc.algorithm.likeness import Likeness
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.folders import LeftOuts, all_pictures
@@ -41,8 +42,10 @@ class TrainedRun:
     adapter: np.ndarray
     head: Head
     class_names: tuple[str, ...]
-    statistics: Statistics | None = None
+    statistics: Statistics
     """Sums and counts by class, which likeness is measured from."""
+    limit: float
+    """The likeness below which a picture is unknown."""
 
     @property
     def normalise(self) -> bool:
@@ -56,10 +59,24 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Guess:
-    """One class for one picture; ``probability`` is the head's softmax over all classes."""
+    """One class for one picture. ``probability`` is the head's softmax over the known classes: no measure of whether
+    the thing is any of them. ``likeness``: cosine to the class mean, -1 to 1.
+    """
 
     class_name: str
     probability: float
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Named:
+    """The most probable classes of a picture, best first, its likeness to the nearest class, and whether that is so
+    small that it is none of them.
+    """
+
+    guesses: tuple[Guess, ...]
+    likeness: float
+    unknown: bool
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,9 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
     with closing(TaughtRun(run, bundle, settings)) as taught:
         if not taught.class_names:
             raise InputError(f"The run in {folder} knows no class yet; go on with 'edge-zofc learn --run {folder}'.")
-        return TrainedRun(bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics)
+        return TrainedRun(
+            bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics, taught.limit
+        )
 
 
 def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:
@@ -145,11 +164,10 @@ def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = N
     return Backbone(trained.bundle, kept.model_copy(update=changes))
 
 
-def predict(
-    trained: TrainedRun, backbone: Backbone, pictures: Sequence[Path], top: int
-) -> list[list[Guess] | ImageError]:
-    """The ``top`` most probable classes of each picture, best first, or why it could not be read."""
-    results: list[list[Guess] | ImageError] = [[] for _ in pictures]
+def predict(trained: TrainedRun, backbone: Backbone, pictures: Sequence[Path], top: int) -> list[Named | ImageError]:
+    """The ``top`` most probable classes of each picture, or why it could not be read."""
+    results: list[Named | ImageError] = [ImageError("It was not looked at.") for _ in pictures]
+    likeness = Likeness(trained.statistics)
 
     def skipped(index: int, path: Path, error: ImageError) -> None:
         results[index] = error
@@ -157,9 +175,12 @@ def predict(
     for indices, features in trained.reader(skipped).features(
         backbone, [trained.adapter], list(map(Picture, pictures))
     ):
-        for index, row in zip(indices, trained.head.probabilities(features[0]), strict=True):
+        rows = zip(trained.head.probabilities(features[0]), likeness.to_classes(features[0]), strict=True)
+        for index, (row, alike) in zip(indices, rows, strict=True):
             order = np.argsort(-row, kind="stable")[:top]
-            results[index] = [Guess(trained.class_names[i], float(row[i])) for i in order]
+            guesses = tuple(Guess(trained.class_names[i], float(row[i]), float(alike[i])) for i in order)
+            nearest = float(alike.max())
+            results[index] = Named(guesses, nearest, nearest < trained.limit)
     return results
 
 

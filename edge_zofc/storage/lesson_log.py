@@ -1,14 +1,14 @@
 """What a person showed a run, and what was done with it since: ``RUN/lesson/``.
 
-    log.jsonl          a line each: CRC-32 as 8 hex digits, a space, JSON. The first is a Base, the others are Entries.
+    log.jsonl          lines of CRC-32 as 8 hex digits, a space and JSON: a Base, then Entries
     pictures/          the picture files, NNNNNN.jpg and the like
     features/          their features, a cache (``engine/feature_store.py``)
     tasks/             lessons that were closed, a stream for ``learn``
     lock               held by the process that teaches; ``learn`` has the run's own
 
 A picture is on the disk before the line that names it, and the line before anybody is told. A last line that is torn
-counts for nothing; a damaged one in the middle is an error. Closing a lesson writes a new log with a new Base. What lies
-in ``pictures/`` and is not in the log may be removed.
+counts for nothing; a damaged one in the middle is an error. Closing a lesson writes a new log with a new Base. What
+lies in ``pictures/`` and is not in the log may be removed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Entry(Strict):
     """One thing that a person did.
 
     teach    ``files`` show ``name``; ``test``: they are kept back
-    forget   ``name`` is no class any more: its pictures go, and of what was learnt ``parts`` (``engine/class_parts.py``)
+    forget   ``name`` is no class any more: its pictures go, and ``parts`` of what was learnt (``class_parts.py``)
     rename   ``name`` is now called ``to``, and so are the run's own ``classes``
     move     the pictures ``serials`` show ``to``
     remove   the pictures ``serials`` count no more
@@ -66,6 +66,7 @@ class KeptPicture(Strict):
 
     file: File
     folder: Name
+    burst: Serial
     test: bool = False
 
 
@@ -85,7 +86,7 @@ class Base(Strict):
 
     format_version: Literal[1] = 1
     next_serial: Serial = 1
-    aliases: dict[Name, Name] = {}
+    aliases: dict[Name, Name] = Field(default_factory=dict)
     forgotten: tuple[Name, ...] = ()
     closed: tuple[ClosedLesson, ...] = ()
 
@@ -127,7 +128,7 @@ class LessonLog:
         line = _line(entry)
         if self._file.size_bytes + len(line) > MAX_LOG_BYTES:
             raise DoesNotFitError(
-                f"{self.folder.log} is full ({MAX_LOG_BYTES >> 20} MiB); close the lesson with 'edge-zofc teach --close'."
+                f"{self.folder.log} is full ({MAX_LOG_BYTES >> 20} MiB); close it: edge-zofc lesson RUN --close."
             )
         self._file.append(line)
         self.entries.append(entry)
