@@ -13,15 +13,12 @@ from dataclasses import dataclass, replace
 from edge_zofc.errors import EdgeZofcError, InputError, shown
 from edge_zofc.learner import Learner
 from edge_zofc.live.lesson import Burst, Lesson, check_class, look_at
+from edge_zofc.storage.names import class_name
 
 PRESS_SECONDS = 5.0
 """A press ends by itself when the page has not renewed it for so long."""
 RECENT_PICTURES, RECENT_BYTES = 50, 8 << 20
 """Pictures that a correction may still mean: the page shows one that is a moment old."""
-FEW_PICTURES = 10
-"""A longer showing is taken back by removing its pictures: the learner takes back 20 operations at most, and each
-picture is one.
-"""
 
 
 @dataclass(frozen=True)
@@ -30,14 +27,6 @@ class Press:
 
     burst: Burst
     until: float
-    serials: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A gesture that can be taken back: the pictures that it added, none if it did something else."""
-
-    sentence: str
     serials: tuple[int, ...] = ()
 
 
@@ -52,14 +41,11 @@ class Gestures:
         """What happened last, in a sentence for the page."""
         self.revision = 0
         """Grows with every change of classes or pictures."""
-        self._done: list[_Done] = []
-        self._undoes_earlier = True
-        """False once a removal stands on top of what was done before."""
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_PICTURES)
 
     def record(self, name: str, on: bool) -> str:
         """The button for ``name`` went down, is still down, or went up."""
-        until = self._clock() + PRESS_SECONDS
+        name, until = class_name(name), self._clock() + PRESS_SECONDS
         if not on:
             if self.press is not None and self.press.burst.name == name:
                 self._release()
@@ -77,7 +63,7 @@ class Gestures:
         if press is not None and press.serials:
             kept = f"{_pictures(press.serials)} of {shown(press.burst.name)}"
             why = " kept back as a test; it is never learnt from" if press.burst.test else " to learn from"
-            self._did(f"{kept}{why}.", f"Took back {kept}.", press.serials)
+            self._did(f"{kept}{why}.")
 
     def saw(self, number: int, picture: bytes) -> None:
         """The camera's picture ``number``, which the learner could read; joins the lesson while the button is down."""
@@ -101,13 +87,12 @@ class Gestures:
         look = look_at(picture)
         why_not = self.lesson.why_not(look, burst.name, pictures)
         if why_not is None:
-            taught = self.learner.teach(picture, burst.name, test=burst.test)
-            why_not = " ".join(taught.skipped)
-            for serial in taught.serials:
-                self.lesson.joined(serial, burst, look)
+            first = press.serials[0] if press.serials else 0
+            taught = self.learner.teach(picture, burst.name, test=burst.test, burst=first)
+            self.lesson.joined(taught.serials[0], look)
             self.press = replace(press, serials=press.serials + taught.serials)
             self.revision += 1
-        self.note = why_not
+        self.note = why_not or ""
 
     def correct(self, name: str, number: int) -> str:
         """The picture ``number`` shows ``name``: it is learnt from, whatever it looks like."""
@@ -117,60 +102,38 @@ class Gestures:
         self.lesson.check_room(len(self.learner.pictures))
         check_class(name, self.learner.classes)
         taught = self.learner.teach(picture, name)
-        for serial in taught.serials:
-            self.lesson.joined(serial, None, look_at(picture))
-        return self._did(f"Learnt: that is {shown(name)}.", f"Took back that it is {shown(name)}.", taught.serials)
+        self.lesson.corrected(taught.serials[0], look_at(picture))
+        return self._did(f"Learnt: that is {shown(name)}.")
 
     def remove(self, serials: Sequence[int]) -> str:
         """Take pictures out of the lesson."""
         self._release()
         self.learner.remove(tuple(serials))
-        return self._did(f"Forgot {_pictures(serials)}.", f"Brought back {_pictures(serials)}.")
+        return self._did(f"Forgot {_pictures(serials)}.")
 
     def move(self, serials: Sequence[int], name: str) -> str:
         """Pictures of the lesson show ``name``."""
         self._release()
         check_class(name, self.learner.classes)
         self.learner.move(tuple(serials), name)
-        return self._did(f"Moved {_pictures(serials)} to {shown(name)}.", f"Moved {_pictures(serials)} back.")
+        return self._did(f"Moved {_pictures(serials)} to {shown(name)}.")
 
     def forget(self, name: str) -> str:
         """Forget a whole class."""
         self._release()
         self.learner.forget(name)
-        return self._did(f"Forgot {shown(name)}.", f"Brought back {shown(name)}.")
+        return self._did(f"Forgot {shown(name)}.")
 
     def rename(self, old: str, new: str) -> str:
         """Give a class another name."""
         self._release()
         self.learner.rename(old, new)
-        return self._did(f"{shown(old)} is now {shown(new)}.", f"{shown(new)} is {shown(old)} again.")
+        return self._did(f"{shown(old)} is now {shown(new)}.")
 
     def undo(self) -> str:
-        """Take the last gesture back; what was done before the start goes one operation at a time."""
+        """Take the last gesture back, a whole showing."""
         self._release()
-        if self._done:
-            self._take_back(self._done[-1])
-        elif self._undoes_earlier:
-            self.note = f"Taken back: {self.learner.undo()}."
-        else:
-            raise InputError("There is nothing more to take back.")
-        self.revision += 1
-        return self.note
-
-    def _take_back(self, last: _Done) -> None:
-        if last.serials and (len(last.serials) > FEW_PICTURES or not self._undoes_earlier):
-            there = {one.serial for one in self.learner.pictures}
-            if left := [serial for serial in last.serials if serial in there]:
-                self.learner.remove(left)
-            # An undo of the learner's would now bring these back: of the gestures before, those that showed are left.
-            self._done = [done for done in self._done[:-1] if done.serials]
-            self._undoes_earlier = False
-        else:
-            for _ in last.serials or (0,):
-                self.learner.undo()
-            self._done.pop()
-        self.note = last.sentence
+        return self._did(f"Taken back: {self.learner.undo()}.")
 
     def close_lesson(self) -> str:
         """Make a task of the lesson, for the learner; returns its name."""
@@ -180,7 +143,6 @@ class Gestures:
             raise InputError("This lesson has no picture yet; show something first.")
         task = self.learner.close_lesson()
         self.lesson.closed(pictures)
-        self._done, self._undoes_earlier = [], True
         self.revision += 1
         self.note = f"Kept as {task}."
         return task
@@ -189,8 +151,7 @@ class Gestures:
         """The bytes of a picture of the lesson."""
         return self.learner.picture_bytes(serial)
 
-    def _did(self, sentence: str, undone: str, serials: tuple[int, ...] = ()) -> str:
-        self._done.append(_Done(undone, serials))
+    def _did(self, sentence: str) -> str:
         self.revision += 1
         self.note = sentence
         return sentence

@@ -25,7 +25,6 @@ from edge_zofc.engine.pixel_store import FREE_BYTES
 from edge_zofc.errors import DoesNotFitError, ImageError, InputError, shown
 from edge_zofc.inference.decode import decode, open_picture, pillow_errors
 from edge_zofc.learner import ClassInfo, ShownPicture
-from edge_zofc.storage.names import class_name
 
 MAX_CLASSES = 200
 MAX_PICTURES = 2000
@@ -53,7 +52,6 @@ class Look:
 class Burst:
     """One press of the button: for which class, and whether it is kept back for the test."""
 
-    number: int
     name: str
     test: bool
 
@@ -83,35 +81,26 @@ class Lesson:
     def __init__(self, folder: Path, bytes_of: Callable[[int], bytes]) -> None:
         self._folder, self._bytes_of = folder, bytes_of
         self._thumbnails: dict[int, np.ndarray] = {}
-        self._presses: dict[int, int] = {}
-        """Serial -> the press that it came from; a press is many calls of the learner."""
-        self._pressed = 0
+        self._corrections: set[int] = set()
         self._closed_bursts: Counter[str] = Counter()
 
     def begin(self, name: str, classes: Sequence[ClassInfo], pictures: Sequence[ShownPicture]) -> Burst:
         """A press of the button for ``name``. Raises InputError or DoesNotFitError where no picture may join."""
         self.check_room(len(pictures))
-        name = class_name(name)
         check_class(name, classes)
         known = {one.serial for one in pictures}
         self._thumbnails = {serial: found for serial, found in self._thumbnails.items() if serial in known}
-        self._presses = {serial: press for serial, press in self._presses.items() if serial in known}
         of_class = sorted(one.serial for one in pictures if one.name == name)
         for serial in of_class[-COMPARED:]:
             if serial not in self._thumbnails:
                 with contextlib.suppress(ImageError):  # damaged since; the learner tells that
                     self._thumbnails[serial] = look_at(self._bytes_of(serial)).thumbnail
-        self._pressed += 1
         before = self._closed_bursts[name] + len(self._bursts(name, pictures))
-        return Burst(self._pressed, name, before % KEPT_BACK_EVERY == KEPT_BACK_EVERY - 1)
+        return Burst(name, before % KEPT_BACK_EVERY == KEPT_BACK_EVERY - 1)
 
-    def _bursts(self, name: str, pictures: Iterable[ShownPicture]) -> set[tuple[str, int]]:
-        """The bursts that a class has pictures of: by press, those from before the start by the learner's number."""
-        return {
-            ("press", self._presses[one.serial]) if one.serial in self._presses else ("before", one.burst)
-            for one in pictures
-            if one.name == name
-        }
+    def _bursts(self, name: str, pictures: Iterable[ShownPicture]) -> set[int]:
+        """The bursts that a class has pictures of. A correction is none: every fourth would teach nothing."""
+        return {one.burst for one in pictures if one.name == name} - self._corrections
 
     def check_room(self, pictures: int) -> None:
         """Raise InputError if the lesson is full, DoesNotFitError if the disk nearly is."""
@@ -135,18 +124,21 @@ class Lesson:
             return "Left out: the same picture again. Move it, or turn it a little."
         return None
 
-    def joined(self, serial: int, burst: Burst | None, look: Look) -> None:
-        """A picture was taught; ``burst`` None: by a correction, which is no press."""
+    def joined(self, serial: int, look: Look) -> None:
+        """A picture was taught."""
         self._thumbnails[serial] = look.thumbnail
-        if burst is not None:
-            self._presses[serial] = burst.number
+
+    def corrected(self, serial: int, look: Look) -> None:
+        """A picture was taught by a correction, which is no press of the button."""
+        self.joined(serial, look)
+        self._corrections.add(serial)
 
     def closed(self, pictures: Sequence[ShownPicture]) -> None:
         """The lesson with these pictures was closed: the counts of bursts go on."""
         for name in {one.name for one in pictures}:
             self._closed_bursts[name] += len(self._bursts(name, pictures))
         self._thumbnails.clear()
-        self._presses.clear()
+        self._corrections.clear()
 
 
 def check_class(name: str, classes: Sequence[ClassInfo]) -> None:

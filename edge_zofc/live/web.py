@@ -102,7 +102,8 @@ class Rename(_Body):
     new: Name
 
 
-WRITES: dict[str, tuple[type[_Body], Callable[[Gestures, Any], str]]] = {
+Gesture = Callable[[Gestures, Any], str]
+WRITES: dict[str, tuple[type[_Body], Gesture]] = {
     "/api/record": (Record, lambda hand, asked: hand.record(asked.name, asked.on)),
     "/api/correct": (Correct, lambda hand, asked: hand.correct(asked.name, asked.picture)),
     "/api/forget": (Remove, lambda hand, asked: hand.remove(tuple(dict.fromkeys(asked.serials)))),
@@ -110,7 +111,6 @@ WRITES: dict[str, tuple[type[_Body], Callable[[Gestures, Any], str]]] = {
     "/api/forget-class": (Forget, lambda hand, asked: hand.forget(asked.name)),
     "/api/rename": (Rename, lambda hand, asked: hand.rename(asked.old, asked.new)),
     "/api/undo": (Nothing, lambda hand, asked: hand.undo()),
-    "/api/done": (Nothing, lambda hand, asked: hand.close_lesson()),
 }
 
 
@@ -120,6 +120,7 @@ def application(seer: Seer, camera: Camera, guard: Guard, bell: Bell) -> ASGIApp
     routes = [
         *(Route(path, partial(_static, guard, name, kind), methods=["GET"]) for path, (name, kind) in STATIC.items()),
         *(Route(path, partial(_write, seer, *asked), methods=["POST"]) for path, asked in WRITES.items()),
+        Route("/api/done", partial(_write, seer, Nothing, _done, key="task"), methods=["POST"]),
         Route("/api/frame", partial(_frame, camera), methods=["POST"]),
         Route("/api/pictures", partial(_pictures, seer), methods=["GET"]),
         Route("/picture/{name}", partial(_picture, seer), methods=["GET"]),
@@ -206,7 +207,11 @@ async def _answered(work: Awaitable[Response]) -> Response:
         return Response(status_code=400)  # nobody reads it
 
 
-async def _write(seer: Seer, model: type[_Body], gesture: Callable[[Gestures, Any], str], request: Request) -> Response:
+def _done(hand: Gestures, asked: Any) -> str:
+    return hand.close_lesson()
+
+
+async def _write(seer: Seer, model: type[_Body], gesture: Gesture, request: Request, *, key: str = "said") -> Response:
     async def work() -> Response:
         body = await asyncio.wait_for(_body(request, MAX_JSON_BYTES), BODY_SECONDS)
         try:
@@ -215,7 +220,7 @@ async def _write(seer: Seer, model: type[_Body], gesture: Callable[[Gestures, An
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"])) or "the body"
             return _refused(400, f"{where[:60]}: {first['msg'][:200]}.")
-        return JSONResponse({"said": await _carried_out(seer, lambda hand: gesture(hand, asked))})
+        return JSONResponse({key: await _carried_out(seer, lambda hand: gesture(hand, asked))})
 
     return await _answered(work())
 

@@ -43,12 +43,13 @@ Kind = Literal["teach", "forget", "rename", "move", "remove", "undo"]
 class Entry(Strict):
     """One thing that a person did.
 
-    teach    ``files`` show ``name``; ``test``: they are kept back
+    teach    ``files`` show ``name``; ``test``: they are kept back; ``burst``: the number of the first picture of the
+             burst that they go on with, 0 where they begin one
     forget   ``name`` is no class any more: its pictures go, and ``parts`` of what was learnt (``class_parts.py``)
     rename   ``name`` is now called ``to``, and so are the run's own ``classes``
     move     the pictures ``serials`` show ``to``
     remove   the pictures ``serials`` count no more
-    undo     the last of the others that still counts is taken back
+    undo     the last of the others that still counts is taken back, with all of its burst
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Entry(Strict):
     to: Name = ""
     files: tuple[File, ...] = ()
     test: bool = False
+    burst: Annotated[int, Field(ge=0, le=MAX_SERIAL)] = 0
     serials: tuple[Serial, ...] = ()
     parts: tuple[Name, ...] = ()
     classes: tuple[Name, ...] = ()
@@ -163,13 +165,29 @@ def suffix_of(data: bytes) -> str:
 
 def counting(entries: Sequence[Entry]) -> list[Entry]:
     """The entries that still count, without those that were taken back."""
-    found: list[Entry] = []
+    return [entry for gesture in gestures(entries) for entry in gesture]
+
+
+def gestures(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The entries that still count, by what one undo takes: those of a burst together, where nothing came between."""
+    found: list[list[Entry]] = []
     for entry in entries:
-        if entry.kind != "undo":
-            found.append(entry)
-        elif found:
-            found.pop()
+        if entry.kind == "undo":
+            found = found[:-1]
+        elif entry.burst and found and found[-1][0].kind == "teach" and _burst(found[-1][0]) == entry.burst:
+            found[-1].append(entry)
+        else:
+            found.append([entry])
     return found
+
+
+def _burst(entry: Entry) -> int:
+    return entry.burst or serial_of(entry.files[0])
+
+
+def serial_of(file: str) -> int:
+    """The number of a picture, by its file's name."""
+    return int(file.partition(".")[0])
 
 
 def _line(model: Strict) -> bytes:

@@ -58,12 +58,16 @@ class FakeLearner:
         guesses = tuple(Guess(name, float(name == found), 0.9 if name == found else 0.1) for name in names)
         return Answer(found, 0.9 if found else 0.1, 0.35, guesses)
 
-    def teach(self, picture: bytes, name: str, *, test: bool = False) -> Taught:
+    def teach(self, picture: bytes, name: str, *, test: bool = False, burst: int = 0) -> Taught:
         self._note("teach")
         name, serial = class_name(name), self.next_serial
         self.next_serial += 1
         self.files[serial] = picture
-        self._change((*self.shown, ShownPicture(serial, name, "test" if test else "train", serial)))
+        before = self.shown
+        self._change((*self.shown, ShownPicture(serial, name, "test" if test else "train", burst or serial)))
+        if burst:  # one undo takes the whole burst
+            self.log.pop()
+            assert before[-1].burst == burst, "in these tests nothing comes between"
         return Taught(name, (serial,), ())
 
     def _known(self, name: str) -> None:

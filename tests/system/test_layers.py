@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources: the five floors of CONTRIBUTING.md, held."""
+"""Who may import whom, read from the sources: the floors of CONTRIBUTING.md, held."""
 
 import ast
 import importlib.util

@@ -20,7 +20,7 @@ async function post(path, body) {
       body: JSON.stringify(body),
     });
     const found = await answer.json();
-    if (answer.ok) { if (found.said) say(found.said, false); return true; }
+    if (answer.ok) { say(found.said ?? `Kept as ${found.task}.`, false); return true; }
     say(found.error, true);
   } catch { say("The device does not answer.", true); }
   return false;
