@@ -11,20 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_zofc.engine.class_parts import keys_of, load_part
+from edge_zofc.engine.feature_store import FeatureStore
 from edge_zofc.engine.lesson import LessonPicture, view_of
 from edge_zofc.engine.lesson_tasks import finish_closing, next_task
 from edge_zofc.engine.taught_run import SHOWN, TaughtRun
 from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, gestures, remove_unknown
+from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, gestures, remove_unknown, settled
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.names import class_name
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings
 from edge_zofc.storage.writing import make_folder
-
-UNDO_DEPTH = 20
-"""So many of the last changes can be taken back; what was forgotten before leaves the disk."""
 
 
 class Teaching(TaughtRun):
@@ -169,11 +167,13 @@ class Teaching(TaughtRun):
 
     def undo(self) -> Entry:
         """Take the last change back, a whole burst, and return it. Raises InputError where there is none."""
-        last = gestures(self._writing().entries)[-1:]
-        if not last:
+        entries = self._writing().entries
+        done = gestures(entries)
+        if len(done) <= settled(entries):
             raise InputError("There is nothing to take back in this lesson.")
         self._do(Entry(kind="undo"))
-        return last[0][0].model_copy(update={"files": tuple(file for entry in last[0] for file in entry.files)})
+        files = tuple(file for entry in done[-1] for file in entry.files)
+        return done[-1][0].model_copy(update={"files": files})
 
     def close_lesson(self) -> str:
         """Make the open lesson a task of ``tasks/``, for ``learn``; returns the task's name. It cannot be undone.
@@ -199,11 +199,14 @@ class Teaching(TaughtRun):
         writer = self._writing()
         done = gestures(writer.entries)
         kept = {picture.path.name for picture in self.view.open_pictures}
-        for count in range(max(0, len(done) - UNDO_DEPTH), len(done)):
+        for count in range(settled(writer.entries), len(done)):
             entries = [entry for gesture in done[:count] for entry in gesture]
             before = view_of(self.folder, writer.base, entries, self.finished)
             kept |= {picture.path.name for picture in before.open_pictures}
-        remove_unknown(self.folder, kept)
+        if remove_unknown(self.folder, kept):
+            self._store.forget_all_but(set())
+            self._store = FeatureStore(self.folder.features, self._store.feature_size)
+            self._keep_features({n: row for n, row in self.features.items() if n in self.view.pictures})
 
     def pictures(self) -> list[LessonPicture]:
         """Those of the open lesson."""

@@ -13,6 +13,7 @@ lies in ``pictures/`` and is not in the log may be removed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zlib
@@ -163,6 +164,10 @@ def suffix_of(data: bytes) -> str:
     return next((suffix for start, suffix in starts if data.startswith(start)), "jpg")
 
 
+UNDO_DEPTH = 20
+"""So many of the last ``gestures`` can be taken back. What was forgotten before leaves the disk."""
+
+
 def counting(entries: Sequence[Entry]) -> list[Entry]:
     """The entries that still count, without those that were taken back."""
     return [entry for gesture in gestures(entries) for entry in gesture]
@@ -170,15 +175,26 @@ def counting(entries: Sequence[Entry]) -> list[Entry]:
 
 def gestures(entries: Sequence[Entry]) -> list[list[Entry]]:
     """The entries that still count, by what one undo takes: those of a burst together, where nothing came between."""
+    return _folded(entries)[0]
+
+
+def settled(entries: Sequence[Entry]) -> int:
+    """How many of ``gestures`` can no longer be taken back."""
+    return _folded(entries)[1]
+
+
+def _folded(entries: Sequence[Entry]) -> tuple[list[list[Entry]], int]:
     found: list[list[Entry]] = []
+    lasting = 0
     for entry in entries:
         if entry.kind == "undo":
-            found = found[:-1]
+            found = found[:-1] if len(found) > lasting else found
         elif entry.burst and found and found[-1][0].kind == "teach" and _burst(found[-1][0]) == entry.burst:
             found[-1].append(entry)
         else:
             found.append([entry])
-    return found
+            lasting = max(lasting, len(found) - UNDO_DEPTH)
+    return found, lasting
 
 
 def _burst(entry: Entry) -> int:
@@ -191,7 +207,9 @@ def serial_of(file: str) -> int:
 
 
 def _line(model: Strict) -> bytes:
-    text = model.model_dump_json(exclude_defaults=True).encode()
+    version = {"format_version": model.format_version} if isinstance(model, Base) else {}
+    data = {**version, **model.model_dump(mode="json", exclude_defaults=True)}
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -214,10 +232,14 @@ def _checked(line: bytes) -> bytes | None:
     return match[2] if match and int(match[1], 16) == zlib.crc32(match[2]) else None
 
 
-def remove_unknown(folder: LessonFolder, known: set[str], files: Files = DISK) -> None:
-    """Remove the files in ``pictures/`` whose names are not ``known``. Call it under the lock."""
+def remove_unknown(folder: LessonFolder, known: set[str], files: Files = DISK) -> bool:
+    """Remove the files in ``pictures/`` whose names are not ``known``; returns whether there were any.
+
+    Call it under the lock.
+    """
     with os.scandir(folder.pictures) as found:
         names = sorted(entry.name for entry in found if not entry.is_dir(follow_symlinks=False))
-    for name in names:
-        if name not in known:
-            files.unlink(folder.pictures / name)
+    gone = [name for name in names if name not in known]
+    for name in gone:
+        files.unlink(folder.pictures / name)
+    return bool(gone)
