@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import pytest
+from live_process import Process, started
 from pictures import encoded, noise
 
 from edge_zofc.cli.main import main
@@ -21,70 +17,16 @@ from edge_zofc.live.live import address_of
 from edge_zofc.storage.run_folder import RunFolder
 
 
-class Page:
-    """The page's server in a process, asked as the page does."""
-
-    def __init__(self, process):
-        self.process = process
-        address = urlsplit(json.loads(process.stdout.readline())["address"])
-        self.port, token = address.port, address.query.removeprefix("token=")
-        self._cookie = f"edge_zofc_{self.port}={token}"
-
-    def ask(self, method, path, body=b"", kind="application/json"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {"Cookie": self._cookie}
-        if method == "POST":
-            headers |= {"Content-Type": kind, "X-Edge-Zofc": "1"}
-        connection.request(method, path, body or None if method == "GET" else body, headers)
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
-        assert answer.status < 300, data
-        return data
-
-    def post(self, path, **asked):
-        return json.loads(self.ask("POST", path, json.dumps(asked).encode()))
-
-    def pictures(self):
-        return json.loads(self.ask("GET", "/api/pictures"))
-
-    def show(self, name, seeds, count):
-        """A press, with pictures until so many were kept in all."""
-        self.post("/api/record", name=name, on=True)
-        until = time.monotonic() + 60
-        for seed in seeds:
-            self.ask("POST", "/api/frame", encoded(noise(64, 48, seed), "JPEG"), "image/jpeg")
-            before = len(self.pictures())
-            while len(self.pictures()) == before and time.monotonic() < until:
-                time.sleep(0.05)
-        self.post("/api/record", name=name, on=False)
-        assert len(self.pictures()) == count
-
-    def end(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@contextmanager
-def started(*words):
-    command = (sys.executable, "-m", "edge_zofc", "live", "--listen", "127.0.0.1:0", "--json", *map(str, words))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def test_a_lesson_is_kept_over_a_kill_and_learnt_by_the_child(small_bundle, tmp_path):
     words = ("--camera", "browser", "--run", tmp_path / "run", "--bundle", small_bundle.folder)
     with started(*words) as process:
-        page = Page(process)
+        page = Process(process)
         page.show("mug", range(3), 3)
         page.show("cup", range(10, 13), 6)
         process.kill()
         process.wait()
     with started(*words) as process:
-        page = Page(process)
+        page = Process(process)
         assert [name for _, name, _, _ in page.pictures()] == ["mug"] * 3 + ["cup"] * 3
         assert page.post("/api/done") == {"task": "001_lesson"}
         until = time.monotonic() + 120
@@ -104,7 +46,7 @@ def test_ctrl_c_ends_it_in_order_and_pictures_of_a_folder_come(small_bundle, tmp
     (tmp_path / "pictures" / "a.jpg").write_bytes(encoded(noise(64, 48), "JPEG"))
     words = ("--camera", f"folder://{tmp_path}/pictures", "--run", tmp_path / "run", "--bundle", small_bundle.folder)
     with started(*words, "--no-learn") as process:
-        page = Page(process)
+        page = Process(process)
         page.post("/api/record", name="a", on=True)
         until = time.monotonic() + 20
         while not page.pictures():

@@ -62,6 +62,7 @@ function showView() {
   const unknown = view.caption === "", none = !known?.classes.length;
   set(answer, none ? "Nothing is taught yet." : view.caption === null ? "Looking …"
     : unknown ? "I do not know this. What is it?" : view.caption);
+  answer.dataset.picture = view.picture;
   answer.className = none || view.caption === null ? "waiting" : unknown ? "unknown" : "";
   const best = view.guesses[0];
   set($("like"), none || !best ? "" : unknown
