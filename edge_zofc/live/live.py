@@ -25,9 +25,9 @@ from edge_zofc.live.server import Server, bind
 from edge_zofc.live.streams import Bell
 from edge_zofc.live.watch import NoWatch, Watch, learn_command
 from edge_zofc.live.web import application
+from edge_zofc.storage.bundle import BUNDLE_FOLDER
 from edge_zofc.storage.run_folder import RunFolder
 
-BUNDLE = Path("bundle")
 SEER_SECONDS = 10.0
 """So long the seer may take for its last picture or gesture."""
 
@@ -79,7 +79,7 @@ def open_learner(request: LiveRequest) -> Learner:
     """The run, made of the bundle if it is not there. Raises InputError where there is neither."""
     if RunFolder(request.run).is_run():
         return Learner.open(request.run, bundle=request.bundle, threads=request.threads)
-    bundle = request.bundle or BUNDLE
+    bundle = Path(request.bundle or BUNDLE_FOLDER)
     if not bundle.is_dir():
         raise InputError(
             f"There is no run in {shown(request.run)} and no bundle in {shown(bundle)} to begin one with; make a "

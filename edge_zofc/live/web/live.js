@@ -7,6 +7,7 @@ const $ = id => document.getElementById(id);
 let view = null, known = null, doing = null;
 let pictures = [];                 // [serial, name, part, burst], newest last
 let fresh = [];                    // names that were added here and not shown yet
+const order = [];                  // names as they came: a row whose button is held must not move
 let chosenThing = null, chosen = new Set(), lastChosen = null, shown = FIRST_PICTURES;
 let allChips = false, messageUntil = 0;
 
@@ -20,7 +21,8 @@ async function post(path, body) {
       body: JSON.stringify(body),
     });
     const found = await answer.json();
-    if (answer.ok) { say(found.said ?? `Kept as ${found.task}.`, false); return true; }
+    const said = found.said ?? (found.task ? `Kept as ${found.task}.` : "");
+    if (answer.ok) { if (said) say(said, false); return true; }
     say(found.error, true);
   } catch { say("The device does not answer.", true); }
   return false;
@@ -60,13 +62,14 @@ function keyed(parent, keys, create, update) {
 function showView() {
   const answer = $("answer"), recording = view.recording;
   const unknown = view.caption === "", none = !known?.classes.length;
-  set(answer, none ? "Nothing is taught yet." : view.caption === null ? "Looking …"
+  set(answer, none ? "Nothing is taught yet." : !view.picture ? "No picture yet." : view.caption === null ? "Looking …"
     : unknown ? "I do not know this. What is it?" : view.caption);
   answer.dataset.picture = view.picture;
   answer.className = none || view.caption === null ? "waiting" : unknown ? "unknown" : "";
   const best = view.guesses[0];
   set($("like"), none || !best ? "" : unknown
     ? `Most like ${best.class_name}, but only ${best.likeness.toFixed(2)}; ${view.limit.toFixed(2)} is needed.`
+    : known.classes.length === 1 ? "It knows one thing alone, and everything looks like it: show a second one."
     : "Likeness to what it was shown; the line is what it takes to be named.");
   keyed($("guesses"), none ? [] : view.guesses.map(guess => guess.class_name), () => guessRow(), updateGuess);
   const stage = $("stage"), badge = $("badge");
@@ -124,10 +127,14 @@ function showChips() {
 function things() {
   const classes = known?.classes ?? [];
   fresh = fresh.filter(name => !classes.some(one => one.name === name));
-  return classes.concat(fresh.map(name => ({ name, learnt: 0, taught: 0, kept_back: 0, kept_back_right: 0, looks_like: null })));
+  const none = { learnt: 0, taught: 0, kept_back: 0, kept_back_right: 0, looks_like: null };
+  const all = classes.concat(fresh.map(name => ({ name, ...none })));
+  for (const one of all) if (!order.includes(one.name)) order.push(one.name);
+  return all.sort((one, other) => order.indexOf(one.name) - order.indexOf(other.name));
 }
 
 function showThings() {
+  if (!known) return;
   const all = things(), names = all.map(thing => thing.name);
   if (!names.includes(chosenThing)) chosenThing = names.at(-1) ?? null;
   $("empty").hidden = names.length > 0;
