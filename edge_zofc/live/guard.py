@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from edge_zofc.errors import InputError, quoted
 
 HEADER = "x-edge-zofc"
+MAX_HEAD_BYTES = 16 << 10
 MAX_JSON_BYTES = 64 << 10
 MAX_PICTURE_BYTES = 4 << 20
 PICTURE_PATH = "/api/frame"
-_LENGTH = re.compile(r"[0-9]{1,12}")
+_LENGTH = re.compile(r"[0-9]{1,20}")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -95,6 +96,8 @@ class Guard:
 
     def refuse(self, method: str, path: str, headers: Mapping[str, str], token: str | None) -> Refusal | None:
         """Why a request is not answered, None where it is; ``token`` is the one in its address."""
+        if sum(map(len, (path, *headers, *headers.values()))) > MAX_HEAD_BYTES:
+            return Refusal(431, f"The head of the request has more than {MAX_HEAD_BYTES:,} bytes.")
         if not self._is_ours(headers.get("host", "")):
             return Refusal(421, "This server does not answer for that host; open the address that it printed.")
         if method not in ("GET", "POST"):

@@ -141,11 +141,15 @@ class Seer:
         def carry_out() -> None:
             if not future.set_running_or_notify_cancel():
                 return
+            before = self._gestures.revision
             try:
-                future.set_result(gesture(self._gestures))
-            except Exception as error:
-                # A caller that has gone asks for no result; a defect is told by the one that is there.
+                result = gesture(self._gestures)
+            except Exception as error:  # whoever asked raises it
+                self._changed_since(before)
                 future.set_exception(error)
+            else:
+                self._changed_since(before)  # first, so that whoever asked finds the new state
+                future.set_result(result)
 
         try:
             self._asked.put_nowait(carry_out)
@@ -171,11 +175,12 @@ class Seer:
                 carry_out = self._asked.get(timeout=due - now)
             except queue.Empty:
                 continue
-            before = self._gestures.revision
             carry_out()
-            if self._gestures.revision != before:
-                self._caption.clear()
-            self._publish()
+
+    def _changed_since(self, revision: int) -> None:
+        if self._gestures.revision != revision:
+            self._caption.clear()
+        self._publish()
 
     def _look(self) -> None:
         now, gestures = time.monotonic(), self._gestures

@@ -12,13 +12,14 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_zofc.errors import InputError
-from edge_zofc.live.guard import Listen
+from edge_zofc.live.guard import MAX_HEAD_BYTES, Listen
 from edge_zofc.live.streams import Bell
 
 MAX_CONNECTIONS = 32
 HEAD_SECONDS = 10.0
 """A connection that has sent no whole head of a request for so long is closed: silent ones cannot fill the limit."""
-HEAD_BYTES = 16 << 10
+UNREAD_SECONDS = 30.0
+"""A connection whose other end takes nothing of what was sent for so long is ended."""
 END_SECONDS = 3
 
 
@@ -51,6 +52,10 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # A reader that has gone, or reads nothing, keeps what is on its way for ever otherwise.
+        own = transport.get_extra_info("socket")
+        if own is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNREAD_SECONDS))
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -106,7 +111,7 @@ class Server:
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=int(HEAD_SECONDS),
                 timeout_graceful_shutdown=END_SECONDS,
-                h11_max_incomplete_event_size=HEAD_BYTES,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ BOUNDARY = b"\r\n--picture\r\n"
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Pieces = Callable[[], AsyncIterator[bytes]]
+Pieces = Callable[[], AsyncGenerator[bytes, None]]
 
 
 class Bell:
@@ -84,16 +84,26 @@ class Stream:
         gone = asyncio.ensure_future(_until_gone(receive))
         try:
             await _start(send, 200, self._kind)
-            async with aclosing(self._pieces()) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    if gone.done():
-                        return
+            async with aclosing(self._pieces()) as pieces:
+                while (piece := await _next(pieces, gone)) is not None:
                     body = {"type": "http.response.body", "body": piece, "more_body": True}
                     await asyncio.wait_for(send(body), SEND_SECONDS)
-            await send({"type": "http.response.body", "body": b""})
+            if not gone.done():
+                await send({"type": "http.response.body", "body": b""})
         finally:
             self._counter[0] -= 1
             gone.cancel()
+
+
+async def _next(pieces: AsyncGenerator[bytes, None], gone: asyncio.Future[None]) -> bytes | None:
+    """The next piece; None at the end, or as soon as the reader is gone."""
+    step = asyncio.ensure_future(anext(pieces, None))
+    await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if gone.done():
+        step.cancel()
+        await asyncio.wait({step})
+        return None
+    return step.result()
 
 
 async def _start(send: Send, status: int, kind: str) -> None:
@@ -113,7 +123,7 @@ def event(name: str, value: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def events(seer: Seer, bell: Bell) -> AsyncIterator[bytes]:
+async def events(seer: Seer, bell: Bell) -> AsyncGenerator[bytes, None]:
     """View, Known and Doing of the seer's state, each when it changed."""
     sent: dict[str, Any] = {}
     with bell.listening() as changed:
@@ -130,7 +140,7 @@ async def events(seer: Seer, bell: Bell) -> AsyncIterator[bytes]:
                 yield b": still here\n\n"
 
 
-async def pictures(camera: Camera, bell: Bell) -> AsyncIterator[bytes]:
+async def pictures(camera: Camera, bell: Bell) -> AsyncGenerator[bytes, None]:
     """The camera's newest pictures. A browser shows a part when the next boundary has come, so it follows at once."""
     last = 0
     yield BOUNDARY

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from pictures import encoded, noise
+from pictures import blocks
 
 
 @contextmanager
@@ -90,7 +90,7 @@ class Process:
         """A press with pictures of noise; ``count`` are in the lesson then."""
         self.post("/api/record", name=name, on=True)
         for seed in seeds:
-            self.frame(encoded(noise(64, 48, seed), "JPEG"))
+            self.frame(blocks(seed))
         self.post("/api/record", name=name, on=False)
         assert len(self.pictures()) == count
 

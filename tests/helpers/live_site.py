@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from fake_learner import FakeLearner
-from pictures import encoded, noise
+from pictures import blocks
 
 from edge_zofc.live.camera import BrowserCamera, Camera
 from edge_zofc.live.guard import Guard, Listen
@@ -87,7 +87,7 @@ class Site:
 
     def frame(self, seed: int) -> None:
         """Give the camera a picture and wait until it was named."""
-        data = encoded(noise(64, 48, seed), "JPEG")
+        data = blocks(seed)
         status, _, body = self.ask("POST", "/api/frame", data, {"Content-Type": "image/jpeg"})
         assert status == 204, body
         serial, until = self.camera.state.pictures, time.monotonic() + 10

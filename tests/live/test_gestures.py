@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fake_learner import FakeLearner
-from pictures import encoded, noise
+from pictures import blocks, encoded, noise
 
 from edge_zofc.errors import InputError
 from edge_zofc.live import gestures as module
@@ -22,7 +22,7 @@ class Hand:
     def see(self, count=1):
         for _ in range(count):
             self.number += 1
-            self.gestures.saw(self.number, encoded(noise(64, 48, self.number), "JPEG"))
+            self.gestures.saw(self.number, blocks(self.number))
 
     def show(self, name, count=3):
         self.gestures.record(name, True)
@@ -80,12 +80,12 @@ def test_every_fourth_showing_is_kept_back_and_said_so(hand):
 
 
 def test_blurred_and_equal_pictures_are_left_out_with_the_reason(hand):
-    same = encoded(noise(64, 48), "JPEG")
+    same = blocks()
     hand.gestures.record("mug", True)
     hand.gestures.saw(1, same)
     hand.gestures.saw(2, same)
     assert "same picture" in hand.gestures.note
-    hand.gestures.saw(3, encoded(noise(64, 48).resize((2, 2)).resize((96, 96)), "JPEG"))
+    hand.gestures.saw(3, encoded(noise(64, 48), "JPEG"))
     assert "blurred" in hand.gestures.note
     assert len(hand.learner.pictures) == 1
 
@@ -104,7 +104,7 @@ def test_a_lesson_that_is_full_ends_the_press_once_and_says_why(hand, monkeypatc
 def test_a_correction_teaches_the_picture_that_was_shown_and_not_a_newer_one(hand):
     hand.see(3)
     hand.gestures.correct("mug", 2)
-    assert hand.learner.files[1] == encoded(noise(64, 48, 2), "JPEG")
+    assert hand.learner.files[1] == blocks(2)
     assert [one.part for one in hand.learner.pictures] == ["train"]
     with pytest.raises(InputError, match="no longer there"):
         hand.gestures.correct("mug", 99)

@@ -108,6 +108,11 @@ def test_nothing_but_get_and_post_is_done(method):
     assert status(HERE, method, "/", head()) == 405
 
 
+def test_a_large_head_is_refused():
+    assert status(HERE, "GET", "/", head(x_long="x" * 16000)) is None
+    assert status(HERE, "GET", "/", head(x_long="x" * 17000)) == 431
+
+
 def test_a_question_with_a_body_is_refused():
     assert status(HERE, "GET", "/", head(content_length="0")) is None
     assert status(HERE, "GET", "/", head(content_length="5")) == 400

@@ -9,7 +9,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 from photographs import PHOTOGRAPHS
-from pictures import encoded, noise
+from pictures import blocks, encoded
 from PIL import Image, ImageFilter
 
 from edge_zofc.errors import DoesNotFitError, ImageError, InputError
@@ -28,7 +28,7 @@ def known(*names):
 
 @pytest.fixture
 def lesson(tmp_path):
-    return Lesson(tmp_path, lambda serial: encoded(noise(64, 48, serial), "JPEG"))
+    return Lesson(tmp_path, lambda serial: blocks(serial))
 
 
 def photographs(count):
@@ -72,18 +72,18 @@ def test_a_still_camera_gives_near_copies_and_a_hand_does_not():
 
 
 def test_a_near_copy_joins_another_class_but_not_its_own(lesson):
-    look = look_at(encoded(noise(64, 48), "JPEG"))
+    look = look_at(blocks())
     lesson.joined(1, look)
     assert "same picture" in lesson.why_not(look, "mug", [shown(1)])
     assert lesson.why_not(look, "cup", [shown(1)]) is None
     assert lesson.why_not(look, "mug", []) is None  # it was removed since
-    assert lesson.why_not(look_at(encoded(noise(64, 48, 5), "JPEG")), "mug", [shown(1)]) is None
+    assert lesson.why_not(look_at(blocks(5)), "mug", [shown(1)]) is None
 
 
 def test_near_copies_of_pictures_from_before_a_restart_are_seen(lesson):
     pictures = [shown(7)]
     lesson.begin("mug", known("mug"), pictures)
-    assert lesson.why_not(look_at(encoded(noise(64, 48, 7), "JPEG")), "mug", pictures) is not None
+    assert lesson.why_not(look_at(blocks(7)), "mug", pictures) is not None
 
 
 def test_a_damaged_picture_of_before_does_not_stop_a_press(tmp_path):
@@ -109,7 +109,7 @@ def test_corrections_and_what_was_taken_back_count_for_nothing_and_closed_lesson
     pictures = [shown(serial) for serial in (1, 2, 3)]
     assert lesson.begin("mug", known("mug"), pictures).test
     assert not lesson.begin("mug", known("mug"), pictures[:2]).test
-    lesson.corrected(3, look_at(encoded(noise(64, 48, 3), "JPEG")))
+    lesson.corrected(3, look_at(blocks(3)))
     assert not lesson.begin("mug", known("mug"), pictures).test
     pictures.append(shown(4))
     lesson.closed(pictures)
@@ -131,9 +131,9 @@ def test_there_are_limits_of_classes_pictures_and_disk(lesson, monkeypatch):
 
 
 def test_a_hostile_picture_is_an_image_error():
-    huge = bytearray(encoded(noise(64, 48), "JPEG"))
+    huge = bytearray(blocks())
     at = huge.index(b"\xff\xc0") + 5
     huge[at : at + 4] = b"\xff\xdc\xff\xdc"
-    for data in (bytes(huge), b"", b"\xff\xd8\xff", encoded(noise(64, 48), "JPEG")[:300]):
+    for data in (bytes(huge), b"", b"\xff\xd8\xff", blocks()[:300]):
         with pytest.raises(ImageError):
             look_at(data)

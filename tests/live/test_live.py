@@ -9,7 +9,7 @@ import time
 
 import pytest
 from live_process import Process, started
-from pictures import encoded, noise
+from pictures import blocks
 
 from edge_zofc.cli.main import main
 from edge_zofc.live.guard import Guard, Listen
@@ -43,7 +43,7 @@ def test_a_lesson_is_kept_over_a_kill_and_learnt_by_the_child(small_bundle, tmp_
 
 def test_ctrl_c_ends_it_in_order_and_pictures_of_a_folder_come(small_bundle, tmp_path):
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.jpg").write_bytes(encoded(noise(64, 48), "JPEG"))
+    (tmp_path / "pictures" / "a.jpg").write_bytes(blocks())
     words = ("--camera", f"folder://{tmp_path}/pictures", "--run", tmp_path / "run", "--bundle", small_bundle.folder)
     with started(*words, "--no-learn") as process:
         page = Process(process)

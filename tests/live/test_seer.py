@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fake_learner import FakeLearner
-from pictures import encoded, noise
+from pictures import blocks
 
 from edge_zofc.errors import DoesNotFitError, ImageError, InputError
 from edge_zofc.learner import Answer
@@ -18,7 +18,7 @@ from edge_zofc.live.watch import NoWatch
 
 
 def picture(seed):
-    return encoded(noise(64, 48, seed), "JPEG")
+    return blocks(seed)
 
 
 class Running:

@@ -120,11 +120,10 @@ def test_a_child_that_refuses_is_tried_again_with_the_next_lesson_alone(made, le
 
 def test_a_run_that_another_process_learns_is_waited_for(made, lesson, clock, tmp_path):
     watch = made(f"echo x >> {tmp_path}/starts; echo >&2 'run is in use by process 7; wait until it ends.'; exit 2")
-    until(lambda w: w._child is None, watch)
-    assert "in use by process 7" in watch.sentence()
+    until(lambda w: "in use by process 7" in w.sentence() and w.memory_mib() is None, watch)
     clock.now += 2
     watch.tend()
-    until(lambda w: w._child is None, watch)
+    until(lambda w: "in use by process 7" in w.sentence() and w.memory_mib() is None, watch)
     assert (tmp_path / "starts").read_text() == "x\nx\n"
 
 
