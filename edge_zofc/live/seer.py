@@ -125,6 +125,7 @@ class Seer:
 
     def __init__(self, learner: Learner, camera: Camera, watched: Watched, limit_mib: int | None = None) -> None:
         self.state = State()
+        """Complete as soon as this object is made."""
         self.changed: Callable[[], None] = lambda: None
         self._learner, self._camera, self._watched = learner, camera, watched
         self._limit_mib, self._view, self._complained = limit_mib, View(), False
@@ -133,6 +134,7 @@ class Seer:
         self._caption, self._seen = Caption(), 0
         self._next_refresh = self._next_known = 0.0
         self._stopping = threading.Event()
+        self._publish()
 
     def ask(self, gesture: Callable[[Gestures], T]) -> Future[T]:
         """Have a gesture carried out; from any thread. Raises DoesNotFitError where too many wait."""
@@ -164,7 +166,6 @@ class Seer:
     def run(self) -> None:
         """Name pictures and carry out gestures until ``stop``."""
         due = 0.0
-        self._publish()
         while not self._stopping.is_set():
             now = time.monotonic()
             if now >= due:

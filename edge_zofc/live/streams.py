@@ -97,8 +97,9 @@ class Stream:
 
 async def _next(pieces: AsyncGenerator[bytes, None], gone: asyncio.Future[None]) -> bytes | None:
     """The next piece; None at the end, or as soon as the reader is gone."""
-    step = asyncio.ensure_future(anext(pieces, None))
-    await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
+    step: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(pieces, None))
+    both: set[asyncio.Future[Any]] = {step, gone}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if gone.done():
         step.cancel()
         await asyncio.wait({step})

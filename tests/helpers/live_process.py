@@ -66,7 +66,7 @@ class Process:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", "/events", headers={"Cookie": self._cookie})
         stream, name = connection.getresponse(), ""
-        with contextlib.suppress(OSError):
+        with contextlib.closing(connection), stream, contextlib.suppress(OSError, http.client.HTTPException):
             for line in stream:
                 if line.startswith(b"event: "):
                     name = line[7:].strip().decode()
