@@ -29,7 +29,7 @@ TELEPHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    export_bundle(ExportOptions(out=folder, backbone="package-vit"))
+    export_bundle(ExportOptions(out=folder, gradient=False))
     return folder
 
 
