@@ -55,7 +55,7 @@ def _at_least(least: int, text: str) -> int:
 
 
 def seconds(name: str, text: str, **settings: Any) -> Add:
-    """A number of seconds above 0."""
+    """Seconds above 0."""
     return argument(name, **{"metavar": "S", "type": _above_zero, "help": text, **settings})
 
 

@@ -40,10 +40,14 @@ def capture(options: argparse.Namespace) -> int:
 
     folder = taking.class_folder(options.folder, options.name, test=options.test)
     limits = taking.Limits(options.count, options.every, options.seconds)
-    with exit_on_sigterm(), open_camera(options.camera, options.camera_command) as camera:
+    camera = open_camera(options.camera, options.camera_command)
+    if camera.source.kind == "browser":
+        raise InputError("A browser sends its pictures to 'edge-zofc live' alone; give capture another camera.")
+    with exit_on_sigterm(), camera:
         burst = taking.capture(camera, folder, limits)
     data = {"folder": str(folder), "burst": burst.number, "pictures": burst.names, "camera": camera.source.name}
-    text = f"{shown(folder)}: burst {burst.number}, {len(burst.names)} pictures"
+    count = len(burst.names)
+    text = f"{shown(folder)}: burst {burst.number}, {count} picture{'s' if count != 1 else ''}"
     if not options.test:
         text += "\nPictures to test with should be another burst: move the thing, then capture with --test."
     answer(options, data | {"part": folder.parent.name, "interrupted": burst.interrupted}, text)

@@ -22,6 +22,7 @@ def teach(options: argparse.Namespace) -> int:
     """Show a run pictures of a class, which the next answer knows."""
     from edge_zofc.data.folders import LeftOuts, all_pictures
     from edge_zofc.learner import Learner
+    from edge_zofc.report.text import count
     from edge_zofc.storage.bundle import BUNDLE_FOLDER
     from edge_zofc.storage.run_folder import RunFolder
 
@@ -33,7 +34,7 @@ def teach(options: argparse.Namespace) -> int:
     if not pictures:
         raise InputError(f"There is no picture in {shown(options.pictures[0])}; name pictures or folders of them.")
     if RunFolder(options.run).is_run():
-        learner = Learner.open(options.run, bundle=options.bundle, threads=options.threads)
+        learner = Learner.open(options.run, bundle=options.bundle, threads=options.threads, limit_memory=True)
     else:
         learner = Learner.create(options.bundle or BUNDLE_FOLDER, options.run, threads=options.threads)
     with learner:
@@ -42,7 +43,7 @@ def teach(options: argparse.Namespace) -> int:
     for reason in found.skipped:
         log.warning("Left out: %s", reason)
     how = "kept back" if options.test else "learnt"
-    text = f"{len(found.serials)} pictures of {shown(found.name)} {how}; {len(known)} classes are known"
+    text = f"{count(len(found.serials), 'picture')} of {shown(found.name)} {how}; known: {', '.join(map(shown, known))}"
     return answer(options, {**asdict(found), "classes": known}, text)
 
 

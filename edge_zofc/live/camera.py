@@ -118,10 +118,12 @@ class Camera:
     def close(self) -> None:
         """End the child and the thread; those who wait get None. Closing twice is nothing."""
         self._closed.set()
-        self._tell(False, "closed.")
+        with self._changed:
+            self._changed.notify_all()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        self._tell(False, "closed.")
 
     def __enter__(self) -> Camera:
         return self.start()
@@ -151,7 +153,7 @@ class Camera:
             try:
                 reason = self._read_child(commands[index])
             except InputError as error:
-                reason = str(error)
+                reason = str(error).rstrip(".")
             except (OSError, MemoryError) as error:
                 reason = f"it cannot be read ({str(error) or 'memory ran out'})"
             if self._closed.is_set():
@@ -164,8 +166,8 @@ class Camera:
             pause = 0.0 if index and not has_worked else pace.pause_seconds(gave_pictures=gave_pictures)
             reason = without_secrets(reason).removeprefix(f"{self.source.name}: ")
             self._tell(False, f"{reason}; it is started again{f' in {pause:.0f} s' if pause else ''}.")
-            self._closed.wait(pause)
-            self._restarts += 1
+            if not self._closed.wait(pause):
+                self._restarts += 1
 
     def _read_child(self, command: tuple[str, ...]) -> str:
         """Show the pictures of one child until it ends or is ended; returns why."""
@@ -186,7 +188,7 @@ class Camera:
                     heard, patience = time.monotonic(), self._silent_seconds
                 elif time.monotonic() - heard > patience:
                     words = child.last_words()
-                    return f"no picture for {patience:.0f} s{f' ({words})' if words else ''}"
+                    return f"no picture for {patience:g} s{f' ({words})' if words else ''}"
             # What ends after each picture is a camera, too.
             if held and not self._closed.is_set():
                 self._show(held.pop())
@@ -232,7 +234,7 @@ class BrowserCamera(Camera):
         """How it is now; without a picture for ``silent_seconds`` the browser has gone."""
         found, newest = super().state, self._newest
         if found.ok and newest is not None and time.monotonic() - newest.seconds > self._silent_seconds:
-            sentence = f"browser: no picture for {self._silent_seconds:.0f} s; open the page and start its camera."
+            sentence = f"browser: no picture for {self._silent_seconds:g} s; open the page and start its camera."
             return CameraState(False, sentence, found.pictures, found.restarts)
         return found
 

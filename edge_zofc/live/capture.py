@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -26,7 +27,7 @@ from edge_zofc.storage.writing import make_folder, write_atomic
 log = logging.getLogger("edge_zofc")
 
 COUNT, EVERY_SECONDS, PATIENCE_SECONDS = 20, 0.5, 30.0
-TRIES = 4
+TRIES = 3
 """How often a camera that never gave a picture is started again before that is an error."""
 
 _NAME = re.compile(r"(\d{4,9})-\d{4,9}\.jpg", re.ASCII)
@@ -78,10 +79,12 @@ def capture(camera: Camera, folder: Path, limits: Limits) -> Burst:
     Raises InputError where the camera gives none, RunLockedError where another process writes there, or as
     ``explained``; what was written stays, and is logged.
     """
+    frames = _frames(camera, limits, time.monotonic)
+    first = next(frames)  # before the folder is made: a camera without a picture leaves no empty class
     with _alone(folder) as number:
         burst = Burst(folder, number)
         try:
-            for frame in _frames(camera, limits, time.monotonic):
+            for frame in itertools.chain((first,), frames):
                 burst.add(frame.jpeg)
         except KeyboardInterrupt:
             burst.interrupted = True

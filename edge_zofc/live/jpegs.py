@@ -114,7 +114,7 @@ class Splitter:
                 del self._buffer[:size]
                 self._walk, self.rubbish_bytes = None, 0
         if self.rubbish_bytes > MAX_RUBBISH_BYTES:
-            raise InputError(f"{self.rubbish_bytes >> 20} MiB came without a JPEG picture in them")
+            raise InputError(f"{self.rubbish_bytes >> 20} MiB came without a JPEG picture in them.")
         return pictures
 
     def _find_start(self) -> bool:

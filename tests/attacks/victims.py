@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jpegs import with_thumbnail
 from PIL import Image
 from victim import SPEC, Victim, rewrite_manifest, tiny_bundle
 from victims_run import journal_victims, run_victims, snapshot_victims
 
 from edge_zofc.device.profiles import load_profile
 from edge_zofc.inference.transforms import load_test, load_train
+from edge_zofc.live.jpegs import Splitter, is_picture
 from edge_zofc.storage import manifest
 from edge_zofc.storage.bundle import read_bundle
 
@@ -94,6 +96,20 @@ def picture_victims(folder: Path) -> Iterator[Victim]:
         yield Victim(kind, path, read, {0, 2})
 
 
+def pipe_victim(folder: Path) -> Victim:
+    """What a camera's child writes: nothing but whole pictures comes out of it."""
+    path = folder / "pipe"
+    path.write_bytes(b"text\n" + with_thumbnail() + pictures()["progressive"] + with_thumbnail(1))
+
+    def read() -> object:
+        raw, splitter = path.read_bytes(), Splitter()
+        found = [jpeg for at in range(0, len(raw), 300) for jpeg in splitter.feed(raw[at : at + 300])]
+        assert all(map(is_picture, found))
+        return found
+
+    return Victim("camera's pipe", path, read, {0})
+
+
 def all_victims(folder: Path) -> Iterator[Victim]:
     """Every reader, each below a folder of its own."""
     for name, make in (
@@ -103,6 +119,7 @@ def all_victims(folder: Path) -> Iterator[Victim]:
         ("run", run_victims),
         ("profile", lambda place: [profile_victim(place)]),
         ("pictures", picture_victims),
+        ("camera", lambda place: [pipe_victim(place)]),
     ):
         place = folder / name
         place.mkdir()

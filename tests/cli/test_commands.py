@@ -29,8 +29,9 @@ from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
 COMMANDS = (
-    "demo", "export", "split", "backbones", "capture", "plan", "learn", "eval", "predict", "deploy", "report", "replay",
-    "history", "rollback", "profiles", "doctor", "bench",
+    "demo", "export", "split", "backbones", "capture", "plan", "learn", "eval", "predict", "teach",
+    "forget", "rename", "undo", "lesson", "deploy", "report", "replay", "history", "rollback", "profiles", "doctor",
+    "bench",
 )  # fmt: skip
 FAST = [
     "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
