@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_zofc.device.profiles import AUTO, MIB, load_profile
+from edge_zofc.engine.begin import plan_of_teaching
+from edge_zofc.engine.predict import run_bundle
 from edge_zofc.errors import InputError, shown
 from edge_zofc.learner import Learner
 from edge_zofc.live.camera import open_camera
 from edge_zofc.live.guard import Guard, Listen, listen_at
-from edge_zofc.live.seer import Seer
+from edge_zofc.live.seer import Limits, Seer
 from edge_zofc.live.server import Server, bind
 from edge_zofc.live.streams import Bell
 from edge_zofc.live.watch import NoWatch, Watch, learn_command
@@ -63,11 +65,12 @@ def live(request: LiveRequest, tell: Callable[[Address], None]) -> str:
         listening = ending.enter_context(bind(listen_at(request.listen)))
         guard = Guard(Listen(*listening.getsockname()[:2]))
         ending.enter_context(camera)
-        learner = ending.enter_context(open_learner(request))
+        learner, limits = open_learner(request)
+        ending.enter_context(learner)
         tasks = learner.lesson_stream
         watch = Watch(learn_command(learner.run, tasks), tasks) if request.learn else NoWatch()
         ending.callback(watch.stop)
-        seer = Seer(learner, camera, watch, limit_mib(learner.run))
+        seer = Seer(learner, camera, watch, limits)
         bell = Bell()
         seer.changed = bell.ring
         server = Server(application(seer, camera, guard, bell), bell)
@@ -75,24 +78,24 @@ def live(request: LiveRequest, tell: Callable[[Address], None]) -> str:
             return asyncio.run(_serve(server, listening, lambda: tell(address_of(guard))))
 
 
-def open_learner(request: LiveRequest) -> Learner:
-    """The run, made of the bundle if it is not there. Raises InputError where there is neither."""
-    if RunFolder(request.run).is_run():
-        return Learner.open(request.run, bundle=request.bundle, threads=request.threads)
-    bundle = Path(request.bundle or BUNDLE_FOLDER)
-    if not bundle.is_dir():
-        raise InputError(
-            f"There is no run in {shown(request.run)} and no bundle in {shown(bundle)} to begin one with; make a "
-            "bundle with 'edge-zofc export', or name one with --bundle."
-        )
-    return Learner.create(bundle, request.run, threads=request.threads)
+def open_learner(request: LiveRequest) -> tuple[Learner, Limits]:
+    """The run, made of the bundle if it is not there, with this process's memory limited, and its limits.
 
-
-def limit_mib(run: Path) -> int:
-    """The memory budget of the run's learner."""
-    settings = RunFolder(run).settings()
-    budget = settings.memory_budget_bytes
-    return (budget or load_profile(settings.device_profile or AUTO).learning_budget_bytes) // MIB
+    Raises InputError where there is neither.
+    """
+    folder, bundle = RunFolder(request.run), Path(request.bundle or BUNDLE_FOLDER)
+    if not folder.is_run():
+        if not bundle.is_dir():
+            raise InputError(
+                f"There is no run in {shown(request.run)} and no bundle in {shown(bundle)} to begin one with; make a "
+                "bundle with 'edge-zofc export', or name one with --bundle."
+            )
+        Learner.create(bundle, request.run).close()
+    settings = folder.settings()
+    plan = plan_of_teaching(run_bundle(folder, settings, request.bundle), settings, request.threads, page=True)
+    budget = settings.memory_budget_bytes or load_profile(settings.device_profile or AUTO).learning_budget_bytes
+    learner = Learner.open(request.run, bundle=request.bundle, threads=request.threads, limit_memory=True, page=True)
+    return learner, Limits(plan.budget_bytes // MIB, budget // MIB)
 
 
 def address_of(guard: Guard) -> Address:

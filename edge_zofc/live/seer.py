@@ -77,6 +77,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Of memory: this process's, and the child's, which is the run's budget."""
+
+    here_mib: int
+    learner_mib: int
+
+
+@dataclass(frozen=True)
 class Doing:
     """Camera, learner and memory, each as a sentence or a number."""
 
@@ -85,8 +93,7 @@ class Doing:
     memory_mib: int = 0
     learner_mib: int | None = None
     """Of the child, None while there is none."""
-    limit_mib: int | None = None
-    """Of the child: the run's memory budget."""
+    limits: Limits | None = None
     is_browser: bool = False
 
 
@@ -123,12 +130,12 @@ class Caption:
 class Seer:
     """Runs in ``run`` until ``stop``. ``changed`` is called, on the seer's thread, after each change of ``state``."""
 
-    def __init__(self, learner: Learner, camera: Camera, watched: Watched, limit_mib: int | None = None) -> None:
+    def __init__(self, learner: Learner, camera: Camera, watched: Watched, limits: Limits | None = None) -> None:
         self.state = State()
         """Complete as soon as this object is made."""
         self.changed: Callable[[], None] = lambda: None
         self._learner, self._camera, self._watched = learner, camera, watched
-        self._limit_mib, self._view, self._complained = limit_mib, View(), False
+        self._limits, self._view, self._complained = limits, View(), False
         self._gestures = Gestures(learner)
         self._asked: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WAITING)
         self._caption, self._seen = Caption(), 0
@@ -238,7 +245,7 @@ class Seer:
             self._watched.sentence(),
             usage().rss_bytes >> 20,
             self._watched.memory_mib(),
-            self._limit_mib,
+            self._limits,
             isinstance(self._camera, BrowserCamera),
         )
         before = self.state

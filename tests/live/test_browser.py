@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,18 +75,24 @@ class Person:
     def row(self, name: str):
         return self.page.locator(".class").filter(has=self.page.locator(".name").get_by_text(name, exact=True))
 
-    def show(self, name: str, pictures: list[Path]) -> None:
-        """Hold the button with the mouse while these pictures are before the camera."""
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """With the button held down by the mouse."""
         self.row(name).locator(".hold").scroll_into_view_if_needed()
         box = self.row(name).locator(".hold").bounding_box()
         self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         self.page.mouse.down()
         self.until(lambda: name in self.text("#badge") if self.page.locator("#badge").is_visible() else False)
-        for number, path in enumerate(pictures, 1):
-            self.process.frame(path.read_bytes())
-            self.until(lambda n=number: f"{n} picture" in self.text("#badge"))
+        yield
         self.page.mouse.up()
         self.until(lambda: not self.page.locator("#badge").is_visible())
+
+    def show(self, name: str, pictures: list[Path]) -> None:
+        """Hold the button while these pictures are before the camera."""
+        with self.holding(name):
+            for number, path in enumerate(pictures, 1):
+                self.process.frame(path.read_bytes())
+                self.until(lambda n=number: f"{n} picture" in self.text("#badge"))
 
     def answer_to(self, path: Path) -> str:
         """What the page says of a picture that stays before the camera for a while."""
@@ -206,6 +214,11 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(browser, taught,
     )
     assert small == [], "touch targets have 44 pixels"
     screenshot(person.page, f"telephone-{scheme}")
+    with person.holding("Shoes"):  # far below the picture, which comes along
+        top = person.page.evaluate("document.querySelector('#stage').getBoundingClientRect().top")
+        assert top == 0 and person.page.evaluate("scrollY") > 0 and person.overflow() == 0
+        if os.environ.get("EDGE_ZOFC_SCREENSHOTS"):
+            person.page.screenshot(path=Path(os.environ["EDGE_ZOFC_SCREENSHOTS"]) / f"telephone-{scheme}-held.png")
     assert person.told == []
     person.page.context.close()
 

@@ -13,7 +13,7 @@ from edge_zofc.errors import DoesNotFitError, ImageError, InputError
 from edge_zofc.learner import Answer
 from edge_zofc.live import seer as module
 from edge_zofc.live.camera import BrowserCamera
-from edge_zofc.live.seer import Caption, Seer
+from edge_zofc.live.seer import Caption, Limits, Seer
 from edge_zofc.live.watch import NoWatch
 
 
@@ -31,7 +31,7 @@ class Running:
 
     def _run(self, folder):
         self.learner = FakeLearner(folder)  # on the thread that owns it, as it checks
-        self.seer = Seer(self.learner, self.camera, NoWatch(), 64)
+        self.seer = Seer(self.learner, self.camera, NoWatch(), Limits(256, 512))
         self.seer.changed = self._count
         self.ready.set()
         self.seer.run()

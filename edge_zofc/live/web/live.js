@@ -191,7 +191,7 @@ function updateThing(row, thing) {
   const alike = row.querySelector(".alike");
   alike.hidden = !thing.looks_like;
   set(alike, thing.looks_like ? `Looks like ${thing.looks_like}: show both from more sides.` : "");
-  row.classList.toggle("chosen", thing.name === chosenThing);
+  row.classList.toggle("current", thing.name === chosenThing);
   row.querySelector(".choose").setAttribute("aria-pressed", String(thing.name === chosenThing));
 }
 
@@ -325,9 +325,15 @@ $("done").onclick = () => post("/api/done", {});
 function showDoing() {
   set($("learner"), doing.learner);
   set($("camera"), doing.camera || "all is well");
-  set($("memory"), doing.limit_mib ? `${doing.memory_mib} MiB of ${doing.limit_mib}` : `${doing.memory_mib} MiB`);
-  $("meter").hidden = !doing.limit_mib;
-  if (doing.limit_mib) { $("meter").max = doing.limit_mib; $("meter").value = doing.memory_mib; }
+  const limits = doing.limits, learner = doing.learner_mib;
+  set($("memory"), `${doing.memory_mib} MiB${limits ? ` of ${limits.here_mib}` : ""}`);
+  $("meter").hidden = !limits;
+  $("learner-row").hidden = learner === null || !limits;
+  if (limits) {
+    Object.assign($("meter"), { max: limits.here_mib, value: doing.memory_mib });
+    Object.assign($("learner-meter"), { max: limits.learner_mib, value: learner ?? 0 });
+    set($("learner-memory"), `${learner ?? 0} MiB of ${limits.learner_mib}`);
+  }
   if (!view?.picture) set($("blank"), doing.camera || "Waiting for the first picture …");
   doing.is_browser ? offerCamera() : showStream();
 }
