@@ -133,7 +133,7 @@ class Gestures:
     def undo(self) -> str:
         """Take the last gesture back, a whole showing."""
         self._release()
-        return self._did(f"Taken back: {self.learner.undo()}.")
+        return self._did(f"Undone: {self.learner.undo()}.")
 
     def close_lesson(self) -> str:
         """Make a task of the lesson, for the learner; returns its name."""

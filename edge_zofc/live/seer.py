@@ -138,7 +138,8 @@ class Seer:
         self._limits, self._view, self._complained = limits, View(), False
         self._gestures = Gestures(learner)
         self._asked: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WAITING)
-        self._caption, self._seen = Caption(), 0
+        self._caption, self._seen, self._named = Caption(), 0, 0
+        self._answer: Answer | None = None
         self._next_refresh = self._next_known = 0.0
         self._stopping = threading.Event()
         self._publish()
@@ -207,22 +208,25 @@ class Seer:
         self._publish()
 
     def _name_newest(self) -> bool:
-        """Name the newest picture and let it join a lesson; whether there was a new one."""
-        newest = self._camera.newest()
-        if newest is None or newest.serial == self._seen:
+        """Name the newest picture and let it join a lesson; whether there was a new one.
+
+        One that stays before the camera counts again and again, and is named anew when something was learnt.
+        """
+        newest, revision = self._camera.newest(), self._gestures.revision
+        if newest is None:
             return False
-        began, self._seen = time.monotonic(), newest.serial
-        answer = self._learner.predict(newest.jpeg) if self.state.known.classes else None
-        seconds = time.monotonic() - began
-        self._gestures.saw(newest.serial, newest.jpeg)
-        if answer is None:
+        is_new, self._seen = newest.serial != self._seen, newest.serial
+        if is_new or self._named != revision:
+            began, self._named, self._answer = time.monotonic(), revision, None
+            self._answer = self._learner.predict(newest.jpeg) if self.state.known.classes else None
+            self._view = _view_of(newest.serial, self._answer, time.monotonic() - began)
+        if self._answer is None:
             self._caption.clear()
-            self._view = View(newest.serial)
         else:
-            self._caption.add(answer)
-            guesses = answer.guesses[:SHOWN_GUESSES]
-            self._view = View(newest.serial, None, answer.likeness, answer.limit, guesses, seconds)
-        return True
+            self._caption.add(self._answer)
+        if is_new:
+            self._gestures.saw(newest.serial, newest.jpeg)
+        return is_new
 
     def _publish(self) -> None:
         gestures, press = self._gestures, self._gestures.press
@@ -253,6 +257,12 @@ class Seer:
         if new != before:
             self.state = new
             self.changed()
+
+
+def _view_of(picture: int, answer: Answer | None, seconds: float) -> View:
+    if answer is None:
+        return View(picture)
+    return View(picture, None, answer.likeness, answer.limit, answer.guesses[:SHOWN_GUESSES], seconds)
 
 
 def _kept(new: T, old: T) -> T:

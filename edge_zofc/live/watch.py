@@ -40,6 +40,9 @@ def learn_command(run: Path, tasks: Path) -> list[str]:
     return [sys.executable, *words]
 
 
+_WAITING = "Waiting for task folders"  # engine/watch.py says so
+
+
 class NoWatch:
     """Nothing learns: the page names and collects alone."""
 
@@ -130,7 +133,7 @@ class Watch:
     def sentence(self) -> str:
         """What the child is doing, for the page."""
         if self._child is not None:
-            return self._line
+            return "Waiting for the next lesson." if self._line.startswith(_WAITING) else self._line
         return self._why or "Nothing to learn yet: keep a lesson, and it is learnt thoroughly."
 
     def memory_mib(self) -> int | None:

@@ -173,7 +173,7 @@ def test_pictures_are_chosen_moved_and_forgotten(taught):
     taught.page.select_option("#move", "Hat")
     taught.until(lambda: "Moved 3 pictures to Hat" in taught.text("#note"))
     taught.page.click("#undo")
-    taught.until(lambda: "taken back" in taught.text("#note").lower() or "no longer" in taught.text("#note"))
+    taught.until(lambda: "no longer moved" in taught.text("#note"))
     thumbs.nth(0).click()
     taught.page.click("#forget")
     taught.until(lambda: "Forgot 1 picture" in taught.text("#note"))

@@ -96,6 +96,15 @@ def test_the_state_shows_the_press_while_it_lasts(running):
     assert running.seer.state.view.note == "1 picture of mug to learn from."
 
 
+def test_a_picture_that_stays_before_the_camera_is_named_anew_when_it_was_corrected(running):
+    running.show("mug", range(2))
+    serial = running.camera.put(picture(50)).serial
+    running.wait(lambda state: state.view.picture == serial and state.view.caption == "")
+    running.do(lambda hand: hand.correct("cup", serial))
+    running.wait(lambda state: state.view.caption == "cup")
+    assert len(running.seer.state.known.pictures) == 3
+
+
 def test_a_gesture_that_fails_tells_its_caller_and_nobody_else(running):
     with pytest.raises(InputError, match="no class"):
         running.do(lambda hand: hand.forget("mug"))

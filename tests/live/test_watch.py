@@ -69,6 +69,11 @@ def test_nothing_is_started_before_a_lesson_was_kept(tmp_path, made):
     assert watch.memory_mib() >= 0
 
 
+def test_the_sentence_of_a_learner_that_waits_names_no_folder(made, lesson):
+    watch = made("echo >&2 Waiting for task folders in /home/me/run/lesson/tasks.; sleep 60")
+    until(lambda w: w.sentence() == "Waiting for the next lesson.", watch)
+
+
 def test_the_last_line_is_told_as_text(made, lesson):
     watch = made(r"printf 'a\nlearning \033[31mtask\nb\n' >&2; sleep 60")
     until(lambda w: w.sentence() == "b", watch)

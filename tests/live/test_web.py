@@ -7,6 +7,8 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from live_site import Site
 from pictures import blocks, encoded, noise
 
@@ -14,6 +16,7 @@ from edge_zofc.live import seer, server, streams
 from edge_zofc.live.camera import Camera
 from edge_zofc.live.guard import MAX_PICTURE_BYTES
 from edge_zofc.live.lesson import MAX_PICTURES
+from edge_zofc.live.web import WRITES
 
 JPEG = blocks()
 
@@ -100,7 +103,7 @@ def test_a_lesson_from_the_first_picture_to_the_task(site):
     picture = site.seer.state.view.picture
     assert site.post("/api/correct", name="jug", picture=picture) == (200, {"said": "Learnt: that is jug."})
     assert [one.name for one in site.seer.state.known.classes] == ["mug", "bowl", "jug"]
-    assert site.post("/api/undo")[1] == {"said": "Taken back: the last change taken back."}
+    assert site.post("/api/undo")[1] == {"said": "Undone: the last change taken back."}
     assert site.post("/api/forget-class", name="mug")[0] == 200
     assert site.post("/api/done") == (200, {"task": "001_lesson"})
     assert json.loads(site.ask("GET", "/api/pictures")[2]) == []
@@ -208,6 +211,7 @@ FOREIGN = changed(Origin="http://evil.example")
 MANY = json.dumps({"serials": list(range(1, MAX_PICTURES + 2))}).encode()
 LONG = json.dumps({"name": "x" * 5000, "on": True}).encode()
 WIDE = json.dumps({"name": "\U0001f600" * 60, "on": True}).encode()
+FIELDS = st.sampled_from(["name", "on", "serials", "old", "new", "picture", "x"])
 HOSTILE = {
     "no token": ("GET", "/", None, changed(Cookie=None), 401),
     "a wrong token": ("GET", "/?token=x", None, {}, 401),
@@ -284,6 +288,24 @@ def test_hostile_requests_are_refused_with_a_sentence_and_change_nothing(shared,
     assert (shared.learner.pictures, shared.learner.log) == before
     assert shared.seer.state.view.recording is None
     assert shared.ask("GET", "/")[0] == 200
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=80),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from([*WRITES, "/api/done"]), body=JSON.map(json.dumps).map(str.encode) | st.binary(max_size=200)
+)
+def test_whatever_is_asked_is_done_or_refused_with_a_sentence(site, path, body):
+    status, _, answer = site.ask("POST", path, body)
+    assert status in (200, 400)
+    found = json.loads(answer)
+    assert found["error"].isprintable() if status == 400 else {"said", "task"} & set(found)
 
 
 @pytest.mark.parametrize(

@@ -284,8 +284,8 @@ function showPictures() {
   const bySerial = new Map(some.map(picture => [picture[0], picture]));
   keyed($("pictures"), [...bySerial.keys()], thumbnail, (button, serial) => {
     const [, name, part] = bySerial.get(serial), label = button.lastElementChild;
-    set(label, name);
-    label.dataset.part = part === "test" ? " · test" : "";
+    set(label.firstElementChild, name);
+    set(label.lastElementChild, part === "test" ? "test" : "");
     button.setAttribute("aria-pressed", String(chosen.has(serial)));
     button.setAttribute("aria-label", `${name}, picture ${serial}${part === "test" ? ", kept back" : ""}`);
   });
@@ -296,7 +296,9 @@ function thumbnail(serial) {
   button.type = "button";
   image.loading = "lazy"; image.alt = ""; image.width = image.height = 96;
   image.src = `/picture/${serial}.jpg`;
-  button.append(image, make("span", "label"));
+  const label = make("span", "label");
+  label.append(make("span", "name"), make("span", "part"));
+  button.append(image, label);
   button.onclick = event => {
     const order = listed().map(([found]) => found), from = order.indexOf(lastChosen), to = order.indexOf(serial);
     if (event.shiftKey && from >= 0) order.slice(Math.min(from, to), Math.max(from, to) + 1).forEach(one => chosen.add(one));
