@@ -191,11 +191,15 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write a run's report as one HTML page."""
+    """Write the report of a run or a fleet as one HTML page."""
+    from edge_zofc.cli.fleet import fleet_report
     from edge_zofc.report.summary import summary, write_report
+    from edge_zofc.storage.fleet_folder import FleetFolder
     from edge_zofc.storage.lesson_log import LessonFolder
     from edge_zofc.storage.result import read_result
 
+    if FleetFolder(options.run).is_fleet():
+        return fleet_report(options.run, options)
     page = write_report(options.run, options.out, options.stream, options.pictures)
     if LessonFolder(options.run).is_there():
         log.info("What was shown by teach or live is in no number here; see 'edge-zofc lesson %s'.", options.run)

@@ -187,6 +187,7 @@ class Teaching(TaughtRun):
             aliases=aliases,
             forgotten=tuple(sorted(self.view.forgotten)),
             closed=(*self.view.waiting, closed),
+            lines=writer.base.lines + len(writer.entries),
         )
         writer.begin(base)
         finish_closing(self.folder, base, self.finished)

@@ -84,7 +84,8 @@ class Base(Strict):
     """What a lesson begins with.
 
     ``next_serial``: the number of the next picture; ``aliases``: what the run's own classes are called now;
-    ``forgotten``: parts of what was learnt that count no more; ``closed``: lessons that the run has not learnt yet.
+    ``forgotten``: parts of what was learnt that count no more; ``closed``: lessons that the run has not learnt yet;
+    ``lines``: entries of all logs before this one, so that their number only grows.
     """
 
     format_version: Literal[1] = 1
@@ -92,6 +93,7 @@ class Base(Strict):
     aliases: dict[Name, Name] = Field(default_factory=dict)
     forgotten: tuple[Name, ...] = ()
     closed: tuple[ClosedLesson, ...] = ()
+    lines: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
 class LessonFolder:
