@@ -40,8 +40,8 @@ _CAMERA = one_of(
     argument(
         "--camera",
         metavar="ADDRESS",
-        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER; needs ffmpeg, or what the "
-        "board brings",
+        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER (live: or browser); "
+        "needs ffmpeg, or what the board brings",
     ),
     argument("--camera-command", metavar="COMMAND", help="a command that writes JPEGs to standard output"),
 )
@@ -140,6 +140,20 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             action="store_true",
             help="keep this burst to test with; make it another burst than those to learn from: move the thing first",
         ),
+    ),
+    "live": (
+        _CAMERA,
+        path("--run", "FOLDER", "run folder, begun with the bundle if it is not there (default: run/)", default=RUN),
+        path("--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)"),
+        argument(
+            "--listen",
+            metavar="HOST:PORT",
+            default="127.0.0.1:8750",
+            help="where the page is; 0.0.0.0:8750 lets other computers in, and plain http can be overheard (default: "
+            "127.0.0.1:8750, which other computers reach by ssh -L)",
+        ),
+        argument("--no-learn", dest="learn", action="store_false", help="collect lessons and let none be learnt"),
+        _THREADS,
     ),
     "plan": (
         path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),

@@ -25,6 +25,8 @@ HOME_OF = {
     "torch": {"algorithm.heads", "export", "benchmarks"},
     "matplotlib": {"report.charts", "benchmarks"},
     "jinja2": {"report.page"},
+    "starlette": {"live.web"},
+    "uvicorn": {"live.server"},
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
     "onnx": {"export", "benchmarks"},
