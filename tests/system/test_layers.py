@@ -25,6 +25,7 @@ HOME_OF = {
     "torch": {"algorithm.heads", "export", "benchmarks"},
     "matplotlib": {"report.charts", "benchmarks"},
     "jinja2": {"report.page"},
+    "paho": {"live.mqtt"},
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
     "onnx": {"export", "benchmarks"},
