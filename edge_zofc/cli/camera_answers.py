@@ -23,7 +23,7 @@ _OF_A_CAMERA = ("every", "count", "mqtt", "mqtt_user", "mqtt_tls", "mqtt_topic")
 
 
 def asks_a_camera(options: argparse.Namespace) -> bool:
-    """Whether ``predict`` was given a camera. Raises InputError for options that need one, or where nothing is named."""
+    """Whether ``predict`` was given a camera. Raises InputError for options that need one, or for no name."""
     if options.camera is not None or options.camera_command is not None:
         return True
     for name in _OF_A_CAMERA:
@@ -64,10 +64,10 @@ def _run(names: list[Path]) -> Path:
     """The run before ``--camera``, or the default one. Raises InputError where something else is named."""
     from edge_zofc.storage.run_folder import RunFolder
 
-    other = next((name for name in names if not RunFolder(name).is_run()), *names[1:2] or (None,))
-    if other is not None:
+    others = [name for name in names if not RunFolder(name).is_run()] or names[1:]
+    if others:
         raise InputError(
-            f"Pictures and a camera cannot be named at once, but {shown(other)} stands beside a camera; write "
+            f"Pictures and a camera cannot be named at once, but {shown(others[0])} stands beside a camera; write "
             "edge-zofc predict RUN --camera ADDRESS, with one run or none."
         )
     return names[0] if names else RUN
