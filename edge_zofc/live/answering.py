@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from edge_zofc.errors import ImageError
 from edge_zofc.learner import Answer, Learner
-from edge_zofc.live.camera import Camera, Frame
+from edge_zofc.live.camera import WAITING, Camera, Frame
 
 EVERY_SECONDS = 0.5
 REFRESH_SECONDS = 5.0
@@ -104,11 +104,12 @@ def answer_pictures(
 
 def _frames(camera: Camera, pace: Pace, tell: Callable[[bool, str], None], clock: Clock) -> Iterator[Frame]:
     """The newest picture at each moment that is due, without end; ``tell`` hears once that the camera went or came."""
-    first, serial, due, begun, is_lost = camera.state.sentence, 0, clock(), clock(), False
+    serial, due, heard, is_lost = 0, clock(), clock(), False
     while True:
         now, state, newest = clock(), camera.state, camera.newest()
-        silent_seconds = now - (newest.seconds if newest else begun)
-        if not (is_lost or state.ok) and silent_seconds >= LOST_SECONDS and state.sentence != first:
+        heard = newest.seconds if newest else heard
+        is_gone = not state.ok and now - heard >= LOST_SECONDS and not state.sentence.endswith(WAITING)
+        if is_gone and not is_lost:
             is_lost = True
             tell(False, state.sentence)
         elif is_lost and state.ok:

@@ -47,7 +47,7 @@ MAX_PAUSE_SECONDS = 60
 FLUSH_SECONDS = 2.0
 MAX_TOPIC_BYTES = 200
 
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+_ADDRESS = re.compile(r"(?P<host>\[[^\s/@\[\]]+\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
