@@ -17,7 +17,18 @@ from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
 PRECISIONS = ("fp32", "w8", "w4", "fp16", "int8")
-BENCHMARKS = ("memory", "speed", "accuracy", "backbones", "questions", "soak", "growth", "estimators", "streams")
+BENCHMARKS = (
+    "memory",
+    "speed",
+    "accuracy",
+    "backbones",
+    "questions",
+    "soak",
+    "growth",
+    "estimators",
+    "unknown",
+    "streams",
+)
 
 RUN = Path("run")
 _RUN = path("run", "RUN", "run folder")
