@@ -99,7 +99,8 @@ def draw(measured: Measured, path: Path) -> None:
         for panel, axes in zip(PANELS, figure.subplots(1, len(PANELS), sharey=True), strict=True):
             _bars(axes, panel.bundle, measured[panel.bundle])
             axes.set_title(panel.title, loc="left")
-            axes.set_xlim(0, 1.22 * most)
+            axes.set_xlim(0, 1.3 * most)
+            axes.locator_params(axis="x", nbins=3)
             axes.xaxis.set_major_formatter("{x:,.0f}")
         figure.supxlabel("peak memory of the whole process, MiB", fontsize=10)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
