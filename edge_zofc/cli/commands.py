@@ -171,9 +171,12 @@ def predict(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write a run's report as one HTML page."""
     from edge_zofc.report.summary import summary, write_report
+    from edge_zofc.storage.lesson_log import LessonFolder
     from edge_zofc.storage.result import read_result
 
     page = write_report(options.run, options.out, options.stream, options.pictures)
+    if LessonFolder(options.run).is_there():
+        log.info("What was shown by teach or live is in no number here; see 'edge-zofc lesson %s'.", options.run)
     told = summary(read_result(options.run).model_dump(), terminal_width())
     return answer(options, {"report": str(page)}, f"{told}\n{page}")
 

@@ -34,7 +34,7 @@ def teach(options: argparse.Namespace) -> int:
     if not pictures:
         raise InputError(f"There is no picture in {shown(options.pictures[0])}; name pictures or folders of them.")
     if RunFolder(options.run).is_run():
-        learner = Learner.open(options.run, bundle=options.bundle, threads=options.threads)
+        learner = Learner.open(options.run, bundle=options.bundle, threads=options.threads, limit_memory=True)
     else:
         learner = Learner.create(options.bundle or BUNDLE_FOLDER, options.run, threads=options.threads)
     with learner:

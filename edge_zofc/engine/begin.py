@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.options import PRESETS, PresetName, declared
+from edge_zofc.device.memory_plan import MemoryPlan
+from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import load_profile, parse_bytes
+from edge_zofc.device.teaching_plan import one_by_one, teaching_plan
+from edge_zofc.engine.plans import UNKNOWN_CLASSES
 from edge_zofc.engine.setup import LearnRequest, new_settings
 from edge_zofc.errors import InputError, quoted
 from edge_zofc.storage.bundle import Bundle
@@ -15,6 +19,12 @@ from edge_zofc.storage.settings import Settings
 
 CLASSES = 20
 """What the first plan reckons with; ``learn`` plans again."""
+
+
+def plan_of_teaching(bundle: Bundle, settings: Settings, threads: int, page: bool) -> MemoryPlan:
+    """What a process takes that answers and is shown pictures, with room for UNKNOWN_CLASSES classes."""
+    placement = one_by_one(settings.execution, threads)
+    return teaching_plan(bundle.manifest.sizes, placement, measure_base(with_torch=False), UNKNOWN_CLASSES, page)
 
 
 def begin_run(

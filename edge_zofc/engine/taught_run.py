@@ -13,6 +13,7 @@ import numpy as np
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.likeness import Likeness, unknown_limit
 from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.device.teaching_plan import one_by_one
 from edge_zofc.engine import lesson
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
 from edge_zofc.engine.groups import learnt_groups, lesson_groups
@@ -135,8 +136,7 @@ class TaughtRun:
     def backbone(self) -> Backbone:
         """The session, of one picture and one adapter; opened when it is needed first."""
         if self._backbone is None:
-            one = {"micro_batch": 1, "parallel_queries": 1, "threads": self.threads}
-            self._backbone = Backbone(self.bundle, self.settings.execution.model_copy(update=one))
+            self._backbone = Backbone(self.bundle, one_by_one(self.settings.execution, self.threads))
         return self._backbone
 
     def _compute(self) -> None:

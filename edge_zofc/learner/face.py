@@ -11,8 +11,9 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
+from edge_zofc.device.memory_limit import enforce
 from edge_zofc.engine.answers import Answer, ClassInfo, KeptBack, answer_of, classes_of, kept_back_of
-from edge_zofc.engine.begin import begin_run
+from edge_zofc.engine.begin import begin_run, plan_of_teaching
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.teaching import Teaching
 from edge_zofc.errors import ImageError, InputError, quoted
@@ -59,14 +60,20 @@ class Learner:
         self._run = run
 
     @classmethod
-    def open(cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1) -> Learner:
+    def open(
+        cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1, limit_memory: bool = False,
+        page: bool = False,
+    ) -> Learner:  # fmt: skip
         """The run in the folder ``run``; ``bundle``: where its bundle is now, if it moved.
 
-        Raises InputError if there is none, DamagedFileError if a file of it is damaged.
+        ``limit_memory`` holds this whole process to what such a process needs (``device/teaching_plan.py``), ``page``
+        with room for a web page. Raises InputError if there is no run, DamagedFileError if a file of it is damaged.
         """
         folder = RunFolder(Path(run))
         settings = folder.settings()
         found = run_bundle(folder, settings, None if bundle is None else Path(bundle))
+        if limit_memory:
+            enforce(plan_of_teaching(found, settings, threads, page))
         return cls(Teaching(folder, found, settings, threads))
 
     @classmethod

@@ -34,8 +34,10 @@ WIDTH, HEIGHT = 640, 480
 ADDRESSES = "/dev/video0, csi://0, rtsp://..., http://..., file://FILM, folder://FOLDER"
 
 _JPEGS_OUT = ("-flush_packets", "1", "-f", "mjpeg", "pipe:1")
-# Their end or a pause of theirs is ours to see: options for timeouts mean other things in other versions of ffmpeg.
-_WITHOUT_DELAY = ("-fflags", "nobuffer", "-flags", "low_delay", "-analyzeduration", "1000000")
+# ffmpeg looks at a stream for so long before it gives the first picture (microseconds). With nobuffer it would throw
+# away what it saw meanwhile, whole pictures that come every few seconds alone. No timeouts: their options mean other
+# things in other versions of ffmpeg, and a silent child is ended anyway.
+_SOON = ("-analyzeduration", "1000000")
 # Cameras leave the Huffman tables out of their JPEGs, and not every browser knows them by heart. The filter adds them.
 _COPY = ("-an", "-c:v", "copy", "-bsf:v", "mjpeg2jpeg", *_JPEGS_OUT)
 _ENCODE = (
@@ -122,7 +124,7 @@ def _device(path: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _network(scheme: str, rest: str) -> tuple[tuple[str, ...], ...]:
-    before, address = ("-protocol_whitelist", _PROTOCOLS[scheme], *_WITHOUT_DELAY), f"{scheme}://{rest}"
+    before, address = ("-protocol_whitelist", _PROTOCOLS[scheme], *_SOON), f"{scheme}://{rest}"
     if scheme.startswith("rtsp"):
         # Over UDP lost packets tear pictures, and a firewall drops them all.
         return (_ffmpeg("-rtsp_transport", "tcp", *before, "-i", address, *_ENCODE),)

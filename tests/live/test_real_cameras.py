@@ -193,7 +193,7 @@ from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server, factory = GstRtspServer.RTSPServer(), GstRtspServer.RTSPMediaFactory()
 server.set_address("127.0.0.1"); server.set_service(sys.argv[1])
-source = "videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=15/1"
+source = "videotestsrc is-live=true ! video/x-raw,format=I420,width=1280,height=720,framerate=15/1"
 factory.set_launch(f"( {source} ! jpegenc ! rtpjpegpay name=pay0 )")
 factory.set_shared(True)
 server.get_mount_points().add_factory("/s", factory)
