@@ -27,9 +27,9 @@ from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.checkpoint import Snapshot
 from edge_zofc.storage.reading import check_folder, is_there
+from edge_zofc.storage.run_folder import CLASSES
 from edge_zofc.storage.writing import make_folder
 
-CLASSES = "classes"
 AT_ONCE_BYTES = 4 << 20
 """Features that are held while parts are written."""
 _KEY = re.compile(r"[0-9]{3,9}-[0-9a-f]{16}-[0-9]{5,9}")
