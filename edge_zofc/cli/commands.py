@@ -164,10 +164,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Name pictures with what a run has learnt."""
+    """Name pictures, or what a camera sees, with what a run has learnt."""
+    from edge_zofc.cli.camera_answers import asks_a_camera, predict_camera
     from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
+    if asks_a_camera(options):
+        return predict_camera(options)
     run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
     for text in notes:
         log.warning(text)
@@ -175,7 +178,7 @@ def predict(options: argparse.Namespace) -> int:
     # What the run's plan found room for is what this process may take, too.
     size = min(len(pictures), trained.settings.execution.micro_batch)
     backbone = using.open_backbone(trained, options.threads, size)
-    found = using.predict(trained, backbone, pictures, options.top)
+    found = using.predict(trained, backbone, pictures, options.top or 1)
     answers: list[dict[str, Any]] = []
     lines = []
     for path, one in zip(pictures, found, strict=True):

@@ -26,6 +26,7 @@ _EXTRAS = {
     **dict.fromkeys(("export", "backbones", "deploy"), "export"),
     **dict.fromkeys(("demo", "bench"), "demo"),
     "live": "live",
+    "predict": "mqtt",
 }
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 

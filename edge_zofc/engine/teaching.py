@@ -36,6 +36,10 @@ class Teaching(TaughtRun):
     def _logged(self) -> tuple[Base, list[Entry]]:
         return super()._logged() if self._log is None else (self._log.base, self._log.entries)
 
+    def _log_mark(self) -> tuple[int, ...]:
+        # Under the lock nobody else writes the log.
+        return super()._log_mark() if self._log is None else self._seen_log
+
     def _keep_features(self, found: dict[int, np.ndarray]) -> None:
         super()._keep_features(found)
         if found and self._log is not None:

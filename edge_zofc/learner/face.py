@@ -200,7 +200,7 @@ class Learner:
         return write_report(self.run, None if out is None else Path(out), None, True)
 
     def refresh(self) -> bool:
-        """Take over what another process has learnt since; returns whether there was anything."""
+        """Take over what another process has learnt or taught since; returns whether there was anything."""
         return self._run.refresh()
 
     @property

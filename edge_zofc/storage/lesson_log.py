@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from edge_zofc.errors import DamagedFileError, DoesNotFitError
-from edge_zofc.storage.reading import Strict, is_there, load_model, read_bounded
+from edge_zofc.storage.reading import Strict, check_folder, is_there, load_model, read_bounded
 from edge_zofc.storage.writing import DISK, AppendFile, Files, make_folder, write_atomic
 
 LESSON = "lesson"
@@ -122,6 +122,8 @@ class LessonLog:
     def __init__(self, folder: LessonFolder, files: Files = DISK) -> None:
         """Open it, made if need be; ``base`` and ``entries`` are what it holds. Raises as ``LessonFolder.read``."""
         self.folder, self._files = folder, files
+        for place in (folder.path, folder.pictures, folder.features, folder.tasks):
+            check_folder(place)
         make_folder(folder.pictures, files)
         if not folder.is_there():
             write_atomic(folder.log, _line(Base()), files)

@@ -27,6 +27,7 @@ HOME_OF = {
     "jinja2": {"report.page"},
     "starlette": {"live.web"},
     "uvicorn": {"live.server"},
+    "paho": {"live.mqtt"},
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
     "onnx": {"export", "benchmarks"},
