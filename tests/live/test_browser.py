@@ -223,6 +223,34 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(browser, taught,
     person.page.context.close()
 
 
+def test_a_finger_holds_the_button_and_a_lifted_one_lets_go(browser, taught):
+    words = {"viewport": TELEPHONE, "has_touch": True, "is_mobile": True}
+    person = Person(browser, taught.process.address, taught.process, **words)
+    hold = person.row("Hat").locator(".hold")
+    hold.scroll_into_view_if_needed()
+    box, screen = hold.bounding_box(), person.page.context.new_cdp_session(person.page)
+    finger = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    screen.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [finger]})
+    person.until(lambda: person.page.locator("#badge").is_visible())
+    time.sleep(1)  # a long press must open no menu and must not end it
+    assert person.page.locator("#badge").is_visible()
+    screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    person.until(lambda: not person.page.locator("#badge").is_visible())
+    person.page.context.close()
+
+
+def test_the_browsers_own_camera_gives_pictures(browser, taught):
+    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with_camera = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=flags)
+    person = Person(with_camera, taught.process.address, taught.process, viewport=DESK)
+    before = taught.process.seen()
+    person.page.click("#use")
+    person.until(lambda: taught.process.seen() >= before + 3)
+    assert person.page.locator("#video").is_visible() and person.told == []
+    assert person.asked == {f"127.0.0.1:{taught.process.port}"}
+    with_camera.close()
+
+
 def test_the_dark_page_is_dark(browser, taught):
     person = Person(browser, taught.process.address, taught.process, viewport=DESK, color_scheme="dark")
     colours = person.page.evaluate("[document.body, document.querySelector('h1')].map(e => getComputedStyle(e))"
