@@ -3,7 +3,7 @@
     tables, process, streams, chart_style  what all of them use
     methods                    the methods that are compared, one paper a file
     costs                      bench memory, speed, soak, growth, estimators
-    accuracy                   bench accuracy, backbones
+    accuracy                   bench accuracy, backbones, unknown
     questions                  bench questions
 
 A folder imports from those above it only, and costs does not import methods.
@@ -27,6 +27,7 @@ NAMES = {
     "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
     "growth": ("costs.growth", "processor time and disk of long runs, beside those of an earlier version"),
     "estimators": ("costs.estimators", "SPSA, exact gradients, first order in torch: memory, seconds, gains"),
+    "unknown": ("accuracy.unknown", "how well likeness and other scores tell what was never shown"),
     "streams": ("streams.downloads", "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream"),
 }
 """Name -> the module with its ``add_arguments`` and ``main``, and what it does. These modules import nothing heavy."""

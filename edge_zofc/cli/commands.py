@@ -143,6 +143,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Name pictures with what a run has learnt."""
+    from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
     run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
@@ -155,24 +156,31 @@ def predict(options: argparse.Namespace) -> int:
     found = using.predict(trained, backbone, pictures, options.top)
     answers: list[dict[str, Any]] = []
     lines = []
-    for path, guesses in zip(pictures, found, strict=True):
-        if isinstance(guesses, EdgeZofcError):
-            answers.append({"image": str(path), "error": str(guesses)})
-            lines.append(f"{shown(path)}: {str(guesses).removeprefix(shown(path)).lstrip()}")
+    for path, one in zip(pictures, found, strict=True):
+        if isinstance(one, EdgeZofcError):
+            answers.append({"image": str(path), "error": str(one)})
+            lines.append(f"{shown(path)}: {str(one).removeprefix(shown(path)).lstrip()}")
         else:
-            answers.append({"image": str(path), "classes": [asdict(guess) for guess in guesses]})
-            named = ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in guesses)
-            lines.append(f"{shown(path)}: {named}")
+            classes = [asdict(guess) for guess in one.guesses]
+            answers.append({"image": str(path), "likeness": one.likeness, "unknown": one.unknown, "classes": classes})
+            lines.append(f"{shown(path)}: {named_text(one, options.unknown, trained.limit)}")
     answer(options, {"predictions": answers}, "\n".join(lines))
     return InputError.exit_code if any("error" in answer for answer in answers) else 0
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write a run's report as one HTML page."""
+    """Write the report of a run or a fleet as one HTML page."""
+    from edge_zofc.cli.fleet import fleet_report
     from edge_zofc.report.summary import summary, write_report
+    from edge_zofc.storage.fleet_folder import FleetFolder
+    from edge_zofc.storage.lesson_log import LessonFolder
     from edge_zofc.storage.result import read_result
 
+    if FleetFolder(options.run).is_fleet():
+        return fleet_report(options.run, options)
     page = write_report(options.run, options.out, options.stream, options.pictures)
+    if LessonFolder(options.run).is_there():
+        log.info("What was shown by teach or live is in no number here; see 'edge-zofc lesson %s'.", options.run)
     told = summary(read_result(options.run).model_dump(), terminal_width())
     return answer(options, {"report": str(page)}, f"{told}\n{page}")
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from edge_zofc.algorithm.likeness import lookalikes
+from edge_zofc.engine.predict import Guess
 from edge_zofc.engine.taught_run import TaughtRun
 from edge_zofc.errors import InputError
-
-ALIKE = 0.8
-"""Two classes whose means are so near that they are told as looking alike."""
-
-
-@dataclass(frozen=True)
-class Guess:
-    """One class for one picture. ``probability``: the head's softmax over the known classes, which is no measure of
-    whether the thing is any of them; ``likeness``: cosine to the class mean, -1 to 1.
-    """
-
-    class_name: str
-    probability: float
-    likeness: float
 
 
 @dataclass(frozen=True)
@@ -81,15 +70,20 @@ def answer_of(run: TaughtRun, features: np.ndarray) -> Answer:
 def classes_of(run: TaughtRun) -> tuple[ClassInfo, ...]:
     """All classes that can be answered."""
     right, total = _kept_back_by_class(run)
-    between = run.likeness.between_classes()
-    learnt = run.knowledge.learnt if run.knowledge is not None else {}
-    found = []
-    for index, name in enumerate(run.class_names):
-        near = int(between[index].argmax()) if len(between) > 1 else index
-        taught = sum(1 for picture in run.view.pictures.values() if picture.name == name and not picture.test)
-        looks_like = run.class_names[near] if between[index][near] >= ALIKE else None
-        found.append(ClassInfo(name, learnt.get(name, 0), taught, total.get(name, 0), right.get(name, 0), looks_like))
-    return tuple(found)
+    learnt, names = run.knowledge.learnt if run.knowledge is not None else {}, run.class_names
+    alike = lookalikes(run.left_out[1])
+    taught = Counter(picture.name for picture in run.view.pictures.values() if not picture.test)
+    return tuple(
+        ClassInfo(
+            name=name,
+            learnt=learnt.get(name, 0),
+            taught=taught[name],
+            kept_back=total[name],
+            kept_back_right=right[name],
+            looks_like=names[alike[index]] if index in alike else None,
+        )
+        for index, name in enumerate(names)
+    )
 
 
 def kept_back_of(run: TaughtRun) -> KeptBack:
@@ -98,12 +92,9 @@ def kept_back_of(run: TaughtRun) -> KeptBack:
     return KeptBack(sum(right.values()), sum(total.values()))
 
 
-def _kept_back_by_class(run: TaughtRun) -> tuple[dict[str, int], dict[str, int]]:
+def _kept_back_by_class(run: TaughtRun) -> tuple[Counter[str], Counter[str]]:
     """Those named rightly and all of them, by name."""
     names, rows = run.kept_back
-    right, total = dict[str, int](), dict[str, int]()
     best = run.head.logits(rows).argmax(axis=-1) if names and run.class_names else []
-    for name, index in zip(names, best, strict=False):
-        total[name] = total.get(name, 0) + 1
-        right[name] = right.get(name, 0) + (run.class_names[int(index)] == name)
-    return right, total
+    right = Counter(name for name, index in zip(names, best, strict=False) if run.class_names[int(index)] == name)
+    return right, Counter(names)

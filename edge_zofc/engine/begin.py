@@ -5,16 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_zofc.algorithm.options import PresetName
+from edge_zofc.algorithm.options import PRESETS, PresetName, declared
+from edge_zofc.device.memory_plan import MemoryPlan
+from edge_zofc.device.process_cost import measure_base
 from edge_zofc.device.profiles import load_profile, parse_bytes
+from edge_zofc.device.teaching_plan import one_by_one, teaching_plan
+from edge_zofc.engine.plans import UNKNOWN_CLASSES
 from edge_zofc.engine.setup import LearnRequest, new_settings
-from edge_zofc.errors import InputError
+from edge_zofc.errors import InputError, quoted
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings
 
 CLASSES = 20
 """What the first plan reckons with; ``learn`` plans again."""
+
+
+def plan_of_teaching(bundle: Bundle, settings: Settings, threads: int, page: bool) -> MemoryPlan:
+    """What a process takes that answers and is shown pictures, with room for UNKNOWN_CLASSES classes."""
+    placement = one_by_one(settings.execution, threads)
+    return teaching_plan(bundle.manifest.sizes, placement, measure_base(with_torch=False), UNKNOWN_CLASSES, page)
 
 
 def begin_run(
@@ -29,6 +39,12 @@ def begin_run(
         raise InputError(f"There is a run in {run.path} already; open that, or choose another folder.")
     changes = dict(options)
     preset: PresetName | None = changes.pop("preset", None)
+    known = {name for name, option in declared().items() if option.help is not None}
+    for name in changes:
+        if name not in known:
+            raise InputError(f"There is no option {quoted(name)}; those of a run are {', '.join(sorted(known))}.")
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"There is no preset {quoted(preset)}; choose one of {', '.join(PRESETS)}.")
     request = LearnRequest(
         bundle.folder, Path(), run.path, profile, None if memory_budget is None else parse_bytes(memory_budget),
         preset, changes,

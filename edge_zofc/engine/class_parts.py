@@ -77,15 +77,7 @@ def load_part(run: Path, key: str, moved: bool, feature_size: int) -> Statistics
 
     Raises InputError if that was not kept, DamagedFileError if it is damaged.
     """
-    class_of(key)
-    places = [_path(run, key, role) for role in (("moved", "start") if moved else ("start",))]
-    path = next((place for place in places if is_there(place)), None)
-    if path is None:
-        raise InputError(
-            f"What the class gave in task {int(key[:3])} was not kept ({places[0]} is missing), as by an earlier "
-            "version; go back before that task with 'edge-zofc rollback', or learn into a new run."
-        )
-    arrays = checkpoint.load(path).arrays
+    arrays, path = _load(run, key, moved)
     found = Statistics.empty(1, feature_size)
     try:
         if "features" in arrays:
@@ -95,6 +87,27 @@ def load_part(run: Path, key: str, moved: bool, feature_size: int) -> Statistics
         return Statistics(sums, counts, arrays["moment"].reshape(found.moment.shape))
     except (KeyError, ValueError) as error:
         raise DamagedFileError(f"{path} is no part of a class; put back a good copy.") from error
+
+
+def load_features(run: Path, key: str, moved: bool) -> np.ndarray:
+    """The features float32 [n, D] that a class gave in a task; none where it had too many. Raises as ``load_part``."""
+    arrays, path = _load(run, key, moved)
+    found = arrays.get("features", np.zeros((0, 1), np.float32))
+    if found.ndim != 2 or found.dtype != np.float32:
+        raise DamagedFileError(f"{path} is no part of a class; put back a good copy.")
+    return found
+
+
+def _load(run: Path, key: str, moved: bool) -> tuple[dict[str, np.ndarray], Path]:
+    class_of(key)
+    places = [_path(run, key, role) for role in (("moved", "start") if moved else ("start",))]
+    path = next((place for place in places if is_there(place)), None)
+    if path is None:
+        raise InputError(
+            f"What the class gave in task {int(key.partition('-')[0])} was not kept ({places[0]} is missing), as by an "
+            "earlier version; go back before that task with 'edge-zofc rollback', or learn into a new run."
+        )
+    return checkpoint.load(path).arrays, path
 
 
 def _path(run: Path, key: str, role: str) -> Path:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.metrics import summarise
+from edge_zofc.engine.class_parts import CLASSES
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.progress import progress_of
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage import checkpoint, journal
+from edge_zofc.storage.lesson_log import LESSON
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
@@ -36,7 +38,7 @@ def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, A
     header, records = journal.read(run.journal)
     known = islice(records, state.progress.journal_records)  # a rollback that was cut off is none
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    sizes |= {STATE: _folder_bytes(run.state), FEATURES: _folder_bytes(run.features)}
+    sizes |= {name: _folder_bytes(folder / name) for name in (STATE, FEATURES, CLASSES, LESSON)}
     return {
         "run": str(folder),
         "bundle": str(bundle.folder),
@@ -114,7 +116,7 @@ def roll_back(folder: Path, to_task: int, bundle_folder: Path | None = None) -> 
 def _folder_bytes(folder: Path) -> int:
     """Bytes of the files in a folder; another process may be learning, so that some may just have gone."""
     total = 0
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.rglob("*") if folder.is_dir() else ():
         with suppress(FileNotFoundError):
-            total += path.stat().st_size
+            total += path.stat().st_size if path.is_file() else 0
     return total

@@ -1,15 +1,15 @@
 """What a run knows with what a person showed it since: the newest checkpoint, less what was forgotten, plus a lesson.
 
 The pictures are the truth (``storage/lesson_log.py``). Nothing here changes the run: its journal, its checkpoints and
-what ``learn`` does stay as they are. The statistics of the checkpoint's finished tasks, those of forgotten classes taken
-out (``class_parts.py``) and those of the lesson's pictures added, are grouped by the name that is shown. All of it is
-exact, so that the head that is solved from them has the bits of one that never saw what was forgotten.
+what ``learn`` does stay as they are. From the statistics of the checkpoint's finished tasks those of forgotten classes
+are taken (``class_parts.py``), those of the lesson's pictures are added, and all are grouped by the name that is shown.
+It is exact: the head that is solved from them has the bits of one that never saw what was forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,9 @@ def _add_closed(view: LessonView, folder: LessonFolder, lesson: ClosedLesson) ->
         path = folder.tasks / lesson.task / (TEST if kept.test else TRAIN) / kept.folder / kept.file
         serial = _serial(kept.file)
         where = path if path.exists() else folder.pictures / kept.file  # the folder may not be made yet
-        view.pictures[serial] = LessonPicture(serial, where, view.shown(kept.folder), kept.test, serial, lesson.task)
+        view.pictures[serial] = LessonPicture(
+            serial, where, view.shown(kept.folder), kept.test, kept.burst, lesson.task
+        )
 
 
 def _apply(view: LessonView, folder: LessonFolder, entry: Entry) -> None:
@@ -117,7 +119,7 @@ def _name(view: LessonView, serials: Iterable[int], name: str) -> None:
     for serial in serials:
         old = view.pictures.get(serial)
         if old is not None:
-            view.pictures[serial] = LessonPicture(serial, old.path, name, old.test, old.burst, old.task)
+            view.pictures[serial] = replace(old, name=name)
 
 
 def _serial(file: str) -> int:

@@ -35,7 +35,7 @@ def next_task(
     learnable = {picture.name for picture in pictures if not picture.test}
     kept = [
         # A class with nothing but kept back pictures would not be known: they are learnt from.
-        KeptPicture(file=p.path.name, folder=folders[p.name], test=p.test and p.name in learnable)
+        KeptPicture(file=p.path.name, folder=folders[p.name], test=p.test and p.name in learnable, burst=p.burst)
         for p in pictures
     ]
     there = [entry.name for entry in folder.tasks.iterdir()] if folder.tasks.is_dir() else []

@@ -1,14 +1,11 @@
-"""A run that is open for being shown pictures: what it answers, and what a person does to it.
-
-Readers need no lock. The first change takes the lesson's lock, which ``learn`` does not have, and keeps it until
-``close``. One thread uses it at a time. A change is on the disk when the call returns, and the next answer knows it.
-"""
+"""A run at its newest checkpoint with what was shown since, open for questions. It writes nothing and needs no lock."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +13,23 @@ import numpy as np
 from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.likeness import Likeness, unknown_limit
 from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.device.teaching_plan import one_by_one
 from edge_zofc.engine import lesson
-from edge_zofc.engine.class_parts import keys_of
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
-from edge_zofc.engine.lesson import Knowledge, LessonPicture, LessonView, view_of
-from edge_zofc.engine.lesson_tasks import finish_closing, next_task
+from edge_zofc.engine.groups import learnt_groups, lesson_groups
+from edge_zofc.engine.lesson import Knowledge, LessonView, view_of
 from edge_zofc.engine.state import RunState
-from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.decode import read_file
 from edge_zofc.inference.transforms import crop_test, decode_test, to_input
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.lesson_log import Base, Entry, LessonFolder, LessonLog, counting, remove_unknown
-from edge_zofc.storage.lock import RunLock
-from edge_zofc.storage.names import class_name
+from edge_zofc.storage.lesson_log import Base, Entry, LessonFolder
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings
-from edge_zofc.storage.writing import make_folder
 
 log = logging.getLogger("edge_zofc")
 
-UNDO_DEPTH = 20
-"""So many of the last changes can be taken back; what was forgotten before leaves the disk."""
-_SHOWN = PictureSet("lesson", ())
+SHOWN = PictureSet("lesson", ())
 
 
 class TaughtRun:
@@ -48,8 +39,6 @@ class TaughtRun:
         self.run, self.bundle, self.settings, self.threads = run, bundle, settings, threads
         self.folder = LessonFolder(run.path)
         self.tell: Callable[[str], None] = log.warning
-        self._log: LessonLog | None = None
-        self._lock: RunLock | None = None
         self._backbone: Backbone | None = None
         self._load()
 
@@ -67,8 +56,6 @@ class TaughtRun:
         self._look(view_of(self.folder, base, entries, self.finished))
 
     def _logged(self) -> tuple[Base, list[Entry]]:
-        if self._log is not None:
-            return self._log.base, self._log.entries
         return self.folder.read()[:2]
 
     def _look(self, view: LessonView) -> None:
@@ -82,7 +69,7 @@ class TaughtRun:
         self._changed()
 
     def _changed(self) -> None:
-        for name in ("head", "likeness", "kept_back", "limit"):
+        for name in ("head", "likeness", "kept_back", "left_out", "limit"):
             self.__dict__.pop(name, None)
 
     @property
@@ -121,10 +108,16 @@ class TaughtRun:
         return [picture.name for picture in chosen], rows
 
     @cached_property
+    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """``Likeness.left_out`` of the pictures that the run has features of."""
+        names = list(self.class_names)
+        learnt = learnt_groups(self.run.path, self.state, self.view, names, self._moved)
+        return self.likeness.left_out(chain(lesson_groups(self.view, self.features, names), learnt))
+
+    @cached_property
     def limit(self) -> float:
         """The likeness below which a picture is unknown."""
-        rows = self.kept_back[1]
-        return unknown_limit(self.likeness.to_classes(rows).max(axis=-1).tolist() if len(rows) else [])
+        return unknown_limit(self.left_out[0])
 
     def features_of(self, picture: bytes | np.ndarray, name: str) -> np.ndarray:
         """Features float32 [D] of a picture file's bytes or of RGB pixels uint8 [H, W, 3]; ``name`` is for an error.
@@ -132,22 +125,23 @@ class TaughtRun:
         Raises ImageError for a picture that cannot be read, MemoryError if the graph runs out of memory.
         """
         spec, backbone = self.bundle.manifest.image, self.backbone
-        is_file = isinstance(picture, bytes)
-        pixels = decode_test(Path(name), spec, picture).pixels if is_file else crop_test(np.asarray(picture), spec)
+        if isinstance(picture, bytes):
+            pixels = decode_test(Path(name), spec, picture).pixels
+        else:
+            pixels = crop_test(picture, spec)
         to_input(pixels, spec, self.settings.options.normalise, backbone.image_buffer[0])
-        return backbone.features(1, self.theta[None])[0, 0].copy()
+        return np.array(backbone.features(1, self.theta[None])[0, 0])
 
     @property
     def backbone(self) -> Backbone:
         """The session, of one picture and one adapter; opened when it is needed first."""
         if self._backbone is None:
-            one = {"micro_batch": 1, "parallel_queries": 1, "threads": self.threads}
-            self._backbone = Backbone(self.bundle, self.settings.execution.model_copy(update=one))
+            self._backbone = Backbone(self.bundle, one_by_one(self.settings.execution, self.threads))
         return self._backbone
 
     def _compute(self) -> None:
         """Features of the lesson's pictures, those of the cache read and those that it lacks computed."""
-        for positions, rows in self._store.rows(_SHOWN, self.theta):
+        for positions, rows in self._store.rows(SHOWN, self.theta):
             self.features |= {
                 int(n): row for n, row in zip(positions, rows, strict=True) if int(n) in self.view.pictures
             }
@@ -157,10 +151,6 @@ class TaughtRun:
 
     def _keep_features(self, found: dict[int, np.ndarray]) -> None:
         self.features |= found
-        if found and self._log is not None:  # a reader writes nothing
-            make_folder(self.folder.features)
-            numbers = np.array(list(found), np.float32)[:, None]
-            self._store.append(_SHOWN, self.theta, np.hstack([numbers, np.stack(list(found.values()))]))
 
     def refresh(self) -> bool:
         """Look at what ``learn`` and others did since; returns whether the run has a newer checkpoint."""
@@ -170,171 +160,8 @@ class TaughtRun:
             self._load()
         return is_newer
 
-    def _writing(self) -> LessonLog:
-        """The log, open for appending, under the lock. Raises RunLockedError while another process teaches."""
-        if self._log is None:
-            if self.state.statistics is None:
-                raise InputError(
-                    f"The run in {self.run.path} has a cosine head, which is trained and not solved; a run that is to "
-                    "be shown pictures is begun with --head lda."
-                )
-            make_folder(self.folder.path)
-            self._lock = RunLock(self.folder.path)
-            try:
-                self._log = LessonLog(self.folder)
-                finish_closing(self.folder, self._log.base, self.finished)
-            except BaseException:
-                self.close()
-                raise
-            self._look(view_of(self.folder, self._log.base, self._log.entries, self.finished))
-            self._tidy()
-        return self._log
-
-    def teach(self, pictures: Sequence[bytes], name: str, test: bool = False) -> tuple[list[int], list[str]]:
-        """Show picture files of ``name``; returns the numbers of those kept and why others could not be read.
-
-        ``test``: they are kept back. Raises InputError for a name that cannot be one, DoesNotFitError for a full disk.
-        """
-        name, writer = class_name(name), self._writing()
-        found, skipped, files = dict[int, np.ndarray](), list[str](), list[str]()
-        serial = self.view.next_serial
-        for number, data in enumerate(pictures, 1):
-            try:
-                features = self.features_of(data, f"picture {number}")
-            except ImageError as error:
-                skipped.append(str(error))
-                continue
-            found[serial] = features
-            files.append(writer.keep(serial, data))
-            serial += 1
-        if files:
-            self._do(Entry(kind="teach", name=name, files=tuple(files), test=test), found)
-        return list(found), skipped
-
-    def _do(self, entry: Entry, found: dict[int, np.ndarray] | None = None) -> None:
-        """Write an entry down and take it over; ``found``: features of its pictures."""
-        writer = self._writing()
-        writer.append(entry)
-        self._keep_features(found or {})
-        view = view_of(self.folder, writer.base, writer.entries, self.finished)
-        if entry.kind == "teach" and self.knowledge is not None and found:
-            if not entry.test:
-                self.knowledge.add(entry.name, np.stack(list(found.values())))
-            self.view = view
-            self._changed()
-        else:
-            self._look(view)
-            self._tidy()
-
-    def own_classes(self, name: str) -> list[str]:
-        """The run's own names of the classes that are shown as ``name``."""
-        return [own for own in self.state.progress.class_names if self.view.shown(own) == name]
-
-    def _check_known(self, name: str) -> None:
-        pictures = self.view.pictures.values()
-        if name not in self.class_names and all(picture.name != name for picture in pictures):
-            known = ", ".join(map(quoted, self.class_names[:8])) or "none yet"
-            raise InputError(f"There is no class {quoted(name)}; the classes are: {known}.")
-
-    def forget(self, name: str) -> None:
-        """Make ``name`` no class any more; answers are then those of a run that never saw it.
-
-        Raises InputError where there is no such class, or a closed lesson with it waits to be learnt, and as
-        ``load_part``.
-        """
-        self._writing()
-        self._check_known(name)
-        waiting = next(
-            (picture.task for picture in self.view.pictures.values() if picture.name == name and picture.task), ""
-        )
-        if waiting:
-            raise InputError(
-                f"The lesson {waiting} with {quoted(name)} is closed and not learnt yet; let 'edge-zofc learn' learn it "
-                "first, then forget the class."
-            )
-        own = self.own_classes(name)
-        ids = [self.state.progress.class_names.index(each) for each in own]
-        keys = [key for key in keys_of(self.state.finished_tasks, ids) if key not in self.view.forgotten]
-        for key in keys:  # before it is written down: an earlier version kept no parts
-            lesson.load_part(self.run.path, key, self._moved, self._store.feature_size)
-        self._do(Entry(kind="forget", name=name, parts=tuple(keys)))
-
-    def rename(self, old: str, new: str) -> None:
-        """Call ``old`` ``new``; where ``new`` is a class already, both become one. Raises InputError."""
-        self._writing()
-        self._check_known(old)
-        new = class_name(new)
-        if new == old:
-            raise InputError(f"{quoted(old)} is called that already; give it another name.")
-        self._do(Entry(kind="rename", name=old, to=new, classes=tuple(self.own_classes(old))))
-
-    def move(self, serials: Sequence[int], name: str) -> None:
-        """Say that pictures of the open lesson show ``name``. Raises InputError for other pictures."""
-        self._writing()
-        self._do(Entry(kind="move", to=class_name(name), serials=self._open(serials)))
-
-    def remove(self, serials: Sequence[int]) -> None:
-        """Take pictures of the open lesson away. Raises InputError for other pictures."""
-        self._writing()
-        self._do(Entry(kind="remove", serials=self._open(serials)))
-
-    def _open(self, serials: Sequence[int]) -> tuple[int, ...]:
-        there = {picture.serial for picture in self.view.open_pictures}
-        for serial in serials:
-            if serial not in there:
-                raise InputError(
-                    f"There is no picture {quoted(serial)} in the open lesson; look at its pictures again."
-                )
-        if not serials:
-            raise InputError("No picture is chosen; choose one at least.")
-        return tuple(dict.fromkeys(serials))
-
-    def undo(self) -> Entry:
-        """Take the last change back, and return it. Raises InputError where there is none."""
-        last = counting(self._writing().entries)[-UNDO_DEPTH:]
-        if not last:
-            raise InputError("There is nothing to take back in this lesson.")
-        self._do(Entry(kind="undo"))
-        return last[-1]
-
-    def close_lesson(self) -> str:
-        """Make the open lesson a task of ``tasks/``, for ``learn``; returns the task's name. It cannot be undone.
-
-        Raises InputError where there is nothing to learn from.
-        """
-        writer = self._writing()
-        closed, aliases = next_task(self.folder, self.view, self.state.progress.class_names, self.finished)
-        base = Base(
-            next_serial=self.view.next_serial,
-            aliases=aliases,
-            forgotten=tuple(sorted(self.view.forgotten)),
-            closed=(*self.view.waiting, closed),
-        )
-        writer.begin(base)
-        finish_closing(self.folder, base, self.finished)
-        self._look(view_of(self.folder, base, [], self.finished))
-        self._tidy()
-        return closed.task
-
-    def _tidy(self) -> None:
-        """Remove the files of pictures that no undo can bring back."""
-        writer = self._writing()
-        entries = counting(writer.entries)
-        kept = {picture.path.name for picture in self.view.open_pictures}
-        for count in range(max(0, len(entries) - UNDO_DEPTH), len(entries)):
-            before = view_of(self.folder, writer.base, entries[:count], self.finished)
-            kept |= {picture.path.name for picture in before.open_pictures}
-        remove_unknown(self.folder, kept)
-
-    def pictures(self) -> list[LessonPicture]:
-        """Those of the open lesson."""
-        return self.view.open_pictures
-
     def close(self) -> None:
-        """Give files, lock and session back."""
-        for part in (self._log, self._backbone):
-            if part is not None:
-                part.close()
-        if self._lock is not None:
-            self._lock.release()
-        self._log = self._backbone = self._lock = None
+        """Give the session back."""
+        if self._backbone is not None:
+            self._backbone.close()
+        self._backbone = None

@@ -103,7 +103,10 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """A picture file's bytes; raises ImageError. Nothing but a regular file is opened: a pipe would wait, a device might act."""
+    """A picture file's bytes; raises ImageError.
+
+    Nothing but a regular file is opened: a pipe would wait, a device might act.
+    """
     try:
         if path.is_symlink() and not path.exists():
             raise ImageError(

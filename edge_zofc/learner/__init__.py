@@ -7,7 +7,8 @@ with Learner.open("run") as learner:
     print(learner.predict(frame).name)
 """
 
-from edge_zofc.engine.answers import Answer, ClassInfo, Guess, KeptBack
+from edge_zofc.engine.answers import Answer, ClassInfo, KeptBack
+from edge_zofc.engine.predict import Guess
 from edge_zofc.learner.child import Progress
 from edge_zofc.learner.face import Learner, ShownPicture, Taught
 from edge_zofc.learner.pictures import Picture

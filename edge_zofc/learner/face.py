@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+from PIL import Image
+
+from edge_zofc.device.memory_limit import enforce
 from edge_zofc.engine.answers import Answer, ClassInfo, KeptBack, answer_of, classes_of, kept_back_of
-from edge_zofc.engine.begin import begin_run
+from edge_zofc.engine.begin import begin_run, plan_of_teaching
 from edge_zofc.engine.predict import run_bundle
-from edge_zofc.engine.taught_run import TaughtRun
+from edge_zofc.engine.teaching import Teaching
 from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.inference.decode import read_file
 from edge_zofc.learner.child import Progress, learn_in_child
-from edge_zofc.learner.pictures import Picture, as_file, as_input, is_one
+from edge_zofc.learner.pictures import Picture, Pictures, as_file, as_input, as_list
 from edge_zofc.report.summary import write_report
 from edge_zofc.storage.bundle import read_bundle
 from edge_zofc.storage.lesson_log import Entry
@@ -52,61 +56,70 @@ class Learner:
     an ``edge_zofc.errors.EdgeZofcError``.
     """
 
-    def __init__(self, run: TaughtRun) -> None:
+    def __init__(self, run: Teaching) -> None:
         self._run = run
 
     @classmethod
-    def open(cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1) -> Learner:
+    def open(
+        cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1, limit_memory: bool = False,
+        page: bool = False,
+    ) -> Learner:  # fmt: skip
         """The run in the folder ``run``; ``bundle``: where its bundle is now, if it moved.
 
-        Raises InputError if there is none, DamagedFileError if a file of it is damaged.
+        ``limit_memory`` holds this whole process to what such a process needs (``device/teaching_plan.py``), ``page``
+        with room for a web page. Raises InputError if there is no run, DamagedFileError if a file of it is damaged.
         """
         folder = RunFolder(Path(run))
         settings = folder.settings()
         found = run_bundle(folder, settings, None if bundle is None else Path(bundle))
-        return cls(TaughtRun(folder, found, settings, threads))
+        if limit_memory:
+            enforce(plan_of_teaching(found, settings, threads, page))
+        return cls(Teaching(folder, found, settings, threads))
 
     @classmethod
     def create(
         cls, bundle: str | Path, run: str | Path, *, profile: str = "auto", memory_budget: str | None = None,
         threads: int = 1, **options: Any,
     ) -> Learner:  # fmt: skip
-        """A new run in the folder ``run``, which knows nothing yet. ``profile``, ``memory_budget`` (such as "512MiB") and
-        ``options`` (such as ``adapter="off"``) are those of ``edge-zofc learn``, and hold for every later ``learn``.
+        """A new run in the folder ``run``, which knows nothing yet.
+
+        ``profile``, ``memory_budget`` (such as "512MiB") and ``options`` (such as ``adapter="off"``) are those of
+        ``edge-zofc learn``, and hold for every later ``learn``.
 
         Raises InputError if a run is there already, DoesNotFitError if learning does not fit the budget.
         """
         folder, found = RunFolder(Path(run)), read_bundle(Path(bundle))
         settings = begin_run(folder, found, profile, memory_budget, options)
-        return cls(TaughtRun(folder, found, settings, threads))
+        return cls(Teaching(folder, found, settings, threads))
 
     @overload
     def predict(self, picture: Picture) -> Answer: ...
     @overload
-    def predict(self, picture: Iterable[Picture]) -> list[Answer]: ...
-    def predict(self, picture: Picture | Iterable[Picture]) -> Answer | list[Answer]:
+    def predict(self, picture: Pictures) -> list[Answer]: ...
+    def predict(self, picture: Picture | Pictures) -> Answer | list[Answer]:
         """What a picture shows, or each of several; a forward pass a picture.
 
         Raises ImageError for one that cannot be read, InputError while no class is known.
         """
-        if is_one(picture):
-            return self._answer(picture, "the picture")
-        return [self._answer(each, f"picture {number}") for number, each in enumerate(picture, 1)]
+        answers = [self._answer(each, f"picture {number}") for number, each in enumerate(as_list(picture), 1)]
+        is_one = isinstance(picture, (np.ndarray, Image.Image, bytes, str, Path)) and getattr(picture, "ndim", 3) != 4
+        return answers[0] if is_one else answers
 
     def _answer(self, picture: Picture, name: str) -> Answer:
         what, name = as_input(picture, name)
         return answer_of(self._run, self._run.features_of(what, name))
 
-    def teach(self, pictures: Picture | Iterable[Picture], name: str, *, test: bool = False) -> Taught:
+    def teach(self, pictures: Picture | Pictures, name: str, *, test: bool = False) -> Taught:
         """Show pictures of ``name``, a new class or one that is known; the next ``predict`` knows them.
 
-        They are on the disk when this returns, in ``RUN/lesson/pictures``. ``test=True`` keeps them back: they are never
-        learnt from, and say how good the answers are. Keep back whole series of pictures, not single ones out of a
-        series. Raises InputError where none can be read or the name cannot be one, DoesNotFitError for a full disk.
+        They are on the disk when this returns, in ``RUN/lesson/pictures``. ``test=True`` keeps them back: they are
+        never learnt from, and say how good the answers are. Keep back whole series of pictures, not single ones out
+        of a series.
+
+        Raises InputError where none can be read or the name cannot be one, DoesNotFitError for a full disk.
         """
-        several = [pictures] if is_one(pictures) else list(pictures)
         files, skipped = list[bytes](), list[str]()
-        for number, picture in enumerate(several, 1):
+        for number, picture in enumerate(as_list(pictures), 1):
             try:
                 files.append(as_file(picture, f"picture {number}"))
             except ImageError as error:
@@ -146,7 +159,8 @@ class Learner:
         """Learn a stream's new tasks; without one the open lesson becomes a task and is learnt.
 
         It runs in a process of its own, under the memory budget of the run, so that its limit does not hold for this
-        process. ``device`` are ``profile`` and ``memory_budget`` as in ``create``. Raises what ``edge-zofc learn`` ends with.
+        process. ``device`` are ``profile`` and ``memory_budget`` as in ``create``. Raises the error that
+        ``edge-zofc learn`` ends with.
         """
         if stream is None:
             if self.pictures:

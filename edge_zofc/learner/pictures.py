@@ -14,14 +14,15 @@ from edge_zofc.inference.decode import read_file
 
 Picture: TypeAlias = "np.ndarray | Image.Image | bytes | str | Path"
 """RGB pixels uint8 [H, W, 3], a Pillow picture, the bytes of a picture file, or its path."""
+Pictures: TypeAlias = "list[Picture] | tuple[Picture, ...]"
 JPEG_QUALITY = 95
 
 
-def is_one(picture: object) -> bool:
-    """Whether this is one picture, and not several."""
-    if isinstance(picture, np.ndarray):
-        return picture.ndim != 4
-    return isinstance(picture, (Image.Image, bytes, str, Path))
+def as_list(pictures: Picture | Pictures) -> list[Picture]:
+    """One picture or several, as a list; pixels uint8 [n, H, W, 3] are several."""
+    if isinstance(pictures, np.ndarray):
+        return list(pictures) if pictures.ndim == 4 else [pictures]
+    return [pictures] if isinstance(pictures, (Image.Image, bytes, str, Path)) else list(pictures)
 
 
 def as_input(picture: Picture, name: str) -> tuple[bytes | np.ndarray, str]:

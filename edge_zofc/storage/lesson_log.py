@@ -1,18 +1,19 @@
 """What a person showed a run, and what was done with it since: ``RUN/lesson/``.
 
-    log.jsonl          a line each: CRC-32 as 8 hex digits, a space, JSON. The first is a Base, the others are Entries.
+    log.jsonl          lines of CRC-32 as 8 hex digits, a space and JSON: a Base, then Entries
     pictures/          the picture files, NNNNNN.jpg and the like
     features/          their features, a cache (``engine/feature_store.py``)
     tasks/             lessons that were closed, a stream for ``learn``
     lock               held by the process that teaches; ``learn`` has the run's own
 
 A picture is on the disk before the line that names it, and the line before anybody is told. A last line that is torn
-counts for nothing; a damaged one in the middle is an error. Closing a lesson writes a new log with a new Base. What lies
-in ``pictures/`` and is not in the log may be removed.
+counts for nothing; a damaged one in the middle is an error. Closing a lesson writes a new log with a new Base. What
+lies in ``pictures/`` and is not in the log may be removed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zlib
@@ -44,7 +45,7 @@ class Entry(Strict):
     """One thing that a person did.
 
     teach    ``files`` show ``name``; ``test``: they are kept back
-    forget   ``name`` is no class any more: its pictures go, and of what was learnt ``parts`` (``engine/class_parts.py``)
+    forget   ``name`` is no class any more: its pictures go, and ``parts`` of what was learnt (``class_parts.py``)
     rename   ``name`` is now called ``to``, and so are the run's own ``classes``
     move     the pictures ``serials`` show ``to``
     remove   the pictures ``serials`` count no more
@@ -66,6 +67,7 @@ class KeptPicture(Strict):
 
     file: File
     folder: Name
+    burst: Serial
     test: bool = False
 
 
@@ -80,14 +82,16 @@ class Base(Strict):
     """What a lesson begins with.
 
     ``next_serial``: the number of the next picture; ``aliases``: what the run's own classes are called now;
-    ``forgotten``: parts of what was learnt that count no more; ``closed``: lessons that the run has not learnt yet.
+    ``forgotten``: parts of what was learnt that count no more; ``closed``: lessons that the run has not learnt yet;
+    ``lines``: entries of all logs before this one, so that their number only grows.
     """
 
     format_version: Literal[1] = 1
     next_serial: Serial = 1
-    aliases: dict[Name, Name] = {}
+    aliases: dict[Name, Name] = Field(default_factory=dict)
     forgotten: tuple[Name, ...] = ()
     closed: tuple[ClosedLesson, ...] = ()
+    lines: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
 class LessonFolder:
@@ -127,7 +131,7 @@ class LessonLog:
         line = _line(entry)
         if self._file.size_bytes + len(line) > MAX_LOG_BYTES:
             raise DoesNotFitError(
-                f"{self.folder.log} is full ({MAX_LOG_BYTES >> 20} MiB); close the lesson with 'edge-zofc teach --close'."
+                f"{self.folder.log} is full ({MAX_LOG_BYTES >> 20} MiB); close it: edge-zofc lesson RUN --close."
             )
         self._file.append(line)
         self.entries.append(entry)
@@ -160,19 +164,36 @@ def suffix_of(data: bytes) -> str:
     return next((suffix for start, suffix in starts if data.startswith(start)), "jpg")
 
 
+UNDO_DEPTH = 20
+"""So many of the last entries can be taken back. What was forgotten before leaves the disk."""
+
+
 def counting(entries: Sequence[Entry]) -> list[Entry]:
     """The entries that still count, without those that were taken back."""
+    return _folded(entries)[0]
+
+
+def settled(entries: Sequence[Entry]) -> int:
+    """How many of ``counting`` can no longer be taken back."""
+    return _folded(entries)[1]
+
+
+def _folded(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
     found: list[Entry] = []
+    lasting = 0
     for entry in entries:
         if entry.kind != "undo":
             found.append(entry)
-        elif found:
+            lasting = max(lasting, len(found) - UNDO_DEPTH)
+        elif len(found) > lasting:
             found.pop()
-    return found
+    return found, lasting
 
 
 def _line(model: Strict) -> bytes:
-    text = model.model_dump_json(exclude_defaults=True).encode()
+    version = {"format_version": model.format_version} if isinstance(model, Base) else {}
+    data = {**version, **model.model_dump(mode="json", exclude_defaults=True)}
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -195,10 +216,14 @@ def _checked(line: bytes) -> bytes | None:
     return match[2] if match and int(match[1], 16) == zlib.crc32(match[2]) else None
 
 
-def remove_unknown(folder: LessonFolder, known: set[str], files: Files = DISK) -> None:
-    """Remove the files in ``pictures/`` whose names are not ``known``. Call it under the lock."""
+def remove_unknown(folder: LessonFolder, known: set[str], files: Files = DISK) -> bool:
+    """Remove the files in ``pictures/`` whose names are not ``known``; returns whether there were any.
+
+    Call it under the lock.
+    """
     with os.scandir(folder.pictures) as found:
         names = sorted(entry.name for entry in found if not entry.is_dir(follow_symlinks=False))
-    for name in names:
-        if name not in known:
-            files.unlink(folder.pictures / name)
+    gone = [name for name in names if name not in known]
+    for name in gone:
+        files.unlink(folder.pictures / name)
+    return bool(gone)

@@ -225,7 +225,7 @@ def run_victims(folder: Path) -> Iterator[Victim]:
     pictures, theta = PictureSet("kept", (Path("a"), Path("b"))), np.zeros(3, np.float32)
     writer = FeatureStore(folder / "features", D)
     writer.folder.mkdir()
-    writer._append(pictures, theta, rows)
+    writer.append(pictures, theta, rows)
 
     def read_features() -> object:
         store = FeatureStore(folder / "features", D)

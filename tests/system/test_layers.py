@@ -14,7 +14,7 @@ FLOORS = (
     {"storage"},
     {"data", "inference", "device"},
     {"engine", "report", "export"},
-    {"learner"},
+    {"learner", "fleet"},
     {"live"},
     {"cli"},
     {"benchmarks"},
