@@ -22,7 +22,12 @@ from edge_zofc.cli import arguments, commands, fleet, teaching, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-_EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+_EXTRAS = {
+    **dict.fromkeys(("export", "backbones", "deploy"), "export"),
+    **dict.fromkeys(("demo", "bench"), "demo"),
+    "live": "live",
+    "predict": "mqtt",
+}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 

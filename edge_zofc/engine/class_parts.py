@@ -26,7 +26,7 @@ from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.checkpoint import Snapshot
-from edge_zofc.storage.reading import is_there
+from edge_zofc.storage.reading import check_folder, is_there
 from edge_zofc.storage.writing import make_folder
 
 CLASSES = "classes"
@@ -64,6 +64,7 @@ def keep_parts(trainer: Trainer, pictures: PictureSet, labels: np.ndarray, adapt
     ``labels`` int64 [n] of its ``pictures``, whose features lie in the store. On the disk when this returns.
     """
     progress, run = trainer.state.progress, trainer.run.path
+    check_folder(run / CLASSES)
     make_folder(run / CLASSES)
     for adapter in adapters:
         role = "start" if np.array_equal(adapter, trainer.frozen_theta) else "moved"
