@@ -156,7 +156,7 @@ def test_the_doctor_finds_nothing_bad(bare, small_bundle):
         ("bench memory", "demo"),
         ("demo", "demo"),
         ("predict --camera folder://. --mqtt shelf", "mqtt"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_command_that_lacks_a_package_says_what_to_install(bare, tmp_path, command, extra):
     done = bare.call("edge-zofc", *command.split(), folder=tmp_path)
