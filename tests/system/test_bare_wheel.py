@@ -19,7 +19,7 @@ else:
 CHECKOUT = Path(__file__).parents[2]
 PRESETS = ("edge", "paper")
 SHORT = ("--epochs", 2, "--batch-size", 8, "--queries", 2)
-EXTRAS = ("torch", "torchvision", "matplotlib", "timm", "onnx", "sklearn", "paho")
+EXTRAS = ("torch", "torchvision", "matplotlib", "timm", "onnx", "sklearn", "starlette", "uvicorn", "paho")
 MOST_BYTES = 260_000_000
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 
