@@ -199,3 +199,14 @@ def test_a_camera_that_never_gave_a_picture_is_told_with_its_reason(monkeypatch:
 
     with Camera(Source("child", "mine", (("false",),))) as dead, pytest.raises(EnoughError):
         answer_pictures(Knowing(), dead, QUICK, [Ending()])  # type: ignore[arg-type]
+
+
+def test_a_camera_that_is_still_starting_is_not_called_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "LOST_SECONDS", 0.05)
+    listener = Listening()
+    with BrowserCamera() as slow:
+        thread = threading.Timer(0.6, slow.put, (PLAIN,))
+        thread.start()
+        answer_pictures(Knowing(), slow, Pace(0.01, 1), [listener])  # type: ignore[arg-type]
+        thread.join()
+    assert listener.camera == []
