@@ -68,6 +68,14 @@ class Statistics:
         """Without what ``other`` counted, which must be part of this."""
         return self._with(other, -1)
 
+    def scaled(self, factor: float) -> Statistics:
+        """As if a ``factor`` of the pictures had been seen, at least one of each class: the same class means, and the
+        scatter times ``factor``, rounded to the grid. Every class must have pictures.
+        """
+        counts = np.maximum(np.rint(self.counts * factor), 1).astype(np.int64)
+        sums = _on_grid(self.sums / self.counts[:, None] * counts[:, None], GRID)
+        return Statistics.of_whole(sums, counts, _on_grid(factor * self.scatter + _between(sums, counts), GRID**2))
+
     @property
     def scatter(self) -> np.ndarray:
         """The scatter within classes, float64 [D, D]: the sum of (f - class mean) (f - class mean)^T; a new matrix."""

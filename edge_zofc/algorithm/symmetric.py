@@ -72,7 +72,28 @@ def add_products(packed: np.ndarray, left: np.ndarray, right: np.ndarray) -> Non
         slab += product
 
 
+def diagonal(packed: np.ndarray, size: int) -> np.ndarray:
+    """Float64 [D]; a new array."""
+    return np.concatenate([np.zeros(0), *(np.diagonal(slab) for _, slab in slabs(packed, size))])
+
+
 def trace(packed: np.ndarray, size: int) -> float:
     """The sum of the diagonal."""
-    parts = [np.diagonal(slab) for _, slab in slabs(packed, size)]
-    return float(np.concatenate([np.zeros(0), *parts]).sum())
+    return float(diagonal(packed, size).sum())
+
+
+def triangle(packed: np.ndarray, size: int) -> np.ndarray:
+    """What stands on and above the diagonal, row-major, float64 [D (D + 1) / 2]: each entry once. A new array."""
+    parts = [slab[np.triu_indices(len(slab), 0, slab.shape[1])] for _, slab in slabs(packed, size)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def from_triangle(values: np.ndarray, size: int) -> np.ndarray:
+    """A packed matrix from what ``triangle`` gives."""
+    packed, start = zeros(size), 0
+    for _, slab in slabs(packed, size):
+        above, below = np.triu_indices(len(slab), 0, slab.shape[1]), np.tril_indices(len(slab), -1)
+        slab[above] = values[start : start + len(above[0])]
+        slab[below] = slab[below[::-1]]
+        start += len(above[0])
+    return packed

@@ -32,6 +32,7 @@ BENCHMARKS = (
 
 RUN = Path("run")
 _RUN = path("run", "RUN", "run folder")
+_LEARNT = path("run", "RUN", "folder of a run or a fleet")
 _MOVED_BUNDLE = path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
 _THREADS = number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
@@ -39,8 +40,8 @@ _CAMERA = one_of(
     argument(
         "--camera",
         metavar="ADDRESS",
-        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER; needs ffmpeg, or what the "
-        "board brings",
+        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER (live: or browser); "
+        "needs ffmpeg, or what the board brings",
     ),
     argument("--camera-command", metavar="COMMAND", help="a command that writes JPEGs to standard output"),
 )
@@ -70,6 +71,8 @@ _METHOD = group(
     about="kept with the run by the first learn",
 )
 
+GROUPS = {"fleet": "Put together what many devices have learnt."}
+"""What comes before a command's second word."""
 COMMANDS: dict[str, tuple[Add, ...]] = {
     "demo": (
         path("--folder", "FOLDER", "place of bundle/, photographs/ and digits/ (default: demo/)", default=Path("demo")),
@@ -138,6 +141,20 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             help="keep this burst to test with; make it another burst than those to learn from: move the thing first",
         ),
     ),
+    "live": (
+        _CAMERA,
+        path("--run", "FOLDER", "run folder, begun with the bundle if it is not there (default: run/)", default=RUN),
+        path("--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)"),
+        argument(
+            "--listen",
+            metavar="HOST:PORT",
+            default="127.0.0.1:8750",
+            help="where the page is; 0.0.0.0:8750 lets other computers in, and plain http can be overheard (default: "
+            "127.0.0.1:8750, which other computers reach by ssh -L)",
+        ),
+        argument("--no-learn", dest="learn", action="store_false", help="collect lessons and let none be learnt"),
+        _THREADS,
+    ),
     "plan": (
         path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
         argument("--backbone", metavar="NAME", help="plan before an export, in fp32, see 'edge-zofc backbones'"),
@@ -163,17 +180,38 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _METHOD,
     ),
     "eval": (
-        _RUN,
+        _LEARNT,
         path("--stream", "FOLDER", "the stream whose test pictures are named", required=True),
         _MOVED_BUNDLE,
         _THREADS,
     ),
     "predict": (
-        path("names", "PICTURE", "pictures or folders of them; before them a run (default: run/)", nargs="+"),
-        number("--top", "classes to name (default: 1)", 1, default=1),
+        path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="*"),
+        number("--top", "classes to name (default: 1; with a camera: 3)", 1),
         argument("--unknown", action="store_true", help='answer "unknown" where a picture is like no class'),
         _MOVED_BUNDLE,
         _THREADS,
+        group(
+            "a camera in place of pictures",
+            _CAMERA,
+            seconds("--every", "seconds between two answers (default: 0.5)"),
+            number("--count", "end after N answers (default: never)", 1),
+            argument("--mqtt", metavar="HOST[:PORT]", help="send the answers to this broker, too; for Home Assistant"),
+            argument("--mqtt-user", metavar="USER", help="its password stands in EDGE_ZOFC_MQTT_PASSWORD"),
+            path(
+                "--mqtt-tls",
+                "CA_FILE",
+                "encrypt, and check the broker by this file of certificates (default: the system's)",
+                nargs="?",
+                const=True,
+            ),
+            argument(
+                "--mqtt-topic",
+                metavar="PREFIX",
+                help="of the topics; each camera needs its own (default: edge-zofc/ and the run's name)",
+            ),
+            about="one JSON object a picture on standard output, until a signal ends it",
+        ),
     ),
     "teach": (
         _RUN,
@@ -197,14 +235,14 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _MOVED_BUNDLE,
     ),
     "deploy": (
-        _RUN,
+        _LEARNT,
         path("out", "OUT.onnx", "the file to write"),
         _MOVED_BUNDLE,
         argument("--int8", action="store_true", help="smaller and faster, in 8 bits; some answers may change"),
         path("--calibrate", "FOLDER", "pictures for --int8 (default: the run's training pictures)"),
     ),
     "report": (
-        _RUN,
+        _LEARNT,
         path("--out", "FILE", "the page (default: RUN/report.html)"),
         path("--stream", "FOLDER", "where the run's stream is now, if it moved"),
         argument("--no-pictures", dest="pictures", action="store_false", help="leave the stream's pictures out"),
@@ -217,6 +255,29 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
     ),
     "history": (_RUN, _MOVED_BUNDLE),
     "rollback": (_RUN, _MOVED_BUNDLE, number("--to-task", "number of the task, from 0", 0, required=True)),
+    "fleet share": (
+        _RUN,
+        path("-o", "FILE", "the share to write", "--out", required=True),
+        argument("--name", metavar="NAME", help="the device's name in its fleet (default: FILE without its ending)"),
+        number("--min-pictures", "leave classes with fewer pictures out (default: 8)", 1, default=8),
+        _MOVED_BUNDLE,
+    ),
+    "fleet merge": (
+        path("bundle", "BUNDLE", "the bundle that all devices learnt with"),
+        path("shares", "SHARE", "share files, one or more", nargs="+"),
+        path("-o", "FLEET", "the fleet's folder, new or with shares in it", "--out", required=True),
+        argument(
+            "--cap",
+            metavar="X",
+            type=float,
+            help="count a device as at most X times the median device's pictures, 0 for no limit (default: none)",
+        ),
+    ),
+    "fleet revoke": (
+        path("fleet", "FLEET", "the fleet's folder"),
+        argument("name", metavar="NAME", help="the device's name"),
+        argument("--undo", action="store_true", help="take shares of this device again"),
+    ),
     "profiles": (argument("name", metavar="NAME", nargs="?", help="a built-in name, a TOML file, or auto"),),
     "doctor": (path("--bundle", "FOLDER", "also run this bundle's probe"),),
     # Each benchmark reads its own options, so that --help does not import torch.

@@ -10,7 +10,7 @@ import argparse
 import logging
 import signal
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from edge_zofc.cli import arguments
@@ -52,6 +52,28 @@ def capture(options: argparse.Namespace) -> int:
         text += "\nPictures to test with should be another burst: move the thing, then capture with --test."
     answer(options, data | {"part": folder.parent.name, "interrupted": burst.interrupted}, text)
     return 128 + signal.SIGINT if burst.interrupted else 0
+
+
+def live(options: argparse.Namespace) -> int:
+    """Teach by showing: a page in the browser with the camera's picture, what it is, and a button to hold."""
+    from edge_zofc.cli.answer import need
+
+    need("starlette", "uvicorn")
+    from edge_zofc.live.live import Address, LiveRequest, live
+    from edge_zofc.signals import exit_on_sigterm
+
+    def tell(address: Address) -> None:
+        if address.warning:
+            log.warning("%s", address.warning)
+        answer(options, {"address": address.url}, f"Open {address.url}")
+
+    given = {field.name: getattr(options, field.name) for field in fields(LiveRequest)}
+    try:
+        with exit_on_sigterm():
+            stopped = live(LiveRequest(**given), tell)
+    except KeyboardInterrupt:  # before the page was there
+        return 0
+    return 128 + signal.SIGTERM if stopped == "SIGTERM" else 0
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -142,10 +164,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Name pictures with what a run has learnt."""
+    """Name pictures, or what a camera sees, with what a run has learnt."""
+    from edge_zofc.cli.camera_answers import asks_a_camera, predict_camera
     from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
+    if asks_a_camera(options):
+        return predict_camera(options)
     run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
     for text in notes:
         log.warning(text)
@@ -153,7 +178,7 @@ def predict(options: argparse.Namespace) -> int:
     # What the run's plan found room for is what this process may take, too.
     size = min(len(pictures), trained.settings.execution.micro_batch)
     backbone = using.open_backbone(trained, options.threads, size)
-    found = using.predict(trained, backbone, pictures, options.top)
+    found = using.predict(trained, backbone, pictures, options.top or 1)
     answers: list[dict[str, Any]] = []
     lines = []
     for path, one in zip(pictures, found, strict=True):
@@ -169,11 +194,15 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write a run's report as one HTML page."""
+    """Write the report of a run or a fleet as one HTML page."""
+    from edge_zofc.cli.fleet import fleet_report
     from edge_zofc.report.summary import summary, write_report
+    from edge_zofc.storage.fleet_folder import FleetFolder
     from edge_zofc.storage.lesson_log import LessonFolder
     from edge_zofc.storage.result import read_result
 
+    if FleetFolder(options.run).is_fleet():
+        return fleet_report(options.run, options)
     page = write_report(options.run, options.out, options.stream, options.pictures)
     if LessonFolder(options.run).is_there():
         log.info("What was shown by teach or live is in no number here; see 'edge-zofc lesson %s'.", options.run)

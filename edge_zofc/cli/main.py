@@ -1,5 +1,5 @@
-"""The command line: parse, call one function of ``commands.py``, ``teaching.py`` or ``workstation.py``, and turn errors
-into exit codes.
+"""The command line: parse, call one function of ``commands.py``, ``teaching.py``, ``fleet.py`` or ``workstation.py``,
+and turn errors into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -15,14 +15,19 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands, teaching, workstation
+from edge_zofc.cli import arguments, commands, fleet, teaching, workstation
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
-_EXTRAS = {"export": "export", "backbones": "export", "deploy": "export", "demo": "demo", "bench": "demo"}
+_EXTRAS = {
+    **dict.fromkeys(("export", "backbones", "deploy"), "export"),
+    **dict.fromkeys(("demo", "bench"), "demo"),
+    "live": "live",
+    "predict": "mqtt",
+}
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
@@ -64,23 +69,47 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"edge-zofc {__version__}")
     found = parser.add_subparsers(metavar="COMMAND", required=True)
-    subs = {}
+    subs: dict[str, argparse.ArgumentParser] = {}
+    groups: dict[str, Any] = {}
     for name in arguments.COMMANDS:
-        function = _function("evaluate" if name == "eval" else name)  # eval is Python's own
-        text = function.__doc__ or ""  # None under python -OO
-        subs[name] = found.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
+        group, _, last = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = _add_parser(found, group, arguments.GROUPS[group]).add_subparsers(
+                metavar="COMMAND", required=True
+            )
+        function = _function("evaluate" if name == "eval" else name.replace(" ", "_"))  # eval is Python's own
+        subs[name] = _add_parser(groups.get(group, found), last, function.__doc__ or "")  # None under python -OO
         arguments.fill(subs[name], name)
         subs[name].set_defaults(command=function, extra=_EXTRAS.get(name))
     if words and not words[0].startswith("-"):
-        if words[0] not in subs:
-            _refuse(parser, words[0], difflib.get_close_matches(words[0], subs, n=1))
-        if words[0] != "bench":  # a benchmark reads its own options
-            _check_options(subs[words[0]], words[1:])
+        _check_words(parser, subs, words)
     return parser.parse_args(words)
 
 
+def _add_parser(found: Any, name: str, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = found.add_parser(
+        name, help=text[:1].lower() + text[1:].rstrip("."), description=text
+    )
+    return added
+
+
+def _check_words(
+    parser: argparse.ArgumentParser, subs: dict[str, argparse.ArgumentParser], words: Sequence[str]
+) -> None:
+    """End with exit code 2 and the nearest names where a command or an option is unknown."""
+    name, rest = words[0], words[1:]
+    if name in arguments.GROUPS:
+        if not rest or rest[0].startswith("-"):  # argparse explains
+            return
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    if name not in subs:
+        _refuse(parser, name, difflib.get_close_matches(name, [*subs, *arguments.GROUPS], n=1))
+    if name != "bench":  # a benchmark reads its own options
+        _check_options(subs[name], rest)
+
+
 def _function(name: str) -> Callable[[argparse.Namespace], int]:
-    room = next(room for room in (commands, teaching, workstation) if hasattr(room, name))
+    room = next(room for room in (commands, teaching, fleet, workstation) if hasattr(room, name))
     found: Callable[[argparse.Namespace], int] = getattr(room, name)
     return found
 

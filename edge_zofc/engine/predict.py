@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.algorithm.heads import Head
-from edge_zofc.algorithm.likeness import Likeness
+from edge_zofc.algorithm.likeness import WITHOUT, Likeness
 from edge_zofc.algorithm.metrics import mean_per_class_accuracy
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.folders import LeftOuts, all_pictures
@@ -27,6 +27,7 @@ from edge_zofc.engine.taught_run import TaughtRun
 from edge_zofc.errors import ImageError, InputError, shown
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, has_identity, read_bundle
+from edge_zofc.storage.fleet_folder import FleetFolder
 from edge_zofc.storage.manifest import MANIFEST
 from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
@@ -35,7 +36,7 @@ from edge_zofc.storage.settings import Settings
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run opened for use: theta float32 [P] (``adapter``), head rows [C, D], class names [C]."""
+    """A run or a fleet opened for use: theta float32 [P] (``adapter``), head rows [C, D], class names [C]."""
 
     bundle: Bundle
     settings: Settings
@@ -100,22 +101,24 @@ class Evaluation:
     unknown_classes: tuple[str, ...]
 
 
-def run_bundle(run: RunFolder, settings: Settings, folder: Path | None) -> Bundle:
-    """The bundle of a run, from ``folder`` or from the first place that has it: beside the run, where it was, ./bundle.
+def run_bundle(run: RunFolder | FleetFolder, settings: Settings, folder: Path | None) -> Bundle:
+    """The bundle of a run or a fleet, from ``folder`` or from the first place that has it: beside the run, where it
+    was, ./bundle.
 
     Raises InputError if it is nowhere or another one, else as ``read_bundle``.
     """
+    kind = "fleet" if isinstance(run, FleetFolder) else "run"
     beside, kept = settings.bundle_places(run.path)
     places = (beside, kept, Path(BUNDLE_FOLDER))
     where = folder or next((place for place in places if has_identity(place, settings.bundle_identity)), kept)
     if folder is None and not is_there(where / MANIFEST):
         raise InputError(
-            f"The bundle of the run in {run.path} is neither beside it nor in {kept}; say where it is with --bundle."
+            f"The bundle of the {kind} in {run.path} is neither beside it nor in {kept}; say where it is with --bundle."
         )
     bundle = read_bundle(where)
     if bundle.identity != settings.bundle_identity:
         raise InputError(
-            f"The run was learnt with another bundle than {where} (its identity is "
+            f"The {kind} was learnt with another bundle than {where} (its identity is "
             f"{settings.bundle_identity[:12]}..., this one {bundle.identity[:12]}...); "
             "name the right one with --bundle."
         )
@@ -128,8 +131,8 @@ def run_and_pictures(words: Sequence[Path], default_run: Path) -> tuple[Path, li
     A folder stands for the pictures in it and below it; what is left out of it is in the notes, the third part.
     Raises InputError where there is neither a run nor a picture.
     """
-    run, named = (words[0], words[1:]) if RunFolder(words[0]).is_run() else (default_run, words)
-    if not RunFolder(run).is_run():
+    run, named = (words[0], words[1:]) if _is_learnt(words[0]) else (default_run, words)
+    if not _is_learnt(run):
         raise InputError(f"There is no run in {shown(words[0])} or {run}; name one: edge-zofc predict RUN PICTURE.")
     if not named:
         raise InputError(f"No picture is named; write edge-zofc predict {shown(run)} PICTURE.")
@@ -142,8 +145,17 @@ def run_and_pictures(words: Sequence[Path], default_run: Path) -> tuple[Path, li
     return run, pictures, left.notes()
 
 
+def _is_learnt(folder: Path) -> bool:
+    return RunFolder(folder).is_run() or FleetFolder(folder).is_fleet()
+
+
 def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
-    """Open a run's newest checkpoint, with what was shown since. Raises InputError if nothing is known yet."""
+    """Open a run's newest checkpoint, with what was shown since, or a fleet's shares as one.
+
+    Raises InputError if nothing is known yet.
+    """
+    if FleetFolder(folder).is_fleet():
+        return _open_fleet(FleetFolder(folder), bundle_folder)
     run = RunFolder(folder)
     settings = run.settings()
     bundle = run_bundle(run, settings, bundle_folder)
@@ -153,6 +165,14 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
         return TrainedRun(
             bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics, taught.limit
         )
+
+
+def _open_fleet(fleet: FleetFolder, bundle_folder: Path | None) -> TrainedRun:
+    settings, merged = fleet.about().settings(), fleet.merged()
+    bundle = run_bundle(fleet, settings, bundle_folder)
+    start, names = bundle.initial_adapter(), merged.class_names
+    # Whoever merged shares has no picture to measure a limit on.
+    return TrainedRun(bundle, settings, start, merged.head(), names, merged.statistics, WITHOUT)
 
 
 def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:

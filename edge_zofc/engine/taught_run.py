@@ -43,6 +43,7 @@ class TaughtRun:
         self._load()
 
     def _load(self) -> None:
+        self._seen_log = self._log_mark()
         found = self.run.latest()
         self.checkpoint = None if found is None else found.path
         self.state = RunState.of(self.bundle, self.settings.options, None if found is None else found.snapshot)
@@ -57,6 +58,14 @@ class TaughtRun:
 
     def _logged(self) -> tuple[Base, list[Entry]]:
         return self.folder.read()[:2]
+
+    def _log_mark(self) -> tuple[int, ...]:
+        """What changes with the lesson's log: its inode, size and time of change; nothing where there is none."""
+        try:
+            found = self.folder.log.stat()
+        except OSError:  # whoever reads it next says why
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _look(self, view: LessonView) -> None:
         """Build what is known from the checkpoint and the lesson."""
@@ -153,9 +162,9 @@ class TaughtRun:
         self.features |= found
 
     def refresh(self) -> bool:
-        """Look at what ``learn`` and others did since; returns whether the run has a newer checkpoint."""
+        """Take over what others did since, learning or teaching; returns whether there was anything."""
         found = self.run.latest()
-        is_newer = (None if found is None else found.path) != self.checkpoint
+        is_newer = (None if found is None else found.path) != self.checkpoint or self._log_mark() != self._seen_log
         if is_newer:
             self._load()
         return is_newer

@@ -39,7 +39,7 @@ class Taught:
 @dataclass(frozen=True)
 class ShownPicture:
     """A picture of the open lesson. ``part``: "train", or "test" where it is kept back. ``burst``: the number of the
-    first picture of the call that showed it.
+    first picture of its burst.
     """
 
     serial: int
@@ -109,12 +109,14 @@ class Learner:
         what, name = as_input(picture, name)
         return answer_of(self._run, self._run.features_of(what, name))
 
-    def teach(self, pictures: Picture | Pictures, name: str, *, test: bool = False) -> Taught:
+    def teach(self, pictures: Picture | Pictures, name: str, *, test: bool = False, burst: int = 0) -> Taught:
         """Show pictures of ``name``, a new class or one that is known; the next ``predict`` knows them.
 
         They are on the disk when this returns, in ``RUN/lesson/pictures``. ``test=True`` keeps them back: they are
         never learnt from, and say how good the answers are. Keep back whole series of pictures, not single ones out
-        of a series.
+        of a series. The pictures of a call are a burst; ``burst``, the number of the first picture of an earlier call,
+        lets them be part of that one. Pictures of one burst resemble each other and are no measure of one another, and
+        one ``undo`` takes them back.
 
         Raises InputError where none can be read or the name cannot be one, DoesNotFitError for a full disk.
         """
@@ -124,7 +126,7 @@ class Learner:
                 files.append(as_file(picture, f"picture {number}"))
             except ImageError as error:
                 skipped.append(str(error))
-        serials, damaged = self._run.teach(files, name, test)
+        serials, damaged = self._run.teach(files, name, test, burst)
         skipped += damaged
         if not serials:
             raise InputError(skipped[0] if skipped else f"No picture of {quoted(name)} was given.")
@@ -198,7 +200,7 @@ class Learner:
         return write_report(self.run, None if out is None else Path(out), None, True)
 
     def refresh(self) -> bool:
-        """Take over what another process has learnt since; returns whether there was anything."""
+        """Take over what another process has learnt or taught since; returns whether there was anything."""
         return self._run.refresh()
 
     @property

@@ -22,19 +22,8 @@ FIRST_CARDS = 24
 def page(result: RunResult, log: Log, pictures: Gallery | None = None) -> str:
     """The whole document; ``log`` is what ``events.jsonl`` tells beside the result. None: no pictures, and no word."""
     pictures = pictures or Gallery()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        extensions=["jinja2.ext.do"],
-        loader=PackageLoader("edge_zofc.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["brief"] = _brief
-    markup = environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
         run=result,
         base=text.baseline_of(result),
         text=text,
@@ -49,6 +38,23 @@ def page(result: RunResult, log: Log, pictures: Gallery | None = None) -> str:
         first_order=first_order,
         memory=first_order.bars(result),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The document that a template of this package makes of ``values``."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        extensions=["jinja2.ext.do"],
+        loader=PackageLoader("edge_zofc.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["brief"] = _brief
+    markup = environment.get_template(template).render(**values)
     return markup.replace(" %", "\u00a0%")  # no line may begin with a percent sign
 
 

@@ -5,6 +5,7 @@
     state/          checkpoints (``checkpoint.py``)
     features/       features of pictures, and pixels of large ones, a cache (``engine/feature_store.py``,
                     ``engine/pixel_store.py``)
+    classes/        what each class gave to a closed-form head (``engine/class_parts.py``)
     events.jsonl    what happened, one JSON object a line
     result.json     the numbers, rewritten after each task (``result.py``)
     lock            held by the process that learns (``lock.py``)
@@ -24,6 +25,7 @@ from typing import Any
 
 from edge_zofc.errors import InputError, explained
 from edge_zofc.storage import checkpoint
+from edge_zofc.storage.fleet_folder import ABOUT, SHARES
 from edge_zofc.storage.lock import LOCK_FILE, RunLock
 from edge_zofc.storage.manifest import FILES, MANIFEST
 from edge_zofc.storage.reading import check_folder, is_there
@@ -34,19 +36,23 @@ from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, r
 JOURNAL = "journal.bin"
 STATE = "state"
 FEATURES = "features"
+CLASSES = "classes"
 EVENTS = "events.jsonl"
 
 EVENTS_LIMIT_BYTES = 32 << 20
 
 
 def refuse_own(out: Path) -> None:
-    """Raise InputError if a page or a model would replace a file that a run or a bundle is made of."""
+    """Raise InputError if a page or a model would replace a file that a run, a bundle or a fleet is made of."""
     beside = out.absolute().parent
     in_bundle = out.name in (MANIFEST, *FILES) and is_there(beside / MANIFEST)
     in_run = out.name in (SETTINGS, JOURNAL, RESULT, EVENTS, LOCK_FILE) and is_there(beside / SETTINGS)
     in_state = beside.name == STATE and is_there(beside.parent / SETTINGS)
-    if in_bundle or in_run or in_state:
-        raise InputError(f"{out} is part of the {'bundle' if in_bundle else 'run'} in {beside}; choose another place.")
+    in_fleet = out.name in (ABOUT, LOCK_FILE) and is_there(beside / ABOUT)
+    in_shares = beside.name == SHARES and is_there(beside.parent / ABOUT)
+    if in_bundle or in_run or in_state or in_fleet or in_shares:
+        kind = "bundle" if in_bundle else "run" if in_run or in_state else "fleet"
+        raise InputError(f"{out} is part of the {kind} in {beside}; choose another place.")
 
 
 class RunFolder:
@@ -90,7 +96,7 @@ class RunFolder:
         make_folder(self.path)
         with RunLock(self.path):
             sweep(self.path)
-            for folder in (self.state, self.features):
+            for folder in (self.state, self.features, self.path / CLASSES):
                 check_folder(folder)
                 if folder.is_dir():
                     sweep(folder)

@@ -51,3 +51,12 @@ def test_a_matrix_is_taken_from_a_packed_one_with_a_lower_half_of_its_own(size: 
     expected = whole(size) - matrix
     symmetric.subtract_from(packed, matrix)
     assert np.array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_triangle_has_each_entry_once_and_comes_back(size: int) -> None:
+    matrix = whole(size)
+    found = symmetric.triangle(symmetric.pack(matrix), size)
+    assert np.array_equal(found, matrix[np.triu_indices(size)])
+    assert np.array_equal(symmetric.from_triangle(found, size), symmetric.pack(matrix))
+    assert np.array_equal(symmetric.diagonal(symmetric.pack(matrix), size), np.diagonal(matrix))

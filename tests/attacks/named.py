@@ -1,5 +1,5 @@
-"""The attacks that have a name, each on a world of its own: ``bundle/``, ``stream/``, ``run/`` (its first task learnt)
-and ``outside/``, which nobody may touch.
+"""The attacks that have a name, each on a world of its own: ``bundle/``, ``stream/``, ``run/`` (its first task learnt),
+``fleet/`` of the one share ``d7.share``, and ``outside/``, which nobody may touch.
 
 An entry is a function that spoils the world and, in ``@named``, what is then typed and how that must end. 0: the attack
 must do no harm at all. Commands: see ``typed``. The entries stand in ``named_*.py``, a subject each.
@@ -29,6 +29,8 @@ class Named:
 
 
 NAMED: list[Named] = []
+FLEET = ("fleet-merge", "fleet-predict", "fleet-report", "fleet-revoke")
+"""Commands on the fleet."""
 
 
 def named(typed: str, *codes: int, is_slow: bool = False) -> Callable[[Spoil], Spoil]:
@@ -44,6 +46,7 @@ def named(typed: str, *codes: int, is_slow: bool = False) -> Callable[[Spoil], S
 def arguments(world: Path, typed: str) -> list[str]:
     """The command line behind a name: on the run that is there, or (``new``, ``plan``) without one."""
     run, stream, folder = str(world / "run"), str(world / "stream"), str(world / "bundle")
+    fleet = str(world / "fleet")
     small = ["--epochs", "1", "--batch-size", "8", "--queries", "1"]
     device = ["--device-profile", "cpu-512mib"]
     pictures = sorted(str(path) for path in (world / "stream/000_task/test/class00").iterdir())
@@ -57,4 +60,8 @@ def arguments(world: Path, typed: str) -> list[str]:
         "report": ["report", run],
         "replay": ["replay", folder, f"{run}/journal.bin", "-o", f"{run}/adapter.safetensors"],
         "plan": ["plan", "--bundle", folder, "--device-profile", f"{world}/board.toml"],
+        "fleet-merge": ["fleet", "merge", folder, f"{world}/d7.share", "-o", fleet],
+        "fleet-revoke": ["fleet", "revoke", fleet, "d7"],
+        "fleet-predict": ["predict", fleet, *pictures],
+        "fleet-report": ["report", fleet],
     }[typed]

@@ -17,8 +17,9 @@ import pytest
 from changes import as_json, cuts, flips, noise, wild_fields
 from forks import Forks
 from judge import SECONDS, bounded_memory, check_sentence, tree, verdict
-from named import NAMED, Named, arguments
+from named import FLEET, NAMED, Named, arguments
 from runs import FAST, go, quiet
+from shares import write_share
 from small import write_small_stream
 from victim import Victim
 from victims import PROFILE, all_victims
@@ -26,14 +27,16 @@ from victims import PROFILE, all_victims
 from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import DamagedFileError
+from edge_zofc.fleet.merging import merge
+from edge_zofc.learner import Learner
 from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
     "balanced journal", "gradient journal", "snapshot", "snapshot state", "moved snapshot", "moved snapshot state",
-    "settings.json", "result.json", "events.jsonl", "features", "pixels", "profile", "jpeg",
-    "progressive", "png", "palette", "apng", "webp", "lossless",
+    "settings.json", "result.json", "events.jsonl", "features", "pixels", "share", "about.json", "lesson", "part",
+    "large part", "profile", "jpeg", "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 @pytest.fixture(scope="module")
 def world(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, a stream of two tasks, a run that has learnt the first, and a folder that is nobody's business."""
+    """A bundle, a stream of two tasks, a run that has learnt the first, a fleet, and a folder that is nobody's."""
     root = tmp_path_factory.mktemp("good") / "world"
     write_small_stream(root / "stream", tasks=2)
     shutil.copytree(small_bundle.folder, root / "bundle")
@@ -122,17 +125,22 @@ def world(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pat
     later = (root / "stream/001_task").rename(root / "later")
     go(read_bundle(root / "bundle"), root / "stream", root / "run", changes={**FAST, "epochs": 1})
     later.rename(root / "stream/001_task")
+    with Learner.open(root / "run") as learner:
+        learner.teach(next((root / "stream/001_task/train/class03").iterdir()), "shown")
+    write_share(root, small_bundle, "d7").rename(root / "d7.share")
+    merge(root / "bundle", [root / "d7.share"], root / "fleet")
     return root
 
 
 def check_command(forks: Forks, world: Path, typed: str, codes: frozenset[int]) -> None:
     """Type a command under a memory cap; hold its end, its words and what it wrote to the promise."""
-    before = tree(world, (world / "run",))
+    own = (world / "run", world / "fleet") if "fleet" in typed else (world / "run",)
+    before = tree(world, own)
     ended = forks.run(arguments(world, typed), seconds=SECONDS, data_bytes=1 << 30)
     assert "Traceback" not in ended.err, ended.err
     assert ended.code in codes, (ended.code, ended.err)
-    assert tree(world, (world / "run",)) == before, "something outside of the run folder was changed"
-    if ended.code and typed == "predict" and not ended.err:
+    assert tree(world, own) == before, "something outside of the run folder was changed"
+    if ended.code and "predict" in typed and not ended.err:
         assert " is " in ended.out or " has " in ended.out or " cannot " in ended.out, ended.out
     elif ended.code:
         last = ended.err.splitlines()[-1] if ended.err else ended.out.splitlines()[-1]
@@ -140,7 +148,7 @@ def check_command(forks: Forks, world: Path, typed: str, codes: frozenset[int]) 
 
 
 def test_the_world_is_good(forks: Forks, world: Path, tmp_path: Path) -> None:
-    for typed in ("history", "report", "predict", "eval", "plan", "replay", "new", "rollback", "learn"):
+    for typed in ("history", "report", "predict", "eval", "plan", "replay", "new", "rollback", "learn", *FLEET):
         copied = Path(shutil.copytree(world, tmp_path / typed / "world"))
         if typed == "new":
             shutil.rmtree(copied / "run")

@@ -29,9 +29,9 @@ from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
 COMMANDS = (
-    "demo", "export", "split", "backbones", "capture", "plan", "learn", "eval", "predict", "teach",
-    "forget", "rename", "undo", "lesson", "deploy", "report", "replay", "history", "rollback", "profiles", "doctor",
-    "bench",
+    "demo", "export", "split", "backbones", "capture", "live", "plan", "learn", "eval", "predict", "teach",
+    "forget", "rename", "undo", "lesson", "deploy", "report", "replay", "history", "rollback", "fleet share",
+    "fleet merge", "fleet revoke", "profiles", "doctor", "bench",
 )  # fmt: skip
 FAST = [
     "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
@@ -66,7 +66,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, obje
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(command, "--help") == 0
+    assert run(*command.split(), "--help") == 0
     assert f"edge-zofc {command}" in capsys.readouterr().out
 
 
@@ -87,6 +87,9 @@ def test_every_argument_of_every_command_has_a_help_text() -> None:
         ("learn --strem=x", "edge-zofc learn: --strem is unknown; did you mean --stream?"),
         ("plan --profile x", "edge-zofc plan: --profile is unknown; did you mean --device-profile?"),
         ("history run --wobble", "edge-zofc history: --wobble is unknown; see 'edge-zofc history --help'."),
+        ("fleet mrge", "edge-zofc: fleet mrge is unknown; did you mean fleet merge?"),
+        ("flet share", "edge-zofc: flet is unknown; did you mean fleet?"),
+        ("fleet merge b s --caps 2", "edge-zofc fleet merge: --caps is unknown; did you mean --cap?"),
         ("lern\x1b[31m", "edge-zofc: lern\\x1b[31m is unknown; see 'edge-zofc --help'."),
     ],
 )

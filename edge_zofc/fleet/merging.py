@@ -1,0 +1,197 @@
+"""Shares of devices become a fleet: taken in, put in the place of older ones, and taken out again.
+
+The head of a fleet is that of one process that saw all pictures, to the bit, in whatever order the shares came: sums
+on a grid add up without error, and class ids go by the sorted names. The head of a run that has other ids is the same
+but for rounding.
+
+Nothing in a share proves who made it, and the pictures behind it cannot be looked at. What can be seen is refused:
+another bundle or adapter, statistics that no pictures have. A device that claims too many pictures is held down by a
+cap. It is off by default, as with it the head is not that of all pictures any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from edge_zofc.data.folders import case_notes
+from edge_zofc.errors import DamagedFileError, InputError, shown
+from edge_zofc.fleet.sharing import adapter_sha256
+from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.fleet_folder import About, Device, FleetFolder, Merged, misfit
+from edge_zofc.storage.reading import read_bounded
+from edge_zofc.storage.settings import folder_place
+from edge_zofc.storage.share import MAX_SHARE_BYTES, Share, decode
+
+BEYOND_PROBE = 16
+"""Pictures of one kind have features of much the same length. One device with longer ones would outweigh all others."""
+Fate = Literal["new", "replaced", "the same", "older, not taken", "revoked, not taken"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A share file that was given to ``merge``, and what it tells of its device; ``sha256`` is that of its bytes."""
+
+    path: Path
+    device: Device
+    sha256: str
+
+
+@dataclass(frozen=True)
+class MergeDone:
+    """What became of each share that was given, and the fleet as it is now; ``notes`` are sentences."""
+
+    fates: tuple[tuple[Given, Fate], ...]
+    merged: Merged
+    notes: tuple[str, ...]
+
+
+def merge(bundle_folder: Path, paths: Sequence[Path], out: Path, cap: float | None = None) -> MergeDone:
+    """Take share files into the fleet in ``out``, which is made if need be. All are checked before one is taken.
+
+    The newest share of a device counts. ``cap``: see ``About``; None leaves it as it is, 0 takes it away. Raises
+    InputError for a share of another bundle, adapter or normalisation, or two different ones of one number and device,
+    DamagedFileError for one that no device made, RunLockedError while another process changes the fleet.
+    """
+    if cap and not 1 <= cap <= 1e6:
+        raise InputError(f"--cap is {cap:g}; give a number from 1 to a million, or 0 for none.")
+    fleet, bundle = FleetFolder(out), read_bundle(bundle_folder)
+    wanted, longest = _wanted(bundle, out, paths[0]), _longest(bundle)
+    given = [_checked(path, wanted, longest) for path in dict.fromkeys(paths)]
+    newest = _newest(given)
+    with fleet.locked():
+        about = fleet.about() if fleet.is_fleet() else wanted
+        changes = {"bundle_folder": wanted.bundle_folder} | ({} if cap is None else {"cap": cap or None})
+        about = about.model_copy(update=changes)
+        fleet.write_about(about)
+        fates = [(one, _take(fleet, about, one, newest[one.device.name].sha256 == one.sha256)) for one in given]
+        merged = fleet.merged()
+        merged.head()
+    return MergeDone(tuple(fates), merged, tuple(case_notes(merged.class_names)))
+
+
+def revoke(folder: Path, name: str, undo: bool = False) -> bool:
+    """Take a device's share out of a fleet, and take none of it any more; ``undo``: take some again.
+
+    Returns whether a share was taken out. Raises InputError where there is no such fleet or device.
+    """
+    fleet = FleetFolder(folder)
+    fleet.about()
+    with fleet.locked():
+        about = fleet.about()
+        is_revoked, is_held = name in about.revoked, name in fleet.names(about)
+        if undo and not is_revoked:
+            raise InputError(f"{shown(name)} is not revoked in {folder}; revoked are: {_listed(about.revoked)}.")
+        if not (undo or is_revoked or is_held):
+            raise InputError(f"The fleet {folder} has no share of {shown(name)}; it has those of: "
+                             f"{_listed(fleet.names(about))}.")  # fmt: skip
+        others = tuple(one for one in about.revoked if one != name)
+        fleet.write_about(about.model_copy(update={"revoked": others if undo else (*others, name)}))
+        if is_held:
+            fleet.remove_share(name)
+    return is_held
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _wanted(bundle: Bundle, out: Path, first: Path) -> About:
+    """What all shares must have in common: that of the fleet which is there, or of the ``first`` share."""
+    fleet, where = FleetFolder(out), folder_place(out, bundle.folder)
+    if not fleet.is_fleet():
+        return About(
+            bundle_identity=bundle.identity,
+            bundle_folder=where,
+            adapter_sha256=adapter_sha256(bundle),
+            feature_size=bundle.manifest.feature_size,
+            normalise=decode(read_bounded(first, MAX_SHARE_BYTES), shown(first)).normalise,
+        )
+    about = fleet.about()
+    if about.bundle_identity != bundle.identity:
+        raise InputError(
+            f"The fleet in {out} is of another bundle than {bundle.folder} (its identity is "
+            f"{about.bundle_identity[:12]}..., this one {bundle.identity[:12]}...); name the right one."
+        )
+    return about.model_copy(update={"bundle_folder": where})
+
+
+def _longest(bundle: Bundle) -> float:
+    """The squared length that the features of a share may have on average: BEYOND_PROBE times those of the probe."""
+    return BEYOND_PROBE * float(np.square(bundle.probe().features, dtype=np.float64).sum(axis=-1).max())
+
+
+def _checked(path: Path, about: About, longest: float) -> Given:
+    raw = read_bounded(path, MAX_SHARE_BYTES)
+    share = decode(raw, shown(path))
+    reason = misfit(share, about)
+    if reason:
+        raise InputError(
+            f"{shown(path)} of the device {share.name} cannot join this fleet: {reason}; features that were not "
+            "computed alike do not add up, so leave it out or learn with the fleet's bundle."
+        )
+    length = share.statistics.moment_trace / share.pictures
+    if length > longest:
+        raise DamagedFileError(
+            f"{shown(path)} of the device {share.name} cannot join this fleet: the squared length of its features is "
+            f"{length:.3g} on average, the bundle's own pictures allow {longest:.3g}; make it anew with "
+            "'edge-zofc fleet share'."
+        )
+    _check_scatter(share, path)
+    return Given(path, Device.of(share), hashlib.sha256(raw).hexdigest())
+
+
+def _check_scatter(share: Share, path: Path) -> None:
+    """Raise DamagedFileError unless the scatter within classes is that of pictures: no direction has less than none."""
+    scatter = share.statistics.scatter
+    # What rounding may leave below zero: of the matrix product, and of classes that were left out.
+    scatter.flat[:: len(scatter) + 1] += 1e-9 * share.statistics.moment_trace + 1e-6
+    try:
+        np.linalg.cholesky(scatter)
+    except np.linalg.LinAlgError as error:
+        raise DamagedFileError(
+            f"{shown(path)} of the device {share.name} cannot join this fleet: no pictures have such a second moment; "
+            "make it anew with 'edge-zofc fleet share'."
+        ) from error
+
+
+def _newest(given: Sequence[Given]) -> dict[str, Given]:
+    """The newest share of each device. Raises InputError where two of one number differ."""
+    newest: dict[str, Given] = {}
+    numbered: dict[tuple[str, int], Given] = {}
+    for one in given:
+        if one.device.number >= newest.setdefault(one.device.name, one).device.number:
+            newest[one.device.name] = one
+        other = numbered.setdefault((one.device.name, one.device.number), one)
+        if one.sha256 != other.sha256:
+            raise InputError(
+                f"{shown(other.path)} and {shown(one.path)} differ, and both are share {one.device.number} of "
+                f"{one.device.name}; give each device a name of its own with 'edge-zofc fleet share --name'."
+            )
+    return newest
+
+
+def _take(fleet: FleetFolder, about: About, given: Given, is_newest: bool) -> Fate:
+    """Write one share into the fleet, unless there is a newer one."""
+    name = given.device.name
+    if name in about.revoked:
+        return "revoked, not taken"
+    if not is_newest:
+        return "older, not taken"
+    raw, held = read_bounded(given.path, MAX_SHARE_BYTES), fleet.share_bytes(name)
+    if hashlib.sha256(raw).hexdigest() != given.sha256:
+        raise InputError(f"{shown(given.path)} changed while it was merged; run the same command again.")
+    if held == raw:
+        return "the same"
+    if held is not None:
+        with suppress(DamagedFileError):  # a good share may replace a damaged one
+            if decode(held).number > given.device.number:
+                return "older, not taken"
+    fleet.write_share(name, raw)
+    return "new" if held is None else "replaced"
