@@ -273,6 +273,14 @@ def test_the_buttons_can_be_reached_and_held_by_keys(taught):
     assert outline == "solid"
 
 
+def test_a_press_goes_on_though_another_things_button_loses_the_focus(taught):
+    """As after a name was added, whose button has it."""
+    taught.row("Shoes").locator(".hold").focus()
+    with taught.holding("Hat"):
+        time.sleep(1)
+        assert taught.page.locator("#badge").is_visible()
+
+
 def test_a_lesson_that_was_kept_becomes_a_task(taught):
     taught.page.click("#done")
     taught.until(lambda: "Kept as 001_lesson" in taught.text("#note"))

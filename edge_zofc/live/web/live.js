@@ -232,7 +232,9 @@ function up() {
 
 function holdable(button, name) {
   button.onpointerdown = event => { if (event.button === 0) { button.setPointerCapture(event.pointerId); down(name, button); } };
-  button.onpointerup = button.onpointercancel = button.onlostpointercapture = button.onblur = up;
+  // Another button loses the focus as this one is pressed, which is no end of the press.
+  const upIfHeld = () => { if (buttonHeld === button) up(); };
+  button.onpointerup = button.onpointercancel = button.onlostpointercapture = button.onblur = upIfHeld;
   button.oncontextmenu = event => event.preventDefault();
   button.onkeydown = event => {
     if (event.key === " " || event.key === "Enter") { event.preventDefault(); if (!event.repeat) down(name, button); }
