@@ -165,7 +165,7 @@ def test_a_correction_is_one_click_and_undo_takes_it_back(taught):
 
 def test_pictures_are_chosen_moved_and_forgotten(taught):
     thumbs = taught.page.locator("#pictures button")
-    taught.until(lambda: thumbs.count() == 60)
+    taught.until(lambda: thumbs.count() == 60 and taught.text("#count") == "80 pictures")
     thumbs.nth(0).click()
     thumbs.nth(2).click(modifiers=["Shift"])
     assert taught.text("#chosen-count") == "3 chosen"
