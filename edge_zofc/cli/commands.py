@@ -80,10 +80,11 @@ def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import PresetName
     from edge_zofc.cli.estimators_text import estimators_text, timed
-    from edge_zofc.cli.plan_text import before_export, plan_text, planned
+    from edge_zofc.cli.plan_text import before_export, plan_text, planned, shows_text
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
+    from edge_zofc.engine.begin import plan_of_teaching
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.plans import Device, choose, rivals
     from edge_zofc.engine.work import survey
@@ -104,10 +105,15 @@ def plan(options: argparse.Namespace) -> int:
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
     data |= {"backbone": options.backbone, "img_size": sizes.image_side, "estimator": chosen.estimator, "why": why}
     data["estimators"] = [row.as_dict() for row in rows]
+    shows = [plan_of_teaching(sizes, found.placement, 1, page=page) for page in (False, True)]
+    data |= {"teach_peak_bytes": shows[0].peak_bytes, "live_peak_bytes": shows[1].peak_bytes}
     notes = [before_export(options.backbone, sizes)] if options.backbone else []
     notes += [why] if chosen.moves else []
     text = plan_text(found, disk, len(tasks), terminal_width(), notes)
-    return answer(options, data, f"{text}\n\n{estimators_text(rows, chosen, terminal_width())}")
+    text += f"\n\n{estimators_text(rows, chosen, terminal_width())}"
+    if chosen.head == "lda":
+        text += f"\n\n{shows_text(shows[0], shows[1], terminal_width())}"
+    return answer(options, data, text)
 
 
 def learn(options: argparse.Namespace) -> int:

@@ -76,7 +76,7 @@ class Learner:
         settings = fleet.about().settings() if fleet.is_fleet() else folder.settings()
         found = run_bundle(fleet if fleet.is_fleet() else folder, settings, None if bundle is None else Path(bundle))
         if limit_memory:
-            enforce(plan_of_teaching(found, settings, threads, page))
+            enforce(plan_of_teaching(found.manifest.sizes, settings.execution, threads, page))
         if fleet.is_fleet():
             return cls(FleetRun(fleet, found, settings, threads))
         return cls(Teaching(folder, found, settings, threads))

@@ -92,7 +92,8 @@ def open_learner(request: LiveRequest) -> tuple[Learner, Limits]:
             )
         Learner.create(bundle, request.run).close()
     settings = folder.settings()
-    plan = plan_of_teaching(run_bundle(folder, settings, request.bundle), settings, request.threads, page=True)
+    sizes = run_bundle(folder, settings, request.bundle).manifest.sizes
+    plan = plan_of_teaching(sizes, settings.execution, request.threads, page=True)
     budget = settings.memory_budget_bytes or load_profile(settings.device_profile or AUTO).learning_budget_bytes
     learner = Learner.open(request.run, bundle=request.bundle, threads=request.threads, limit_memory=True, page=True)
     return learner, Limits(plan.budget_bytes // MIB, budget // MIB)
