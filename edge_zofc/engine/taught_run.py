@@ -44,9 +44,14 @@ class TaughtRun:
 
     def _load(self) -> None:
         self._seen_log = self._log_mark()
+        for name in ("state", "knowledge", "head", "likeness"):  # not both in memory: these hold large matrices
+            self.__dict__.pop(name, None)
         found = self.run.latest()
         self.checkpoint = None if found is None else found.path
         self.state = RunState.of(self.bundle, self.settings.options, None if found is None else found.snapshot)
+        self.state.frozen_moment = None  # of no use here
+        if found is not None:
+            found.snapshot.arrays.clear()  # the state has copies
         self.theta = self.state.adapter.theta
         self.finished = [task.name for task in self.state.finished_tasks]
         start = self.bundle.initial_adapter()
