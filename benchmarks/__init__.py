@@ -26,7 +26,7 @@ NAMES = {
     "questions": ("questions.run", "the paper's own questions (a) to (g), each with a table and a sentence"),
     "soak": ("costs.soak", "thousands of steps, watched for what grows, leaks or drifts; replaying against training"),
     "growth": ("costs.growth", "processor time and disk of long runs, beside those of an earlier version"),
-    "estimators": ("costs.estimators", "SPSA, exact gradients, first order in torch: memory, seconds, gains"),
+    "estimators": ("costs.estimators", "inference, SPSA, exact gradients, torch: memory, seconds, gains"),
     "unknown": ("accuracy.unknown", "how well likeness and other scores tell what was never shown"),
     "streams": ("streams.downloads", "turn CIFAR, ImageNet-R, DomainNet or CORe50, as downloaded, into a stream"),
 }

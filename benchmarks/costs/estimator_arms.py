@@ -1,7 +1,9 @@
-"""The arms of ``bench estimators``: SPSA, exact gradients in onnxruntime and first order in torch, a process each.
+"""The arms of ``bench estimators``: inference, SPSA, exact gradients, first order in torch, a process each.
 
     fast      the plan chooses under a budget that limits nothing
     thrifty   one picture and one adapter a run, under the least budget that the plan accepts
+
+Inference is placed as SPSA is, with one adapter a run.
 
 An image-forward is one picture once through the network. A gradient pass counts as GRADIENT_PASS of them: the way
 forward, and about two for the way back. SPSA takes Q + 1 image-forwards a picture. Exact gradients in onnxruntime take
@@ -25,13 +27,16 @@ from edge_zofc.benchmarks.process import Ended, command, run
 from edge_zofc.errors import InputError
 from edge_zofc.storage.run_folder import EVENTS
 
-Estimator = Literal["spsa", "exact", "torch"]
+Estimator = Literal["inference", "spsa", "exact", "torch"]
 GRADIENT_PASS = 3
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to learn. ``directions`` are SPSA's; ``thrifty``: one picture at a time; ``checkpoint`` is torch's."""
+    """One way to learn, or inference. ``directions`` are SPSA's, ``checkpoint`` is torch's.
+
+    ``thrifty``: one picture at a time.
+    """
 
     name: str
     title: str
@@ -40,15 +45,23 @@ class Arm:
     directions: str = ""
     checkpoint: bool = False
 
+    @property
+    def is_learn(self) -> bool:
+        """Whether ``learn`` runs it."""
+        return self.estimator in ("spsa", "exact")
+
     def image_forwards(self, batch_size: int) -> int:
         """Of a step."""
+        if self.estimator == "inference":
+            return batch_size
         if self.estimator == "spsa":
             return batch_size * (make_options("edge", self.changes(batch_size, 1)).queries + 1)
         return batch_size * (GRADIENT_PASS + (self.estimator == "exact" or self.checkpoint))
 
     def changes(self, batch_size: int, steps: int) -> dict[str, Any]:
-        """The options of ``learn``, by name."""
-        changes = {"adapter": "on", "estimator": self.estimator, "batch_size": batch_size, "steps": steps}
+        """The options of ``learn``, by name; of the arms that it does not run, those of the plan."""
+        estimator = self.estimator if self.is_learn else "spsa"
+        changes = {"adapter": "on", "estimator": estimator, "batch_size": batch_size, "steps": steps}
         return changes | ({"directions": self.directions} if self.directions else {})
 
 
@@ -60,6 +73,7 @@ def _in_onnxruntime(name: str, title: str, estimator: Estimator, directions: str
 
 
 ARMS = (
+    *_in_onnxruntime("inference", "inference", "inference"),
     *_in_onnxruntime("spsa-balanced", "SPSA, balanced directions", "spsa", "balanced"),
     *_in_onnxruntime("spsa-whole", "SPSA, whole directions", "spsa", "whole"),
     *_in_onnxruntime("exact", "exact, onnxruntime", "exact"),
@@ -93,16 +107,10 @@ class Command:
 
 def command_of(arm: Arm, task: Task, folder: Path) -> Command:
     """The arm's command; ``folder`` is new, for its run. Raises InputError with the reason where there is no plan."""
-    changes = {**arm.changes(task.batch_size, task.steps)}
-    if arm.estimator == "torch":
-        plan = _planned(task, {**changes, "estimator": "spsa"})
-        asked = {
-            "bundle": str(task.bundle), "stream": str(task.stream), "micro_batch": int(arm.thrifty),
-            "checkpoint": arm.checkpoint, "batch_size": task.batch_size, "steps": task.steps,
-            "threads": plan["threads"],
-        }  # fmt: skip
-        return Command(command("edge_zofc.benchmarks.costs.estimator_torch", json.dumps(asked)), None, None, None)
+    changes = arm.changes(task.batch_size, task.steps)
     plan = _planned(task, changes)
+    if not arm.is_learn:
+        return Command(_own_process(arm, task, plan), None, None, None)
     words: list[object] = ["learn", "--bundle", task.bundle, "--stream", task.stream, "--run", folder, "--json"]
     for name, value in changes.items():
         words += [f"--{name.replace('_', '-')}", value]
@@ -111,6 +119,18 @@ def command_of(arm: Arm, task: Task, folder: Path) -> Command:
         words += ["--micro-batch", 1, "--parallel-queries", 1]
     least = plan["least_budget_bytes"] / 2**20
     return Command(command("edge_zofc", *words), folder, plan["base_mib"], least if arm.thrifty else None)
+
+
+def _own_process(arm: Arm, task: Task, plan: dict[str, Any]) -> list[str]:
+    """The command line of an arm that ``learn`` does not run."""
+    asked = {
+        "bundle": str(task.bundle), "stream": str(task.stream), "batch_size": task.batch_size, "steps": task.steps
+    }  # fmt: skip
+    if arm.estimator == "torch":
+        more = {"micro_batch": int(arm.thrifty), "checkpoint": arm.checkpoint, "threads": plan["threads"]}
+        return command("edge_zofc.benchmarks.costs.estimator_torch", json.dumps(asked | more))
+    placement = plan["placements"]["thrifty" if arm.thrifty else "fast"] | {"parallel_queries": 1}
+    return command("edge_zofc.benchmarks.costs.estimator_inference", json.dumps(asked | {"placement": placement}))
 
 
 def _planned(task: Task, changes: dict[str, Any]) -> dict[str, Any]:
@@ -159,3 +179,19 @@ def ending(ended: Ended, steps: int) -> str:
     if ended.code == 0:
         return f"it did {ended.answer.get('steps')} of {steps} steps"
     return "killed or out of time" if ended.code == -9 else f"exit {ended.code}: {ended.message[:160]}"
+
+
+def beside_inference(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with ``over_inference``: the peak over that of inference of the same placement, bundle and batch.
+
+    Of torch one picture at a time is compared with thrifty inference. None where inference was not measured.
+    """
+    is_thrifty = {arm.name: arm.thrifty for arm in ARMS}
+
+    def key(row: dict[str, Any]) -> tuple[str, int, bool]:
+        return row["bundle"], row["batch_size"], is_thrifty[row["arm"]]
+
+    ran = [row for row in rows if not row["failed"]]
+    peaks = {key(row): row["peak_rss_mib"] for row in ran if row["arm"].startswith("inference")}
+    ratios = {id(row): row["peak_rss_mib"] / peaks[key(row)] for row in ran if key(row) in peaks}
+    return [row | {"over_inference": ratios.get(id(row))} for row in rows]

@@ -31,7 +31,7 @@ from edge_zofc.benchmarks.tables import write_json
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import read_bundle
 
-CURVES = {arm.name.removesuffix("-fast"): arm for arm in ARMS if arm.name.endswith("-fast")}
+CURVES = {arm.name.removesuffix("-fast"): arm for arm in ARMS if arm.is_learn and not arm.thrifty}
 """Name -> arm: those of onnxruntime, as the plan places them."""
 REFERENCE = "exact"
 SHARES = {"half": 0.5, "most": 0.9}

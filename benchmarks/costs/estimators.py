@@ -1,4 +1,4 @@
-"""``edge-zofc bench estimators``: what SPSA, exact gradients and first order in torch cost, and what each one wins.
+"""``edge-zofc bench estimators``: what inference, SPSA, exact gradients and first order in torch cost.
 
     --costs BUNDLE...    peak memory and seconds a step of every arm, a whole process each
     --limits BUNDLE...   the lowest memory cgroup in which each arm learns; as root, on a machine that does nothing else
@@ -30,7 +30,16 @@ from edge_zofc.benchmarks.costs.cgroup import (
     memory_cgroup,
     peak_bytes,
 )
-from edge_zofc.benchmarks.costs.estimator_arms import ARMS, Arm, Command, Task, command_of, ending, numbers
+from edge_zofc.benchmarks.costs.estimator_arms import (
+    ARMS,
+    Arm,
+    Command,
+    Task,
+    beside_inference,
+    command_of,
+    ending,
+    numbers,
+)
 from edge_zofc.benchmarks.costs.machine import machine_line, machine_state
 from edge_zofc.benchmarks.costs.setup import MIB, chosen, tell
 from edge_zofc.benchmarks.process import Ended, edge_zofc, run
@@ -81,7 +90,7 @@ def main(options: argparse.Namespace) -> int:
                     for (index, task), arm in itertools.product(enumerate(tasks), arms)
                     if _runs(arm, task)
                 ]
-                _show(options, f"estimators-{asked}", rows, f"{options.steps} steps")
+                _show(options, f"estimators-{asked}", beside_inference(rows), f"{options.steps} steps")
         if options.curve:
             estimator_curve.run(options, folder, partial(_show, options))
     return 0
@@ -129,6 +138,7 @@ def _runs(arm: Arm, task: Task) -> bool:
         "torch": manifest.precision != "fp32" and f"torch has no {manifest.precision}",
         "exact": manifest.gradient is None and "the bundle has no graph for exact gradients",
         "spsa": False,
+        "inference": False,
     }[arm.estimator]
     if missing:
         tell(f"{task.bundle.name}, {arm.title}: left out, {missing}")

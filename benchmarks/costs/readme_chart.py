@@ -1,8 +1,8 @@
-"""The README's chart: peak memory of inference, of edge-zofc and of first order, drawn from a measured JSON file.
+"""The README's chart: peak memory of inference, of edge-zofc and of first order, drawn from measured JSON files.
 
-``python -m edge_zofc.benchmarks.costs.readme_chart benchmarks/results/memory_vit_b.json peak_memory.svg``; the JSON is
-what ``edge-zofc bench memory --out`` writes. The axis begins at 0. The SVG has no background; its colours are readable
-on white and on dark pages.
+``python -m edge_zofc.benchmarks.costs.readme_chart LITE0_VIT.json VIT_B.json peak_memory.svg`` writes the picture and
+prints its alternative text. The JSON files are what ``edge-zofc bench estimators --costs --out`` writes. Both panels
+have one axis, which begins at 0. The SVG has no background; its colours are readable on white and on dark pages.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +20,112 @@ from edge_zofc.errors import InputError
 
 BARS = {
     "inference": "inference alone",
-    "zo-fc-in-place-numpy": "edge-zofc learns",
-    "fo-micro": "first order in torch, at its best",
-    "fo-batch": "first order in torch, whole batch",
+    "spsa": "edge-zofc, forward passes alone",
+    "exact": "edge-zofc, exact gradients",
+    "torch-best": "first order in torch, at its best",
+    "torch-batch": "first order in torch, whole batch",
 }
-"""Arm of ``bench memory`` -> label, from top to bottom."""
-OURS = "zo-fc-in-place-numpy"
+"""Bar -> label, from top to bottom."""
+OURS = ("spsa", "exact")
+TORCH = ("torch-batch", "torch-batch-checkpoint", "torch-micro", "torch-micro-checkpoint")
 
 
-def peaks(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Peak resident memory in MiB of each arm in BARS. Raises InputError if one of them was not measured."""
-    found = {row["arm"]: row["peak_rss_mib"] for row in rows if not row["failed"]}
-    missing = [arm for arm in BARS if arm not in found]
-    if missing:
-        raise InputError(f"The file has no measured arm {missing[0]}; run edge-zofc bench memory again.")
-    return {arm: found[arm] for arm in BARS}
+@dataclass(frozen=True)
+class Panel:
+    """The bars of one network. ``placement``: "fast" or "thrifty", of the arms of onnxruntime."""
+
+    bundle: str
+    name: str
+    size: str
+    batch_size: int
+    placement: str
+    how: str
+
+    @property
+    def title(self) -> str:
+        """Two lines."""
+        return f"{self.name}, {self.size}\nbatch {self.batch_size}, {self.how}"
+
+    def arms(self, bar: str) -> tuple[str, ...]:
+        """The arms of ``bench estimators`` of which a bar shows the least."""
+        if bar == "torch-best":
+            return TORCH
+        names = {"torch-batch": "torch-batch", "spsa": f"spsa-balanced-{self.placement}"}
+        return (names.get(bar, f"{bar}-{self.placement}"),)
 
 
-def draw(mib: dict[str, float], path: Path) -> None:
-    """Write the bars as an SVG file. ``mib`` is what ``peaks`` returns."""
+PANELS = (
+    Panel("lite0", "EfficientNet-Lite0", "128 px", 64, "fast", "fast placement"),
+    Panel("vitb", "ViT-B/16", "224 px", 4, "thrifty", "thriftiest placement"),
+)
+
+Measured = dict[str, dict[str, float]]
+"""Bundle -> bar -> MiB."""
+
+
+def peaks(rows: Sequence[dict[str, Any]]) -> Measured:
+    """Peak resident memory in MiB of each bar of PANELS. Raises InputError if an arm of one was not measured."""
+    found = {(row["bundle"], row["batch_size"], row["arm"]): row["peak_rss_mib"] for row in rows if not row["failed"]}
+
+    def least(panel: Panel, bar: str) -> float:
+        keys = [(panel.bundle, panel.batch_size, arm) for arm in panel.arms(bar)]
+        missing = [key for key in keys if key not in found]
+        if missing:
+            bundle, batch_size, arm = missing[0]
+            raise InputError(
+                f"The files have no measured arm {arm} of {bundle} with batch {batch_size}; "
+                "run edge-zofc bench estimators --costs again."
+            )
+        return float(min(found[key] for key in keys))
+
+    return {panel.bundle: {bar: least(panel, bar) for bar in BARS} for panel in PANELS}
+
+
+def alternative(measured: Measured) -> str:
+    """The picture in words."""
+    parts = [f"{panel.name} {', '.join(f'{measured[panel.bundle][bar]:,.0f}' for bar in BARS)}" for panel in PANELS]
+    what = "inference, forward passes alone, exact gradients, first order in torch at its best, whole batch"
+    return f"Peak MiB of {what}: {'; '.join(parts)}"
+
+
+def draw(measured: Measured, path: Path) -> None:
+    """Write the bars as an SVG file. ``measured`` is what ``peaks`` returns."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "ytick.left": False}):
-        figure = Figure(figsize=(7.2, 2.0), layout="constrained")
-        axes = figure.subplots()
-        for place, (arm, value) in enumerate(mib.items()):
-            bar = axes.barh(place, value, height=0.62, color=BLUE if arm == OURS else GREY)
-            bar.patches[0].set_gid(f"bar-{arm}")
-            weight = "bold" if arm == OURS else "normal"
-            axes.annotate(
-                f"{value:,.0f}", (value, place), (5, 0), textcoords="offset points", va="center", weight=weight
-            )
-        axes.set_yticks(range(len(mib)), [BARS[arm] for arm in mib])
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.12 * max(mib.values()))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel("peak memory of the whole process, MiB")
+    most = max(value for mib in measured.values() for value in mib.values())
+    with matplotlib.rc_context({**STYLE, "ytick.left": False, "axes.titlesize": 10}):
+        figure = Figure(figsize=(7.2, 2.5), layout="constrained")
+        for panel, axes in zip(PANELS, figure.subplots(1, len(PANELS), sharey=True), strict=True):
+            _bars(axes, panel.bundle, measured[panel.bundle])
+            axes.set_title(panel.title, loc="left")
+            axes.set_xlim(0, 1.3 * most)
+            axes.locator_params(axis="x", nbins=3)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        figure.supxlabel("peak memory of the whole process, MiB", fontsize=10)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
 
 
+def _bars(axes: Any, name: str, mib: dict[str, float]) -> None:
+    for place, (bar, value) in enumerate(mib.items()):
+        drawn = axes.barh(place, value, height=0.62, color=BLUE if bar in OURS else GREY)
+        drawn.patches[0].set_gid(f"bar-{name}-{bar}")
+        weight = "bold" if bar in OURS else "normal"
+        axes.annotate(f"{value:,.0f}", (value, place), (5, 0), textcoords="offset points", va="center", weight=weight)
+    axes.set_yticks(range(len(mib)), [BARS[bar] for bar in mib])
+    axes.set_ylim(len(mib) - 0.5, -0.5)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the JSON file, write the SVG file."""
+    """Read the JSON files, write the SVG file, print its alternative text."""
     parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.costs.readme_chart")
-    parser.add_argument("measured", metavar="JSON", type=Path, help="memory.json of edge-zofc bench memory")
+    parser.add_argument("measured", metavar="JSON", type=Path, nargs="+", help="of edge-zofc bench estimators --costs")
     parser.add_argument("out", metavar="SVG", type=Path, help="the picture to write")
     options = parser.parse_args(argv)
-    draw(peaks(json.loads(options.measured.read_text(encoding="utf-8"))["rows"]), options.out)
+    rows = [row for path in options.measured for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    found = peaks(rows)
+    draw(found, options.out)
+    sys.stdout.write(f"{alternative(found)}\n")
     return 0
 
 

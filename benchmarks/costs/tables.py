@@ -34,6 +34,7 @@ COLUMNS: dict[str, Columns] = {
         "micro_batch": ("b", ""),
         "parallel_queries": ("K", ""),
         "peak_rss_mib": ("peak RSS MiB", ".0f"),
+        "over_inference": ("x inference", ".2f"),
         "above_base_mib": ("above its imports", ".0f"),
         "peak_anonymous_mib": ("anonymous", ".0f"),
         "peak_file_mib": ("file-backed", ".0f"),

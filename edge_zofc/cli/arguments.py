@@ -52,8 +52,8 @@ _CAMERA = one_of(
     argument(
         "--camera",
         metavar="ADDRESS",
-        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER; needs ffmpeg, or what the "
-        "board brings",
+        help="/dev/video0, csi://0, rtsp://..., http://..., file://FILM or folder://FOLDER (live: or browser); "
+        "needs ffmpeg, or what the board brings",
     ),
     argument("--camera-command", metavar="COMMAND", help="a command that writes JPEGs to standard output"),
 )
@@ -151,6 +151,20 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             help="keep this burst to test with; make it another burst than those to learn from: move the thing first",
         ),
     ),
+    "live": (
+        _CAMERA,
+        path("--run", "FOLDER", "run folder, begun with the bundle if it is not there (default: run/)", default=RUN),
+        path("--bundle", "FOLDER", "bundle folder (default: the run's own; bundle/ for a new run)"),
+        argument(
+            "--listen",
+            metavar="HOST:PORT",
+            default="127.0.0.1:8750",
+            help="where the page is; 0.0.0.0:8750 lets other computers in, and plain http can be overheard (default: "
+            "127.0.0.1:8750, which other computers reach by ssh -L)",
+        ),
+        argument("--no-learn", dest="learn", action="store_false", help="collect lessons and let none be learnt"),
+        _THREADS,
+    ),
     "plan": (
         path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
         argument("--backbone", metavar="NAME", help="plan before an export, in fp32, see 'edge-zofc backbones'"),
@@ -182,11 +196,32 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _THREADS,
     ),
     "predict": (
-        path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="+"),
-        number("--top", "classes to name (default: 1)", 1, default=1),
+        path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="*"),
+        number("--top", "classes to name (default: 1; with a camera: 3)", 1),
         argument("--unknown", action="store_true", help='answer "unknown" where a picture is like no class'),
         MOVED_BUNDLE,
         _THREADS,
+        group(
+            "a camera in place of pictures",
+            _CAMERA,
+            seconds("--every", "seconds between two answers (default: 0.5)"),
+            number("--count", "end after N answers (default: never)", 1),
+            argument("--mqtt", metavar="HOST[:PORT]", help="send the answers to this broker, too; for Home Assistant"),
+            argument("--mqtt-user", metavar="USER", help="its password stands in EDGE_ZOFC_MQTT_PASSWORD"),
+            path(
+                "--mqtt-tls",
+                "CA_FILE",
+                "encrypt, and check the broker by this file of certificates (default: the system's)",
+                nargs="?",
+                const=True,
+            ),
+            argument(
+                "--mqtt-topic",
+                metavar="PREFIX",
+                help="of the topics; each camera needs its own (default: edge-zofc/ and the run's name)",
+            ),
+            about="one JSON object a picture on standard output, until a signal ends it",
+        ),
     ),
     "teach": (
         RUN_FOLDER,

@@ -10,7 +10,7 @@ import argparse
 import logging
 import signal
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from edge_zofc.cli import arguments
@@ -55,14 +55,37 @@ def capture(options: argparse.Namespace) -> int:
     return 128 + signal.SIGINT if burst.interrupted else 0
 
 
+def live(options: argparse.Namespace) -> int:
+    """Teach by showing: a page in the browser with the camera's picture, what it is, and a button to hold."""
+    from edge_zofc.cli.answer import need
+
+    need("starlette", "uvicorn")
+    from edge_zofc.live.live import Address, LiveRequest, live
+    from edge_zofc.signals import exit_on_sigterm
+
+    def tell(address: Address) -> None:
+        if address.warning:
+            log.warning("%s", address.warning)
+        answer(options, {"address": address.url}, f"Open {address.url}")
+
+    given = {field.name: getattr(options, field.name) for field in fields(LiveRequest)}
+    try:
+        with exit_on_sigterm():
+            stopped = live(LiveRequest(**given), tell)
+    except KeyboardInterrupt:  # before the page was there
+        return 0
+    return 128 + signal.SIGTERM if stopped == "SIGTERM" else 0
+
+
 def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import PresetName
     from edge_zofc.cli.estimators_text import estimators_text, timed
-    from edge_zofc.cli.plan_text import before_export, plan_text, planned
+    from edge_zofc.cli.plan_text import before_export, plan_text, planned, shows_text
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
     from edge_zofc.device.profiles import AUTO, load_profile
+    from edge_zofc.engine.begin import plan_of_teaching
     from edge_zofc.engine.disk_plan import predict_disk
     from edge_zofc.engine.plans import Device, choose, rivals
     from edge_zofc.engine.work import survey
@@ -83,10 +106,15 @@ def plan(options: argparse.Namespace) -> int:
     data |= {"disk": asdict(disk), "disk_bytes": disk.bytes, "time": asdict(time) if time else None}
     data |= {"backbone": options.backbone, "img_size": sizes.image_side, "estimator": chosen.estimator, "why": why}
     data["estimators"] = [row.as_dict() for row in rows]
+    shows = [plan_of_teaching(sizes, found.placement, 1, page=page) for page in (False, True)]
+    data |= {"teach_peak_bytes": shows[0].peak_bytes, "live_peak_bytes": shows[1].peak_bytes}
     notes = [before_export(options.backbone, sizes)] if options.backbone else []
     notes += [why] if chosen.moves else []
     text = plan_text(found, disk, len(tasks), terminal_width(), notes)
-    return answer(options, data, f"{text}\n\n{estimators_text(rows, chosen, terminal_width())}")
+    text += f"\n\n{estimators_text(rows, chosen, terminal_width())}"
+    if chosen.head == "lda":
+        text += f"\n\n{shows_text(shows[0], shows[1], terminal_width())}"
+    return answer(options, data, text)
 
 
 def learn(options: argparse.Namespace) -> int:
@@ -143,10 +171,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Name pictures with what a run has learnt."""
+    """Name pictures, or what a camera sees, with what a run has learnt."""
+    from edge_zofc.cli.camera_answers import asks_a_camera, predict_camera
     from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
+    if asks_a_camera(options):
+        return predict_camera(options)
     run, pictures, notes = using.run_and_pictures(options.names, RUN)
     for text in notes:
         log.warning(text)
@@ -154,7 +185,7 @@ def predict(options: argparse.Namespace) -> int:
     # What the run's plan found room for is what this process may take, too.
     size = min(len(pictures), trained.settings.execution.micro_batch)
     backbone = using.open_backbone(trained, options.threads, size)
-    found = using.predict(trained, backbone, pictures, options.top)
+    found = using.predict(trained, backbone, pictures, options.top or 1)
     answers: list[dict[str, Any]] = []
     lines = []
     for path, one in zip(pictures, found, strict=True):

@@ -16,7 +16,7 @@ log = logging.getLogger("edge_zofc")
 def fleet_share(options: argparse.Namespace) -> int:
     """Write what a run has learnt as a share for its fleet: sums of features, never a picture."""
     from edge_zofc.device.profiles import format_bytes
-    from edge_zofc.fleet.sharing import LEAVES, share_of
+    from edge_zofc.fleet.sharing import LEAVES, SINCE, share_of
     from edge_zofc.report.text import count, table
     from edge_zofc.storage.fleet_folder import Device
     from edge_zofc.storage.run_folder import refuse_own
@@ -31,7 +31,7 @@ def fleet_share(options: argparse.Namespace) -> int:
     title = f"{options.out}: share {device.number} of the device {device.name}, {format_bytes(len(raw))}"
     rows: list[tuple[Any, ...]] = [("pictures", "class"), *((n, text) for text, n in device.classes.items())]
     few = ", ".join(f"{shown(text)} ({n})" for text, n in found.left_out.items())
-    lines = [title, table(rows, "rl", terminal_width()), f"What leaves this device: {LEAVES}."]
+    lines = [title, table(rows, "rl", terminal_width()), f"What leaves this device: {LEAVES}. {SINCE}"]
     lines += [f"Left out, with fewer than {options.min_pictures} pictures: {few}."] if few else []
     if found.shown:
         lines.append(f"Not in it: {count(found.shown, 'picture')} that learn has not learnt yet.")

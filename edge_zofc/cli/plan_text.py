@@ -77,5 +77,20 @@ def plan_text(found: MemoryPlan, disk: DiskPlan, tasks: int, width: int, notes: 
     return "\n\n".join([*(table([(note,)], "l", width) for note in notes), *parts])
 
 
+CAMERA_MIB = "12 to 78"
+"""Of the child that reads a camera, as it was seen: gst-launch of a test picture, ffmpeg of a film of 720 lines."""
+
+
+def shows_text(teach: MemoryPlan, live: MemoryPlan, width: int) -> str:
+    """What processes take that run beside a ``learn`` and are shown pictures."""
+    rows = [
+        ("MiB", "beside learn, one picture at a time"),
+        (_mib(teach.peak_bytes), "teach, or a Learner: predicted peak"),
+        (_mib(live.peak_bytes), "live, with its page: predicted peak"),
+        (CAMERA_MIB, "the child that reads a camera for live: seen"),
+    ]
+    return table(rows, "rl", width)
+
+
 def _mib(count: int) -> str:
     return f"{count / 2**20:.1f}"

@@ -14,17 +14,21 @@ from edge_zofc.engine.plans import UNKNOWN_CLASSES
 from edge_zofc.engine.setup import LearnRequest, new_settings
 from edge_zofc.errors import InputError, quoted
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.manifest import BundleSizes
 from edge_zofc.storage.run_folder import RunFolder
-from edge_zofc.storage.settings import Settings
+from edge_zofc.storage.settings import Placement, Settings
 
 CLASSES = 20
 """What the first plan reckons with; ``learn`` plans again."""
 
 
-def plan_of_teaching(bundle: Bundle, settings: Settings, threads: int, page: bool) -> MemoryPlan:
-    """What a process takes that answers and is shown pictures, with room for UNKNOWN_CLASSES classes."""
-    placement = one_by_one(settings.execution, threads)
-    return teaching_plan(bundle.manifest.sizes, placement, measure_base(with_torch=False), UNKNOWN_CLASSES, page)
+def plan_of_teaching(sizes: BundleSizes, kept: Placement, threads: int, page: bool) -> MemoryPlan:
+    """What a process takes that answers and is shown pictures, with room for UNKNOWN_CLASSES classes.
+
+    ``kept``: the placement of the run.
+    """
+    base = measure_base(with_torch=False)
+    return teaching_plan(sizes, one_by_one(kept, threads), base, UNKNOWN_CLASSES, page)
 
 
 def begin_run(

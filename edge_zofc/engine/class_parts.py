@@ -26,10 +26,10 @@ from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.checkpoint import Snapshot
-from edge_zofc.storage.reading import is_there
+from edge_zofc.storage.reading import check_folder, is_there
+from edge_zofc.storage.run_folder import CLASSES
 from edge_zofc.storage.writing import make_folder
 
-CLASSES = "classes"
 AT_ONCE_BYTES = 4 << 20
 """Features that are held while parts are written."""
 _KEY = re.compile(r"[0-9]{3,9}-[0-9a-f]{16}-[0-9]{5,9}")
@@ -64,6 +64,7 @@ def keep_parts(trainer: Trainer, pictures: PictureSet, labels: np.ndarray, adapt
     ``labels`` int64 [n] of its ``pictures``, whose features lie in the store. On the disk when this returns.
     """
     progress, run = trainer.state.progress, trainer.run.path
+    check_folder(run / CLASSES)
     make_folder(run / CLASSES)
     for adapter in adapters:
         role = "start" if np.array_equal(adapter, trainer.frozen_theta) else "moved"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.algorithm.metrics import summarise
-from edge_zofc.engine.class_parts import CLASSES
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.progress import progress_of
 from edge_zofc.engine.state import RunState
@@ -23,7 +22,7 @@ from edge_zofc.storage.lesson_log import LESSON
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.reading import check_folder
 from edge_zofc.storage.result import RESULT
-from edge_zofc.storage.run_folder import FEATURES, STATE, RunFolder
+from edge_zofc.storage.run_folder import CLASSES, FEATURES, STATE, RunFolder
 
 
 def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.class_parts import class_of, keys_of, load_part
 from edge_zofc.engine.state import RunState
 from edge_zofc.errors import ImageError
-from edge_zofc.storage.lesson_log import Base, ClosedLesson, Entry, LessonFolder, counting
+from edge_zofc.storage.lesson_log import Base, ClosedLesson, Entry, LessonFolder, counting, serial_of
 
 TRAIN, TEST, READY = "train", "test", "READY"
 
@@ -73,7 +73,7 @@ def view_of(folder: LessonFolder, base: Base, entries: Sequence[Entry], finished
         _add_closed(view, folder, lesson)
     for entry in entries:  # a number is not given twice, be it taken back
         if entry.files:
-            view.next_serial = max(view.next_serial, _serial(entry.files[-1]) + 1)
+            view.next_serial = max(view.next_serial, serial_of(entry.files[-1]) + 1)
     for entry in counting(entries):
         _apply(view, folder, entry)
     return view
@@ -88,7 +88,7 @@ def read_view(folder: LessonFolder, finished: Iterable[str]) -> LessonView:
 def _add_closed(view: LessonView, folder: LessonFolder, lesson: ClosedLesson) -> None:
     for kept in lesson.pictures:
         path = folder.tasks / lesson.task / (TEST if kept.test else TRAIN) / kept.folder / kept.file
-        serial = _serial(kept.file)
+        serial = serial_of(kept.file)
         where = path if path.exists() else folder.pictures / kept.file  # the folder may not be made yet
         view.pictures[serial] = LessonPicture(
             serial, where, view.shown(kept.folder), kept.test, kept.burst, lesson.task
@@ -97,9 +97,9 @@ def _add_closed(view: LessonView, folder: LessonFolder, lesson: ClosedLesson) ->
 
 def _apply(view: LessonView, folder: LessonFolder, entry: Entry) -> None:
     if entry.kind == "teach":
-        burst = _serial(entry.files[0]) if entry.files else 0
+        burst = entry.burst or (serial_of(entry.files[0]) if entry.files else 0)
         for name in entry.files:
-            path, serial = folder.pictures / name, _serial(name)
+            path, serial = folder.pictures / name, serial_of(name)
             view.pictures[serial] = LessonPicture(serial, path, entry.name, entry.test, burst)
     elif entry.kind == "forget":
         view.forgotten |= set(entry.parts)
@@ -120,10 +120,6 @@ def _name(view: LessonView, serials: Iterable[int], name: str) -> None:
         old = view.pictures.get(serial)
         if old is not None:
             view.pictures[serial] = replace(old, name=name)
-
-
-def _serial(file: str) -> int:
-    return int(file.partition(".")[0])
 
 
 @dataclass

@@ -43,9 +43,15 @@ class TaughtRun:
         self._load()
 
     def _load(self) -> None:
+        self._seen_log = self._log_mark()
+        for name in ("state", "knowledge", "head", "likeness"):  # not both in memory: these hold large matrices
+            self.__dict__.pop(name, None)
         found = self.run.latest()
         self.checkpoint = None if found is None else found.path
         self.state = RunState.of(self.bundle, self.settings.options, None if found is None else found.snapshot)
+        self.state.frozen_moment = None  # of no use here
+        if found is not None:
+            found.snapshot.arrays.clear()  # the state has copies
         self.theta = self.state.adapter.theta
         self.finished = [task.name for task in self.state.finished_tasks]
         start = self.bundle.initial_adapter()
@@ -57,6 +63,14 @@ class TaughtRun:
 
     def _logged(self) -> tuple[Base, list[Entry]]:
         return self.folder.read()[:2]
+
+    def _log_mark(self) -> tuple[int, ...]:
+        """What changes with the lesson's log: its inode, size and time of change; nothing where there is none."""
+        try:
+            found = self.folder.log.stat()
+        except OSError:  # whoever reads it next says why
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _look(self, view: LessonView) -> None:
         """Build what is known from the checkpoint and the lesson."""
@@ -153,9 +167,9 @@ class TaughtRun:
         self.features |= found
 
     def refresh(self) -> bool:
-        """Look at what ``learn`` and others did since; returns whether the run has a newer checkpoint."""
+        """Take over what others did since, learning or teaching; returns whether there was anything."""
         found = self.run.latest()
-        is_newer = (None if found is None else found.path) != self.checkpoint
+        is_newer = (None if found is None else found.path) != self.checkpoint or self._log_mark() != self._seen_log
         if is_newer:
             self._load()
         return is_newer

@@ -17,7 +17,7 @@ from edge_zofc.engine.lesson_tasks import finish_closing, next_task
 from edge_zofc.engine.taught_run import SHOWN, TaughtRun
 from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, counting, remove_unknown, settled
+from edge_zofc.storage.lesson_log import Base, Entry, LessonLog, gestures, remove_unknown, settled
 from edge_zofc.storage.lock import RunLock
 from edge_zofc.storage.names import class_name
 from edge_zofc.storage.run_folder import RunFolder
@@ -35,6 +35,10 @@ class Teaching(TaughtRun):
 
     def _logged(self) -> tuple[Base, list[Entry]]:
         return super()._logged() if self._log is None else (self._log.base, self._log.entries)
+
+    def _log_mark(self) -> tuple[int, ...]:
+        # Under the lock nobody else writes the log.
+        return super()._log_mark() if self._log is None else self._seen_log
 
     def _keep_features(self, found: dict[int, np.ndarray]) -> None:
         super()._keep_features(found)
@@ -63,12 +67,17 @@ class Teaching(TaughtRun):
             self._tidy()
         return self._log
 
-    def teach(self, pictures: Sequence[bytes], name: str, test: bool = False) -> tuple[list[int], list[str]]:
+    def teach(
+        self, pictures: Sequence[bytes], name: str, test: bool = False, burst: int = 0
+    ) -> tuple[list[int], list[str]]:
         """Show picture files of ``name``; returns the numbers of those kept and why others could not be read.
 
-        ``test``: they are kept back. Raises InputError for a name that cannot be one, DoesNotFitError for a full disk.
+        ``test``: they are kept back. ``burst``: the number of the first picture of the burst that goes on, 0 for a new
+        one. Raises InputError for a name that cannot be one or such a number, DoesNotFitError for a full disk.
         """
         name, writer = class_name(name), self._writing()
+        if not 0 <= burst < self.view.next_serial:
+            raise InputError(f"There is no burst {quoted(burst)} to go on with; leave it out to begin one.")
         found, skipped, files = dict[int, np.ndarray](), list[str](), list[str]()
         serial = self.view.next_serial
         for number, data in enumerate(pictures, 1):
@@ -81,7 +90,7 @@ class Teaching(TaughtRun):
             files.append(writer.keep(serial, data))
             serial += 1
         if files:
-            self._do(Entry(kind="teach", name=name, files=tuple(files), test=test), found)
+            self._do(Entry(kind="teach", name=name, files=tuple(files), test=test, burst=burst), found)
         return list(found), skipped
 
     def _do(self, entry: Entry, found: dict[int, np.ndarray] | None = None) -> None:
@@ -161,13 +170,14 @@ class Teaching(TaughtRun):
         return tuple(dict.fromkeys(serials))
 
     def undo(self) -> Entry:
-        """Take the last change back, and return it. Raises InputError where there is none."""
+        """Take the last change back, a whole burst, and return it. Raises InputError where there is none."""
         entries = self._writing().entries
-        last = counting(entries)
-        if len(last) <= settled(entries):
+        done = gestures(entries)
+        if len(done) <= settled(entries):
             raise InputError("There is nothing to take back in this lesson.")
         self._do(Entry(kind="undo"))
-        return last[-1]
+        files = tuple(file for entry in done[-1] for file in entry.files)
+        return done[-1][0].model_copy(update={"files": files})
 
     def close_lesson(self) -> str:
         """Make the open lesson a task of ``tasks/``, for ``learn``; returns the task's name. It cannot be undone.
@@ -192,10 +202,11 @@ class Teaching(TaughtRun):
     def _tidy(self) -> None:
         """Remove the files of pictures that no undo can bring back."""
         writer = self._writing()
-        entries = counting(writer.entries)
+        done = gestures(writer.entries)
         kept = {picture.path.name for picture in self.view.open_pictures}
-        for count in range(settled(writer.entries), len(entries)):
-            before = view_of(self.folder, writer.base, entries[:count], self.finished)
+        for count in range(settled(writer.entries), len(done)):
+            entries = [entry for gesture in done[:count] for entry in gesture]
+            before = view_of(self.folder, writer.base, entries, self.finished)
             kept |= {picture.path.name for picture in before.open_pictures}
         if remove_unknown(self.folder, kept):
             self._store.forget_all_but(set())

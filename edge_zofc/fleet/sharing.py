@@ -35,6 +35,7 @@ LEAVES = (
     "features vary together; never a picture"
 )
 """What leaves a device with a share, in words."""
+SINCE = "Who keeps two shares of a device knows the sums of what it learnt between them."
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from PIL import Image
 from edge_zofc.device.memory_limit import enforce
 from edge_zofc.engine.answers import Answer, ClassInfo, KeptBack, answer_of, classes_of, kept_back_of
 from edge_zofc.engine.begin import begin_run, plan_of_teaching
+from edge_zofc.engine.fleet_run import FleetRun
 from edge_zofc.engine.predict import run_bundle
+from edge_zofc.engine.taught_run import TaughtRun
 from edge_zofc.engine.teaching import Teaching
 from edge_zofc.errors import ImageError, InputError, quoted
 from edge_zofc.inference.decode import read_file
@@ -22,6 +24,7 @@ from edge_zofc.learner.child import Progress, learn_in_child
 from edge_zofc.learner.pictures import Picture, Pictures, as_file, as_input, as_list
 from edge_zofc.report.summary import write_report
 from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.fleet_folder import FleetFolder
 from edge_zofc.storage.lesson_log import Entry
 from edge_zofc.storage.result import RunResult, read_result
 from edge_zofc.storage.run_folder import EVENTS, RunFolder
@@ -39,7 +42,7 @@ class Taught:
 @dataclass(frozen=True)
 class ShownPicture:
     """A picture of the open lesson. ``part``: "train", or "test" where it is kept back. ``burst``: the number of the
-    first picture of the call that showed it.
+    first picture of its burst.
     """
 
     serial: int
@@ -56,7 +59,7 @@ class Learner:
     an ``edge_zofc.errors.EdgeZofcError``.
     """
 
-    def __init__(self, run: Teaching) -> None:
+    def __init__(self, run: TaughtRun) -> None:
         self._run = run
 
     @classmethod
@@ -64,16 +67,18 @@ class Learner:
         cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1, limit_memory: bool = False,
         page: bool = False,
     ) -> Learner:  # fmt: skip
-        """The run in the folder ``run``; ``bundle``: where its bundle is now, if it moved.
+        """The run in the folder ``run``; ``bundle``: where its bundle is now, if it moved. A fleet answers only.
 
         ``limit_memory`` holds this whole process to what such a process needs (``device/teaching_plan.py``), ``page``
         with room for a web page. Raises InputError if there is no run, DamagedFileError if a file of it is damaged.
         """
-        folder = RunFolder(Path(run))
-        settings = folder.settings()
-        found = run_bundle(folder, settings, None if bundle is None else Path(bundle))
+        folder, fleet = RunFolder(Path(run)), FleetFolder(Path(run))
+        settings = fleet.about().settings() if fleet.is_fleet() else folder.settings()
+        found = run_bundle(fleet if fleet.is_fleet() else folder, settings, None if bundle is None else Path(bundle))
         if limit_memory:
-            enforce(plan_of_teaching(found, settings, threads, page))
+            enforce(plan_of_teaching(found.manifest.sizes, settings.execution, threads, page))
+        if fleet.is_fleet():
+            return cls(FleetRun(fleet, found, settings, threads))
         return cls(Teaching(folder, found, settings, threads))
 
     @classmethod
@@ -105,16 +110,26 @@ class Learner:
         is_one = isinstance(picture, (np.ndarray, Image.Image, bytes, str, Path)) and getattr(picture, "ndim", 3) != 4
         return answers[0] if is_one else answers
 
+    @property
+    def _teaching(self) -> Teaching:
+        if not isinstance(self._run, Teaching):
+            raise InputError(
+                f"The fleet in {self.run} is put together from shares; teach the run of a device, then share that."
+            )
+        return self._run
+
     def _answer(self, picture: Picture, name: str) -> Answer:
         what, name = as_input(picture, name)
         return answer_of(self._run, self._run.features_of(what, name))
 
-    def teach(self, pictures: Picture | Pictures, name: str, *, test: bool = False) -> Taught:
+    def teach(self, pictures: Picture | Pictures, name: str, *, test: bool = False, burst: int = 0) -> Taught:
         """Show pictures of ``name``, a new class or one that is known; the next ``predict`` knows them.
 
         They are on the disk when this returns, in ``RUN/lesson/pictures``. ``test=True`` keeps them back: they are
         never learnt from, and say how good the answers are. Keep back whole series of pictures, not single ones out
-        of a series.
+        of a series. The pictures of a call are a burst; ``burst``, the number of the first picture of an earlier call,
+        lets them be part of that one. Pictures of one burst resemble each other and are no measure of one another, and
+        one ``undo`` takes them back.
 
         Raises InputError where none can be read or the name cannot be one, DoesNotFitError for a full disk.
         """
@@ -124,7 +139,7 @@ class Learner:
                 files.append(as_file(picture, f"picture {number}"))
             except ImageError as error:
                 skipped.append(str(error))
-        serials, damaged = self._run.teach(files, name, test)
+        serials, damaged = self._teaching.teach(files, name, test, burst)
         skipped += damaged
         if not serials:
             raise InputError(skipped[0] if skipped else f"No picture of {quoted(name)} was given.")
@@ -135,23 +150,23 @@ class Learner:
 
         An adapter that moved with it stays as it is. Raises InputError where there is no such class.
         """
-        self._run.forget(name)
+        self._teaching.forget(name)
 
     def rename(self, old: str, new: str) -> None:
         """Call ``old`` ``new``; where ``new`` is a class already, both become one. Raises InputError."""
-        self._run.rename(old, new)
+        self._teaching.rename(old, new)
 
     def move(self, serials: Sequence[int], name: str) -> None:
         """Say that pictures of the open lesson show ``name``. Raises InputError for a number that is not in it."""
-        self._run.move(serials, name)
+        self._teaching.move(serials, name)
 
     def remove(self, serials: Sequence[int]) -> None:
         """Take pictures of the open lesson away. Raises InputError for a number that is not in it."""
-        self._run.remove(serials)
+        self._teaching.remove(serials)
 
     def undo(self) -> str:
         """Take the last change of the open lesson back, and say what it was. Raises InputError where there is none."""
-        return _sentence(self._run.undo())
+        return _sentence(self._teaching.undo())
 
     def learn(
         self, stream: str | Path | None = None, on_progress: Callable[[Progress], None] | None = None, **device: str
@@ -181,7 +196,7 @@ class Learner:
 
         Raises InputError where there is nothing to learn from.
         """
-        return self._run.close_lesson()
+        return self._teaching.close_lesson()
 
     @property
     def run(self) -> Path:
@@ -198,7 +213,7 @@ class Learner:
         return write_report(self.run, None if out is None else Path(out), None, True)
 
     def refresh(self) -> bool:
-        """Take over what another process has learnt since; returns whether there was anything."""
+        """Take over what another process has learnt or taught since; returns whether there was anything."""
         return self._run.refresh()
 
     @property
@@ -209,12 +224,12 @@ class Learner:
     @property
     def pictures(self) -> tuple[ShownPicture, ...]:
         """The pictures of the open lesson."""
-        found = self._run.pictures()
+        found = self._teaching.pictures()
         return tuple(ShownPicture(p.serial, p.name, "test" if p.test else "train", p.burst) for p in found)
 
     def picture_bytes(self, serial: int) -> bytes:
         """The file of a picture of the open lesson. Raises InputError for another number."""
-        for picture in self._run.pictures():
+        for picture in self._teaching.pictures():
             if picture.serial == serial:
                 return read_file(picture.path)
         raise InputError(f"There is no picture {quoted(serial)} in the open lesson.")

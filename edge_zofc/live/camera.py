@@ -26,6 +26,8 @@ START_SECONDS = 20.0
 """How long the first picture of a child may take: network cameras send a whole one every few seconds alone."""
 FOLDER_SECONDS = 1.0
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+WAITING = "waiting for the first picture."
+"""How the sentence ends while nothing has happened yet."""
 _LOOK_SECONDS = 0.2
 """How often a waiting thread looks whether the camera is to close."""
 
@@ -89,7 +91,7 @@ class Camera:
         self._thread: threading.Thread | None = None
         self._newest: Frame | None = None
         self._restarts = 0
-        self._ok, self._sentence = False, f"{self.source.name}: waiting for the first picture."
+        self._ok, self._sentence = False, f"{self.source.name}: {WAITING}"
 
     def start(self) -> Camera:
         """Begin to read, on a thread; returns itself. Starting twice is nothing."""

@@ -4,8 +4,8 @@ A picture may hold a thumbnail with an end marker (FFD9) of its own, so the firs
 The walk follows ITU-T T.81, annex B: segments with a length, and after SOS the coded data, in which FF is followed by
 00, by a restart marker or by the next real marker. Nothing is decoded here.
 
-Whatever does not belong to a picture is dropped, and the walk goes on at the next start marker. Where a *segment* was
-cut, the next start found may be that of a thumbnail. The first picture after such a place is dropped, too.
+Whatever does not belong to a picture is dropped, and the walk goes on at the next start marker. Behind a torn picture
+that may be the start of a thumbnail, so the first picture after such a place is dropped, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _NO_SEGMENT = frozenset((0x00, *range(0xD0, 0xD8)))
 """What may follow FF in coded data alone."""
+_SCAN_HEADERS = (8, 10, 12, 14)
+"""Their lengths with 1 to 4 colours."""
 
 
 class _Walk:
@@ -33,7 +35,7 @@ class _Walk:
     def __init__(self) -> None:
         self.at, self._in_scan, self._has_scan = 2, False, False
         self.end: int | None = None
-        self.is_broken = self.is_cut = False  # cut: the next picture begins at ``at``
+        self.is_broken = False
 
     def go_on(self, data: bytearray) -> bool:
         """Walk as far as ``data`` reaches; whether the picture has ended or is broken."""
@@ -55,7 +57,7 @@ class _Walk:
         if marker == _EOI and self._has_scan:
             self.end = self.at = after
         elif marker == _SOI:
-            self.at, self.is_broken, self.is_cut = start, True, True
+            self.at, self.is_broken = start, True
         elif marker == _EOI or marker in _NO_SEGMENT:
             self.at, self.is_broken = after, True
         elif marker == _TEM:
@@ -65,9 +67,10 @@ class _Walk:
                 self.at = start
                 return False
             length = data[after] << 8 | data[after + 1]
-            self.at, self.is_broken = after + length, length < 2
             self._in_scan = marker == _SOS
             self._has_scan |= self._in_scan
+            self.is_broken = length not in _SCAN_HEADERS if self._in_scan else length < 2
+            self.at = after if self.is_broken else after + length
         return True
 
 
@@ -88,7 +91,8 @@ class Splitter:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._walk: _Walk | None = None
-        self._doubtful = False
+        self._doubtful = False  # the next picture may be a thumbnail
+        self._doubted = False  # one was dropped for it, so that the next one is none
         self.rubbish_bytes = 0
         """Bytes dropped since the last picture."""
 
@@ -101,18 +105,18 @@ class Splitter:
             done = walk.go_on(self._buffer)
             size = walk.end or len(self._buffer)
             if done and walk.end is None:
-                # A start inside of coded data is a real one; after any other break the next one may be a thumbnail's.
-                self._drop(walk.at, doubtful=not walk.is_cut)
+                self._drop(walk.at, doubtful=True)
             elif size > MAX_PICTURE_BYTES:
                 self._drop(size, doubtful=walk.end is None)
             elif not done:
                 break
             elif self._doubtful:
                 self._drop(size, doubtful=False)
+                self._doubted = True
             else:
                 pictures.append(bytes(self._buffer[:size]))
                 del self._buffer[:size]
-                self._walk, self.rubbish_bytes = None, 0
+                self._walk, self._doubted, self.rubbish_bytes = None, False, 0
         if self.rubbish_bytes > MAX_RUBBISH_BYTES:
             raise InputError(f"{self.rubbish_bytes >> 20} MiB came without a JPEG picture in them.")
         return pictures
@@ -121,6 +125,9 @@ class Splitter:
         """Drop what comes before the next start marker; whether there is one."""
         place = self._buffer.find(_START)
         kept = place if place >= 0 else max(len(self._buffer) - 2, 0)
+        # Text and padding between pictures have no FF. What has may be a picture without its start, and what comes next
+        # its thumbnail. Its rest has no start, so that one doubt is enough.
+        self._doubtful |= not self._doubted and self._buffer.find(0xFF, 0, kept) >= 0
         self.rubbish_bytes += kept
         del self._buffer[:kept]
         return place >= 0

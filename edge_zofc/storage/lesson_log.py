@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from edge_zofc.errors import DamagedFileError, DoesNotFitError
-from edge_zofc.storage.reading import Strict, is_there, load_model, read_bounded
+from edge_zofc.storage.reading import Strict, check_folder, is_there, load_model, read_bounded
 from edge_zofc.storage.writing import DISK, AppendFile, Files, make_folder, write_atomic
 
 LESSON = "lesson"
@@ -44,12 +44,13 @@ Kind = Literal["teach", "forget", "rename", "move", "remove", "undo"]
 class Entry(Strict):
     """One thing that a person did.
 
-    teach    ``files`` show ``name``; ``test``: they are kept back
+    teach    ``files`` show ``name``; ``test``: they are kept back; ``burst``: the number of the first picture of the
+             burst that they go on with, 0 where they begin one
     forget   ``name`` is no class any more: its pictures go, and ``parts`` of what was learnt (``class_parts.py``)
     rename   ``name`` is now called ``to``, and so are the run's own ``classes``
     move     the pictures ``serials`` show ``to``
     remove   the pictures ``serials`` count no more
-    undo     the last of the others that still counts is taken back
+    undo     the last of the others that still counts is taken back, with all of its burst
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Entry(Strict):
     to: Name = ""
     files: tuple[File, ...] = ()
     test: bool = False
+    burst: Annotated[int, Field(ge=0, le=MAX_SERIAL)] = 0
     serials: tuple[Serial, ...] = ()
     parts: tuple[Name, ...] = ()
     classes: tuple[Name, ...] = ()
@@ -120,6 +122,8 @@ class LessonLog:
     def __init__(self, folder: LessonFolder, files: Files = DISK) -> None:
         """Open it, made if need be; ``base`` and ``entries`` are what it holds. Raises as ``LessonFolder.read``."""
         self.folder, self._files = folder, files
+        for place in (folder.path, folder.pictures, folder.features, folder.tasks):
+            check_folder(place)
         make_folder(folder.pictures, files)
         if not folder.is_there():
             write_atomic(folder.log, _line(Base()), files)
@@ -165,29 +169,45 @@ def suffix_of(data: bytes) -> str:
 
 
 UNDO_DEPTH = 20
-"""So many of the last entries can be taken back. What was forgotten before leaves the disk."""
+"""So many of the last ``gestures`` can be taken back. What was forgotten before leaves the disk."""
 
 
 def counting(entries: Sequence[Entry]) -> list[Entry]:
     """The entries that still count, without those that were taken back."""
+    return [entry for gesture in gestures(entries) for entry in gesture]
+
+
+def gestures(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The entries that still count, by what one undo takes: those of a burst together, where nothing came between."""
     return _folded(entries)[0]
 
 
 def settled(entries: Sequence[Entry]) -> int:
-    """How many of ``counting`` can no longer be taken back."""
+    """How many of ``gestures`` can no longer be taken back."""
     return _folded(entries)[1]
 
 
-def _folded(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
-    found: list[Entry] = []
+def _folded(entries: Sequence[Entry]) -> tuple[list[list[Entry]], int]:
+    found: list[list[Entry]] = []
     lasting = 0
     for entry in entries:
-        if entry.kind != "undo":
-            found.append(entry)
+        if entry.kind == "undo":
+            found = found[:-1] if len(found) > lasting else found
+        elif entry.burst and found and found[-1][0].kind == "teach" and _burst(found[-1][0]) == entry.burst:
+            found[-1].append(entry)
+        else:
+            found.append([entry])
             lasting = max(lasting, len(found) - UNDO_DEPTH)
-        elif len(found) > lasting:
-            found.pop()
     return found, lasting
+
+
+def _burst(entry: Entry) -> int:
+    return entry.burst or serial_of(entry.files[0])
+
+
+def serial_of(file: str) -> int:
+    """The number of a picture, by its file's name."""
+    return int(file.partition(".")[0])
 
 
 def _line(model: Strict) -> bytes:

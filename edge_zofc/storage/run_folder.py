@@ -5,6 +5,7 @@
     state/          checkpoints (``checkpoint.py``)
     features/       features of pictures, and pixels of large ones, a cache (``engine/feature_store.py``,
                     ``engine/pixel_store.py``)
+    classes/        what each class gave to a closed-form head (``engine/class_parts.py``)
     events.jsonl    what happened, one JSON object a line
     result.json     the numbers, rewritten after each task (``result.py``)
     lock            held by the process that learns (``lock.py``)
@@ -35,6 +36,7 @@ from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, r
 JOURNAL = "journal.bin"
 STATE = "state"
 FEATURES = "features"
+CLASSES = "classes"
 EVENTS = "events.jsonl"
 
 EVENTS_LIMIT_BYTES = 32 << 20
@@ -94,7 +96,7 @@ class RunFolder:
         make_folder(self.path)
         with RunLock(self.path):
             sweep(self.path)
-            for folder in (self.state, self.features):
+            for folder in (self.state, self.features, self.path / CLASSES):
                 check_folder(folder)
                 if folder.is_dir():
                     sweep(folder)

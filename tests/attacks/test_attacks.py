@@ -28,14 +28,15 @@ from edge_zofc.engine.run import learn_run
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import DamagedFileError
 from edge_zofc.fleet.merging import merge
+from edge_zofc.learner import Learner
 from edge_zofc.storage.bundle import Bundle, read_bundle
 from edge_zofc.storage.manifest import FILES
 
 NAMES = (
     "manifest", "backbone.onnx", "backbone.onnx.data", "adapter.safetensors", "probe.safetensors", "journal",
     "balanced journal", "gradient journal", "snapshot", "snapshot state", "moved snapshot", "moved snapshot state",
-    "settings.json", "result.json", "events.jsonl", "features", "pixels", "share", "about.json", "profile", "jpeg",
-    "progressive", "png", "palette", "apng", "webp", "lossless",
+    "settings.json", "result.json", "events.jsonl", "features", "pixels", "share", "about.json", "lesson", "part",
+    "large part", "profile", "jpeg", "progressive", "png", "palette", "apng", "webp", "lossless",
 )  # fmt: skip
 
 
@@ -124,6 +125,8 @@ def world(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pat
     later = (root / "stream/001_task").rename(root / "later")
     go(read_bundle(root / "bundle"), root / "stream", root / "run", changes={**FAST, "epochs": 1})
     later.rename(root / "stream/001_task")
+    with Learner.open(root / "run") as learner:
+        learner.teach(next((root / "stream/001_task/train/class03").iterdir()), "shown")
     write_share(root, small_bundle, "d7").rename(root / "d7.share")
     merge(root / "bundle", [root / "d7.share"], root / "fleet")
     return root

@@ -12,6 +12,7 @@ from jpegs import with_thumbnail
 from PIL import Image
 from victim import SPEC, Victim, rewrite_manifest, tiny_bundle
 from victims_fleet import fleet_victims
+from victims_lesson import lesson_victims
 from victims_run import journal_victims, run_victims, snapshot_victims
 
 from edge_zofc.device.profiles import load_profile
@@ -119,6 +120,7 @@ def all_victims(folder: Path) -> Iterator[Victim]:
         ("snapshot", snapshot_victims),
         ("run", run_victims),
         ("fleet", fleet_victims),
+        ("lesson", lesson_victims),
         ("profile", lambda place: [profile_victim(place)]),
         ("pictures", picture_victims),
         ("camera", lambda place: [pipe_victim(place)]),

@@ -29,7 +29,7 @@ from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 
 COMMANDS = (
-    "demo", "export", "split", "backbones", "capture", "plan", "learn", "eval", "predict", "teach",
+    "demo", "export", "split", "backbones", "capture", "live", "plan", "learn", "eval", "predict", "teach",
     "forget", "rename", "undo", "lesson", "deploy", "report", "replay", "history", "rollback", "fleet share",
     "fleet merge", "fleet revoke", "fleet keys", "fleet serve", "fleet join", "fleet status", "profiles", "doctor",
     "bench",

@@ -175,6 +175,22 @@ def test_the_files_of_what_was_forgotten_leave_the_disk_once_it_cannot_be_taken_
         assert "new thing" not in teaching.class_names
 
 
+def test_a_burst_over_several_calls_is_one_and_one_undo_takes_it_back(run: Path) -> None:
+    with opened(run) as teaching:
+        before, pictures = bits(teaching), files(9, UNDO_DEPTH + 5)
+        teaching.rename(teaching.class_names[0], "cup")
+        (first,), _ = teaching.teach(pictures[:1], "new thing")
+        for data in pictures[1:]:
+            teaching.teach([data], "new thing", burst=first)
+        teaching.teach(files(10, 1), "new thing")
+        assert {picture.burst for picture in teaching.pictures()} == {first, first + len(pictures)}
+        assert teaching.undo().files == (f"{first + len(pictures):06}.png",)
+        assert len(teaching.undo().files) == len(pictures)
+        assert teaching.undo().kind == "rename" and bits(teaching) == before
+        with pytest.raises(InputError, match="no burst"):
+            teaching.teach(files(9, 1), "new thing", burst=10**6)
+
+
 def test_a_name_may_be_given_to_another_thing_after_a_renaming(run: Path) -> None:
     with opened(run) as teaching:
         old = teaching.class_names[0]

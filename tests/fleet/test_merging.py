@@ -139,7 +139,6 @@ def test_a_fleet_stays_with_its_bundle(small_bundle: Bundle, tmp_path: Path) -> 
 
 
 def test_two_devices_of_one_name_are_noticed(small_bundle: Bundle, tmp_path: Path) -> None:
-    one = write_share(tmp_path, small_bundle, "a")
     other = write_share(tmp_path, small_bundle, "a", seed=1).rename(tmp_path / "other.share")
     one = write_share(tmp_path, small_bundle, "a")
     newer = write_share(tmp_path, small_bundle, "a", number=6)

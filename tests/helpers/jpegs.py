@@ -7,13 +7,15 @@ from pathlib import Path
 
 from pictures import encoded, noise
 
+THUMBNAIL_AT = 400
+"""How many bytes of other things stand before a thumbnail."""
 PLAIN = encoded(noise(48, 32), "JPEG")
 
 
 def with_thumbnail(number: int = 0, **options: object) -> bytes:
     """A picture as cameras write them: its first segment holds another whole JPEG."""
     inner, outer = encoded(noise(16, 16, number + 100), "JPEG"), encoded(noise(40, 32, number), "JPEG", **options)
-    held = b"Exif\0\0" + inner
+    held = b"Exif\0\0" + bytes(THUMBNAIL_AT) + inner
     return outer[:2] + b"\xff\xe1" + (len(held) + 2).to_bytes(2, "big") + held + outer[2:]
 
 

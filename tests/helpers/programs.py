@@ -1,7 +1,8 @@
-"""What a test of real cameras needs of the system."""
+"""What a test of real cameras or brokers needs of the system."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ RTSP_PYTHON = "/usr/bin/python3"
 """Debian's own: its bindings of GStreamer are no packages of an environment."""
 _INSTALL = {
     "ffmpeg": "ffmpeg",
+    "mosquitto": "mosquitto mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
+    "openssl": "openssl",
     "gst-launch-1.0": "gstreamer1.0-tools gstreamer1.0-plugins-good",
     "rtsp": "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad",
 }
@@ -21,8 +25,13 @@ _INSTALL = {
 def need(*names: str) -> None:
     """Skip the test where a program is missing; ``rtsp`` is GStreamer's RTSP server."""
     for name in names:
-        if not (_has_rtsp_server() if name == "rtsp" else shutil.which(name)):
+        if not (_has_rtsp_server() if name == "rtsp" else found(name)):
             pytest.skip(f"{name} is not installed: apt-get install --no-install-recommends {_INSTALL[name]}")
+
+
+def found(name: str) -> str | None:
+    """Where a program is; those of services are not in everybody's path."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def _has_rtsp_server() -> bool:

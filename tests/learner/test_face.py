@@ -130,6 +130,20 @@ def test_another_process_is_refused_while_one_teaches(learner: Learner) -> None:
         other.teach(frame(CAP, 0), "cap")
 
 
+def test_what_another_process_taught_is_taken_over_by_a_refresh(learner: Learner) -> None:
+    with Learner.open(learner.run) as asked:
+        assert asked.refresh() is False
+        learner.teach(frames(CAP, 5), "cap")
+        assert asked.predict(frame(CAP, 30)).guesses[0].class_name != "cap"
+        assert asked.refresh() is True
+        assert asked.predict(frame(CAP, 30)).name == "cap"
+        assert asked.refresh() is False
+        learner.close_lesson()  # a new log
+        assert asked.refresh() is True
+        assert asked.predict(frame(CAP, 30)).name == "cap"
+        assert learner.refresh() is False  # its own changes are known
+
+
 def test_learn_takes_the_lesson_in_a_process_of_its_own_and_tells_of_each_step(learner: Learner) -> None:
     for number, name in ((CAP, "cap"), (4, "key")):
         learner.teach(frames(number, 5), name)

@@ -89,6 +89,17 @@ def test_a_child_that_ends_after_each_picture_is_a_camera_too(picture: Path) -> 
     assert camera.state.pictures == 4
 
 
+def test_the_last_picture_of_a_child_is_shown_though_it_came_soon_after_another(tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(with_thumbnail(1))
+    (tmp_path / "last").write_bytes(with_thumbnail(2))
+    body = "write(open(sys.argv[1], 'rb').read()); time.sleep(0.02); write(open(sys.argv[2], 'rb').read())"
+    camera = Camera(source(child(body, tmp_path / "first", tmp_path / "last")))
+    pauses(camera, 1)
+    newest = camera.newest()
+    assert newest is not None
+    assert newest.jpeg == with_thumbnail(2)
+
+
 def test_a_child_that_gives_nothing_is_started_again_after_longer_and_longer_pauses() -> None:
     assert pauses(Camera(source(("false",))), 7) == [1, 2, 4, 8, 16, 30, 30]
 

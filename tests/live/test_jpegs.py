@@ -7,14 +7,14 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jpegs import PLAIN, with_thumbnail
+from jpegs import PLAIN, THUMBNAIL_AT, with_thumbnail
 from pictures import encoded, noise
 
 from edge_zofc.errors import InputError
 from edge_zofc.live.jpegs import MAX_PICTURE_BYTES, MAX_RUBBISH_BYTES, Splitter, is_picture
 
-# SOI, a comment of one byte, a scan header of four bytes, coded data with FF00 and a restart marker, EOI.
-SMALLEST = bytes.fromhex("ffd8 fffe0003aa ffda0006cccccccc 11ff0022ffd033 ffd9")
+# SOI, a comment of one byte, a scan header for one colour, coded data with FF00 and a restart marker, EOI.
+SMALLEST = bytes.fromhex("ffd8 fffe0003aa ffda0008010100003f00 11ff0022ffd033 ffd9")
 KINDS = [
     with_thumbnail(1),
     with_thumbnail(2, progressive=True),
@@ -46,7 +46,7 @@ def test_pictures_come_out_as_they_went_in_however_the_pipe_cuts_them(pictures: 
 
 
 @given(st.lists(st.binary(max_size=50).filter(lambda text: b"\xff" not in text), min_size=4, max_size=4))
-def test_what_lies_between_pictures_is_dropped(between: list[bytes]) -> None:
+def test_text_and_padding_between_pictures_are_dropped(between: list[bytes]) -> None:
     pictures = [with_thumbnail(number) for number in range(3)]
     stream = between[0] + b"".join(picture + text for picture, text in zip(pictures, between[1:], strict=True))
     assert Splitter().feed(stream) == pictures
@@ -64,9 +64,30 @@ def test_after_a_cut_the_pictures_go_on_and_a_thumbnail_is_never_one(data: st.Da
     assert not set(found) & set(THUMBNAILS)
 
 
-def test_a_picture_that_is_cut_in_its_coded_data_costs_no_other() -> None:
-    torn, whole = PLAIN[:-20], with_thumbnail(2)
-    assert Splitter().feed(torn + whole + PLAIN) == [whole, PLAIN]
+def test_a_cut_in_a_segment_costs_the_next_picture_and_shows_no_thumbnail() -> None:
+    pictures = [with_thumbnail(number) for number in range(5)]
+    # 100 bytes are missing before the thumbnail, so the segment seems to end 100 bytes deep in the next picture's.
+    segment = int.from_bytes(pictures[0][4:6], "big") + 4
+    torn = pictures[0][:100] + pictures[0][200:segment]
+    assert Splitter().feed(torn + b"".join(pictures[1:])) == pictures[2:]
+
+
+def test_a_stream_that_begins_within_a_picture_shows_no_thumbnail() -> None:
+    pictures = [with_thumbnail(number) for number in range(4)]
+    for start in (1, 2, *range(THUMBNAIL_AT + 20, len(pictures[0]))):  # the space before the thumbnail is no sign
+        found = Splitter().feed(pictures[0][start:] + b"".join(pictures[1:]))
+        assert found in (pictures[1:], pictures[2:])
+
+
+def test_a_camera_that_leaves_rubbish_behind_each_picture_still_shows_every_second() -> None:
+    pictures = [with_thumbnail(number) for number in range(4)]
+    assert Splitter().feed(b"".join(picture + b"\xff\x00old" for picture in pictures)) == pictures[::2]
+
+
+def test_a_torn_picture_costs_one_more() -> None:
+    pictures = [with_thumbnail(number) for number in range(4)]
+    for end in range(PLAIN.index(b"\xff\xda") + 14, len(PLAIN)):
+        assert Splitter().feed(PLAIN[:end] + b"".join(pictures)) in (pictures[1:], pictures[2:])
 
 
 @pytest.mark.parametrize(
@@ -77,6 +98,7 @@ def test_a_picture_that_is_cut_in_its_coded_data_costs_no_other() -> None:
         b"\xff\xd8\xff\xe0\x00\x04ab\x00\xff\xd9",  # a segment ends where no marker begins
         b"\xff\xd8\xff\xd0\xff\xd9",  # a restart marker outside of a scan
         b"\xff\xd8\xff\x00\xff\xd9",
+        b"\xff\xd8\xff\xda\x00\x09\0\0\0\0\0\0\0\xff\xd9",  # a scan header of a length that there is not
         b"\x89PNG\r\n\x1a\n",
         b"",
     ],

@@ -9,7 +9,7 @@ import pytest
 from power_cut import RecordingFiles, disks_after_cut, lay_out
 
 from edge_zofc.errors import DamagedFileError
-from edge_zofc.storage.lesson_log import Base, Entry, LessonFolder, LessonLog, counting, suffix_of
+from edge_zofc.storage.lesson_log import Base, Entry, LessonFolder, LessonLog, counting, gestures, suffix_of
 
 TEACH = Entry(kind="teach", name="mug", files=("000001.jpg",))
 
@@ -124,3 +124,11 @@ def test_a_power_cut_anywhere_leaves_each_picture_that_was_promised(tmp_path: Pa
             assert len((place.pictures / entry.files[0]).read_bytes()) == 8
         outcomes += 1
     assert outcomes > 100
+
+
+def test_a_burst_that_goes_on_is_one_gesture_unless_something_came_between() -> None:
+    on = Entry(kind="teach", name="mug", files=("000002.jpg",), burst=1)
+    other = Entry(kind="teach", name="cup", files=("000003.jpg",))
+    assert gestures([TEACH, on, on]) == [[TEACH, on, on]]
+    assert gestures([TEACH, other, on, on]) == [[TEACH], [other], [on, on]]
+    assert counting([TEACH, on, on, other, Entry(kind="undo"), Entry(kind="undo")]) == []

@@ -19,7 +19,7 @@ else:
 CHECKOUT = Path(__file__).parents[2]
 PRESETS = ("edge", "paper")
 SHORT = ("--epochs", 2, "--batch-size", 8, "--queries", 2)
-EXTRAS = ("torch", "torchvision", "matplotlib", "timm", "onnx", "sklearn")
+EXTRAS = ("torch", "torchvision", "matplotlib", "timm", "onnx", "sklearn", "starlette", "uvicorn", "paho")
 MOST_BYTES = 260_000_000
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 
@@ -150,9 +150,15 @@ def test_the_doctor_finds_nothing_bad(bare, small_bundle):
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("export", "export"), ("backbones --measure", "export"), ("bench memory", "demo"), ("demo", "demo")],
+    [
+        ("export", "export"),
+        ("backbones --measure", "export"),
+        ("bench memory", "demo"),
+        ("demo", "demo"),
+        ("predict --camera folder://. --mqtt shelf", "mqtt"),
+    ],
 )
-def test_a_command_of_the_workstation_says_what_to_install(bare, tmp_path, command, extra):
+def test_a_command_that_lacks_a_package_says_what_to_install(bare, tmp_path, command, extra):
     done = bare.call("edge-zofc", *command.split(), folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -18,7 +18,16 @@ from small import small_model, write_small_stream
 from edge_zofc.benchmarks import run
 from edge_zofc.benchmarks.costs import estimators
 from edge_zofc.benchmarks.costs.cgroup import lowest
-from edge_zofc.benchmarks.costs.estimator_arms import ARMS, Command, Task, ending, step_seconds, typical
+from edge_zofc.benchmarks.costs.estimator_arms import (
+    ARMS,
+    Command,
+    Task,
+    beside_inference,
+    command_of,
+    ending,
+    step_seconds,
+    typical,
+)
 from edge_zofc.benchmarks.costs.estimator_torch import FirstOrder, TorchRequest, cnn_features
 from edge_zofc.benchmarks.costs.vit_in_torch import vit_features
 from edge_zofc.benchmarks.process import Ended, edge_zofc
@@ -50,6 +59,7 @@ def first_order(bundle: Bundle, stream: Path, micro_batch: int, checkpoint: bool
 @pytest.mark.parametrize(
     ("arm", "count"),
     [
+        ("inference-thrifty", 16),
         ("spsa-balanced-fast", 16 * 9),
         ("exact-thrifty", 16 * 4),
         ("torch-micro", 16 * 3),
@@ -138,18 +148,44 @@ def test_the_costs_of_both_estimators_stand_in_one_table(
     exact_bundle: Bundle, stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--costs", str(exact_bundle.folder), "--stream", str(stream), "--batch-sizes", "8", "--steps", "2"]
-    arms = ["--arms", "spsa-whole-thrifty,exact-thrifty", "--out", str(tmp_path), "--json"]
+    arms = ["--arms", "inference-thrifty,spsa-whole-thrifty,exact-thrifty", "--out", str(tmp_path), "--json"]
     assert run("estimators", [*words, *arms]) == 0
     data = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "estimators-costs.json").read_text()) == data
-    spsa, exact = data["rows"]
-    assert (spsa["arm"], exact["arm"]) == ("spsa-whole-thrifty", "exact-thrifty")
-    for row in (spsa, exact):
+    inference, spsa, exact = data["rows"]
+    assert (inference["arm"], spsa["arm"], exact["arm"]) == ("inference-thrifty", "spsa-whole-thrifty", "exact-thrifty")
+    for row in (inference, spsa, exact):
+        assert row["over_inference"] == row["peak_rss_mib"] / inference["peak_rss_mib"]
         assert row["failed"] is None and row["micro_batch"] == row["parallel_queries"] == 1
         assert row["above_base_mib"] == row["peak_rss_mib"] - row["base_mib"] > 0
         assert len(row["step_seconds"]) == 2 and row["seconds_per_step"] > 0
+    assert inference["first_loss"] is None and inference["image_forwards"] == 8
     assert spsa["first_loss"] == pytest.approx(exact["first_loss"], rel=1e-3)
     assert "| exact, onnxruntime, thrifty |" in re.sub(" +", " ", (tmp_path / "estimators-costs.md").read_text())
+
+
+def test_a_peak_is_compared_with_inference_of_the_same_placement_bundle_and_batch() -> None:
+    def row(arm: str, peak: float, bundle: str = "a", batch_size: int = 4, failed: str | None = None) -> dict[str, Any]:
+        return {"arm": arm, "bundle": bundle, "batch_size": batch_size, "failed": failed, "peak_rss_mib": peak}
+
+    rows = [
+        row("inference-fast", 100.0), row("inference-thrifty", 50.0), row("inference-fast", 1.0, "c", failed="no"),
+        row("exact-fast", 200.0), row("exact-thrifty", 150.0), row("torch-batch", 400.0), row("torch-micro", 250.0),
+        row("exact-fast", 9.0, bundle="b"), row("exact-fast", 9.0, batch_size=8), row("exact-fast", 9.0, bundle="c"),
+    ]  # fmt: skip
+    found = [row["over_inference"] for row in beside_inference(rows)]
+    assert found == [1.0, 1.0, None, 2.0, 3.0, 4.0, 5.0, None, None, None]
+
+
+def test_inference_takes_the_placement_of_learning_with_one_adapter_a_run(exact_bundle: Bundle, stream: Path) -> None:
+    task = Task(exact_bundle.folder, stream, 4, batch_size=8, steps=1)
+    placements = [
+        json.loads(command_of(BY_NAME[f"inference-{how}"], task, Path()).line[-1])["placement"]
+        for how in ("fast", "thrifty")
+    ]
+    fast, thrifty = placements
+    assert fast["parallel_queries"] == thrifty["parallel_queries"] == thrifty["micro_batch"] == 1
+    assert fast["micro_batch"] > 1
 
 
 def test_a_limit_under_which_an_arm_is_too_slow_does_not_hold(
