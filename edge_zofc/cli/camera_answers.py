@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_zofc.cli.answer import need
-from edge_zofc.cli.arguments import RUN
+from edge_zofc.cli.argument_kinds import RUN
 from edge_zofc.cli.terminal import say
 from edge_zofc.errors import InputError, shown
 

@@ -176,13 +176,9 @@ def predict(options: argparse.Namespace) -> int:
     from edge_zofc.cli.teaching import named_text
     from edge_zofc.engine import predict as using
 
-<<<<<<< HEAD
-    run, pictures, notes = using.run_and_pictures(options.names, RUN)
-=======
     if asks_a_camera(options):
         return predict_camera(options)
-    run, pictures, notes = using.run_and_pictures(options.names, arguments.RUN)
->>>>>>> main
+    run, pictures, notes = using.run_and_pictures(options.names, RUN)
     for text in notes:
         log.warning(text)
     trained = using.open_run(run, options.bundle)

@@ -24,20 +24,12 @@ from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
 
 _EXTRAS = {
-<<<<<<< HEAD
-    "export": "export",
-    "backbones": "export",
-    "deploy": "export",
-    "demo": "demo",
-    "bench": "demo",
-} | dict.fromkeys(("fleet keys", "fleet serve", "fleet join"), "fleet")
-=======
     **dict.fromkeys(("export", "backbones", "deploy"), "export"),
     **dict.fromkeys(("demo", "bench"), "demo"),
+    **dict.fromkeys(("fleet keys", "fleet serve", "fleet join"), "fleet"),
     "live": "live",
     "predict": "mqtt",
 }
->>>>>>> main
 """What to install where a command lacks a package; the others need nothing beyond the runtime's packages."""
 
 
