@@ -26,7 +26,7 @@ HOME_OF = {
     "matplotlib": {"report.charts", "benchmarks"},
     "jinja2": {"report.page"},
     "starlette": {"live.web"},
-    "uvicorn": {"live.server"},
+    "uvicorn": {"live.server", "fleet.flower_link"},
     "paho": {"live.mqtt"},
     "timm": {"export", "benchmarks"},
     "torchvision": {"export", "benchmarks"},
@@ -34,7 +34,6 @@ HOME_OF = {
     "onnxscript": {"export", "benchmarks"},
     "sklearn": {"export", "benchmarks"},
     "flwr": {"fleet.flower_link", "fleet.flower_message", "fleet.flower_node"},
-    "uvicorn": {"fleet.flower_link"},
     "httpx": {"fleet.flower_node"},
     "cryptography": {"fleet.keys"},
 }
