@@ -90,3 +90,4 @@ def add(parser: Any, members: tuple[Add, ...]) -> None:
 RUN = Path("run")
 RUN_FOLDER = path("run", "RUN", "run folder")
 MOVED_BUNDLE = path("--bundle", "FOLDER", "where the run's bundle is now, if it moved")
+THREADS = number("--threads", "CPU threads (default: 1)", 1, default=1)

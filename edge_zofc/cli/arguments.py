@@ -16,6 +16,7 @@ from edge_zofc.cli.argument_kinds import (
     MOVED_BUNDLE,
     RUN,
     RUN_FOLDER,
+    THREADS,
     Add,
     add,
     argument,
@@ -28,6 +29,7 @@ from edge_zofc.cli.argument_kinds import (
     seed,
 )
 from edge_zofc.cli.fleet_arguments import FLEET
+from edge_zofc.cli.teaching_arguments import TEACHING
 from edge_zofc.errors import InputError
 
 ADAPTER_KINDS = ("film", "bottleneck")
@@ -46,7 +48,6 @@ BENCHMARKS = (
 )
 
 _LEARNT = path("run", "RUN", "folder of a run or a fleet")
-_THREADS = number("--threads", "CPU threads (default: 1)", 1, default=1)
 _PROFILE = "a board's limits, see 'edge-zofc profiles' (default: the run's own, else auto)"
 _CAMERA = one_of(
     argument(
@@ -163,7 +164,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             "127.0.0.1:8750, which other computers reach by ssh -L)",
         ),
         argument("--no-learn", dest="learn", action="store_false", help="collect lessons and let none be learnt"),
-        _THREADS,
+        THREADS,
     ),
     "plan": (
         path("--bundle", "FOLDER", "bundle folder (default: bundle/)"),
@@ -193,14 +194,14 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         _LEARNT,
         path("--stream", "FOLDER", "the stream whose test pictures are named", required=True),
         MOVED_BUNDLE,
-        _THREADS,
+        THREADS,
     ),
     "predict": (
         path("names", "PICTURE", "pictures or folders of them; first a run or a fleet (default: run/)", nargs="*"),
         number("--top", "classes to name (default: 1; with a camera: 3)", 1),
         argument("--unknown", action="store_true", help='answer "unknown" where a picture is like no class'),
         MOVED_BUNDLE,
-        _THREADS,
+        THREADS,
         group(
             "a camera in place of pictures",
             _CAMERA,
@@ -223,27 +224,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             about="one JSON object a picture on standard output, until a signal ends it",
         ),
     ),
-    "teach": (
-        RUN_FOLDER,
-        argument("name", metavar="NAME", help="what the pictures show: a new class or a known one"),
-        path("pictures", "PICTURE", "pictures or folders of them", nargs="+"),
-        argument("--test", action="store_true", help="keep them back: never learnt from, they measure the answers"),
-        path("--bundle", "FOLDER", "where the run's bundle is; for a new run: its bundle (default: bundle/)"),
-        _THREADS,
-    ),
-    "forget": (RUN_FOLDER, argument("name", metavar="NAME", help="the class"), MOVED_BUNDLE),
-    "rename": (
-        RUN_FOLDER,
-        argument("name", metavar="OLD", help="the class"),
-        argument("to", metavar="NEW", help="its new name; that of another class makes both one"),
-        MOVED_BUNDLE,
-    ),
-    "undo": (RUN_FOLDER, MOVED_BUNDLE),
-    "lesson": (
-        RUN_FOLDER,
-        argument("--close", action="store_true", help="make it a task of RUN/lesson/tasks, a stream for learn"),
-        MOVED_BUNDLE,
-    ),
+    **TEACHING,
     "deploy": (
         _LEARNT,
         path("out", "OUT.onnx", "the file to write"),
