@@ -72,7 +72,6 @@ def predict_disk(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
     numbered = list(enumerate(tasks))
     steps = sum(options.steps_of(t.train_images) for i, t in numbered if options.moves_in(i, t.classes))
     state, ends = _new_state(sizes, options), 0
-    state.progress.head_backend = "numpy"  # the same bytes, without loading torch
     largest, last = checkpoint.file_bytes(state.to_snapshot()), 0
     for index, task in enumerate(tasks):
         _grow(state, index, task)
@@ -122,7 +121,9 @@ def _parts_bytes(sizes: BundleSizes, options: Options, tasks: Sequence[TaskSize]
 def _new_state(sizes: BundleSizes, options: Options) -> RunState:
     start = np.zeros(sizes.adapter_size, np.float32)
     adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer)
-    return RunState.start(adapter, sizes.feature_size, options.head)
+    state = RunState.start(adapter, sizes.feature_size, options.head)
+    state.progress.head_backend = "numpy"  # the same bytes, without loading torch
+    return state
 
 
 def _grow(state: RunState, index: int, task: TaskSize) -> None:
