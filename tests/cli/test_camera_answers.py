@@ -14,18 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import picture
+from typed import run
 
 from edge_zofc.cli import camera_answers
-from edge_zofc.cli.main import main
 from edge_zofc.learner import Learner
 from edge_zofc.storage.bundle import Bundle
-
-
-def run(*words: object) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import pytest
 from jpegs import PLAIN, is_running, showing
-
-from edge_zofc.cli.main import main
-
-
-def run(*words: object) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
+from typed import run
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from small import picture, write_small_bundle, write_small_stream
+from typed import run
 
 from edge_zofc.cli import arguments, commands
 from edge_zofc.cli.main import main
@@ -38,14 +39,6 @@ FAST = [
     "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
     "--micro-batch", "4", "--device-profile", "cpu-2gib",
 ]  # fmt: skip
-
-
-def run(*words: object) -> int:
-    """The command's exit code, also where argparse itself ends the program."""
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 @pytest.fixture(scope="module")

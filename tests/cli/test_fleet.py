@@ -10,17 +10,9 @@ import onnxruntime as ort
 import pytest
 from runs import go
 from small import picture, write_small_stream
+from typed import run
 
-from edge_zofc.cli.main import main
 from edge_zofc.storage.bundle import Bundle
-
-
-def run(*words: object) -> int:
-    """The command's exit code, also where argparse itself ends the program."""
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 @pytest.fixture(scope="module")

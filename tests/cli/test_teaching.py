@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 from small import picture
+from typed import run
 
-from edge_zofc.cli.main import main
 from edge_zofc.storage.bundle import Bundle
-
-
-def run(*words: object) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import go
+from devices import three_devices
 from shares import made_share
-from small import write_small_bundle, write_small_stream
+from small import write_small_bundle
 
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.predict import open_run
@@ -32,11 +32,7 @@ NONCE = "ab" * 16
 def home(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs that have learnt two classes each; read them, do not change them."""
     home = tmp_path_factory.mktemp("members")
-    stream = write_small_stream(home / "stream", tasks=3)
-    for number in range(3):
-        own = home / f"stream{number}"
-        shutil.copytree(stream / f"{number:03d}_task", own / "000_task")
-        go(small_bundle, own, home / f"run{number}", changes={"adapter": "off"})
+    three_devices(small_bundle, home)
     return home
 
 

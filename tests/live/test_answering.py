@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jpegs import PLAIN, with_thumbnail
+from jpegs import PLAIN
+from shown import camera_of_three
 
 from edge_zofc.errors import DamagedFileError, ImageError
 from edge_zofc.learner import Answer, Guess
@@ -64,11 +65,7 @@ class Listening:
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[Camera]:
     """Shows three pictures again and again, 100 a second."""
-    folder = tmp_path / "shown"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.jpg").write_bytes(with_thumbnail(number))
-    with Camera(f"folder://{folder}", folder_seconds=0.01) as camera:
+    with camera_of_three(tmp_path, 0.01) as camera:
         yield camera
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from jpegs import PLAIN, with_thumbnail
+from shown import camera_of_three
 
 from edge_zofc.errors import DoesNotFitError, InputError, RunLockedError
 from edge_zofc.live import capture as taking
@@ -25,11 +26,7 @@ QUICK = Limits(count=3, every_seconds=0.01)
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[Camera]:
     """Shows three pictures again and again, 50 a second."""
-    folder = tmp_path / "shown"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.jpg").write_bytes(with_thumbnail(number))
-    with Camera(f"folder://{folder}", folder_seconds=0.02) as camera:
+    with camera_of_three(tmp_path, 0.02) as camera:
         yield camera
 
 

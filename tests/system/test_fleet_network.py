@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from devices import three_devices
 from runs import go
-from small import write_small_bundle, write_small_stream
+from small import write_small_bundle
 
 from edge_zofc.engine.predict import open_run
 from edge_zofc.fleet.exchange import MAGIC
@@ -39,11 +40,7 @@ def learnt(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The bundle, a stream of three tasks, and three runs that have learnt one each."""
     home = tmp_path_factory.mktemp("network")
     shutil.copytree(small_bundle.folder, home / "bundle")
-    stream = write_small_stream(home / "stream", tasks=3)
-    for number in range(3):
-        own = home / f"stream{number}"
-        shutil.copytree(stream / f"{number:03d}_task", own / "000_task")
-        go(small_bundle, own, home / f"run{number}", changes={"adapter": "off"})
+    three_devices(small_bundle, home)
     return home
 
 
