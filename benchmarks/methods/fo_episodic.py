@@ -15,7 +15,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edge_zofc.algorithm.directions import balanced_scales, episode
 from edge_zofc.algorithm.episodes import Prototypes, held_out
@@ -24,6 +23,7 @@ from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import EVALUATION_BATCH, Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training
 from edge_zofc.export.adapters import initial_adapter
+from edge_zofc.export.episodic import backward
 
 
 class EpisodicAdapter:
@@ -78,21 +78,9 @@ class EpisodicAdapter:
         return losses
 
     def _backward(self, prototypes: Prototypes, images: Tensor, labels: Tensor) -> float:
-        """Add up the gradient of the batch's mean loss; returns that. The pictures join the means.
-
-        The means are constants, so a batch in parts has the gradient of the whole: memory does not grow with it.
-        """
-        total, found = 0.0, []
-        for first in range(0, len(images), EVALUATION_BATCH):
-            some = slice(first, first + EVALUATION_BATCH)
-            features = self._features(images[some])
-            loss = episodic_loss(prototypes, features, labels[some]) * (len(features) / len(images))
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.problem.passes.backwards += len(features)
-            total += float(loss.detach())
-            found.append(features.detach())
-        prototypes.absorb(torch.cat(found).numpy(), labels.numpy())
-        return total
+        """``episodic.backward`` of one batch; counted."""
+        self.problem.passes.backwards += len(images)
+        return backward(prototypes, self._features, images, labels, EVALUATION_BATCH)
 
     @torch.no_grad()
     def _prototypes(self, task: TaskData, fit: np.ndarray) -> Prototypes:
@@ -101,21 +89,3 @@ class EpisodicAdapter:
         for images, labels in self.problem.plain_batches([task.train[i] for i in fit]):
             statistics.add(self._features(images).numpy(), labels.numpy())
         return Prototypes.of(statistics)
-
-
-def episodic_loss(prototypes: Prototypes, features: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss of features float32 [B, D] and class ids int64 [B]: ``Prototypes.losses`` with a gradient.
-
-    The means, and what a picture added to its own, are constants.
-    """
-    counts = torch.from_numpy(prototypes.counts)
-    sums = torch.from_numpy(prototypes.sums)
-    known = counts.nonzero()[:, 0]
-    means = sums[known] / counts[known, None]
-    own = torch.searchsorted(known, labels)
-    whitened = (features @ torch.from_numpy(prototypes.whitening)).double()
-    others = counts[labels, None] - 1
-    without = torch.where(others > 0, (sums[labels] - whitened.detach()) / others.clamp(min=1), means[own])
-    distances = whitened.square().sum(dim=1, keepdim=True) - 2 * whitened @ means.T + means.square().sum(dim=1)
-    to_own = (whitened - without).square().sum(dim=1, keepdim=True)
-    return functional.cross_entropy(-prototypes.sharpness * distances.scatter(1, own[:, None], to_own), own)

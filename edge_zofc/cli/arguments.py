@@ -21,6 +21,7 @@ from edge_zofc.cli.argument_kinds import (
     add,
     argument,
     colour,
+    folders,
     group,
     number,
     one_of,
@@ -118,7 +119,9 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
                 help="blocks that get one: 0-4 or 0,3,5 (default: all; a ViT's bottlenecks the first five)",
             ),
             number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
-            seed("of random weights and of the adapter's start"),
+            seed("of random weights, of the adapter's start and of --tune"),
+            folders("--tune", "train the adapter's start on these pictures, like the device's: 8 classes or more"),
+            number("--tune-steps", "steps of 64 pictures (default: 100)"),
         ),
         argument(
             "--gradient",
