@@ -120,8 +120,8 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             ),
             number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
             seed("of random weights, of the adapter's start and of --tune"),
-            folders("--tune", "train the adapter's start on these pictures, like the device's: 8 classes or more"),
-            number("--tune-steps", "steps of 64 pictures (default: 100)"),
+            folders("--tune", "train the adapter's start on these pictures by class, and refuse it if nothing is won"),
+            number("--tune-steps", "its steps, of 64 pictures each (default: 100)"),
         ),
         argument(
             "--gradient",
