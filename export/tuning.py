@@ -64,10 +64,9 @@ def tune(
     chosen = choose_pictures(asked.folders, asked.seed, tell)
     work = _Work(model, image, _Progress(len(chosen.paths), asked.steps, tell))
     pictures, features = work.first_pass(chosen, start, tell)
-    fit = pictures.folds == TO_TRAIN
     tell(
-        f"tuning on {fit.sum()} pictures of {(~pictures.held_back).sum()} classes; {pictures.held_back.sum()} classes "
-        "are held back to measure on"
+        f"tuning on {(pictures.folds == TO_TRAIN).sum()} pictures of {(~pictures.held_back).sum()} classes; "
+        f"{pictures.held_back.sum()} classes are held back to measure on"
     )
     untuned = named_rightly(features, pictures)
     moved = work.trained(start, pictures, features, asked)
@@ -78,17 +77,20 @@ def tune(
     for strength, found in gains.items():
         tell(f"tuned start at strength {strength:g}: {found}")
     strength = best_strength(gains)
-    info = TuningInfo(
+    return starts[STRENGTHS.index(strength)], _told(asked, pictures, strength, gains[strength])
+
+
+def _told(asked: TuningRequest, pictures: TuningPictures, strength: float, won: Gains) -> TuningInfo:
+    return TuningInfo(
         classes=int((~pictures.held_back).sum()),
         held_back=int(pictures.held_back.sum()),
-        pictures=int(fit.sum()),
+        pictures=int((pictures.folds == TO_TRAIN).sum()),
         steps=asked.steps,
         strength=strength,
         seed=asked.seed,
-        on_held_back=gains[strength].on_held_back,
-        on_all=gains[strength].on_all,
+        on_held_back=won.on_held_back,
+        on_all=won.on_all,
     )
-    return starts[STRENGTHS.index(strength)], info
 
 
 class _Progress:
