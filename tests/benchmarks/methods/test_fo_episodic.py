@@ -130,3 +130,19 @@ def test_training_pictures_are_cropped_as_the_preset_says(augment: Any, scale: A
         key = (problem.seed, task.index, 7, index)
         expected = load_train(task.train[index].path, problem.spec, key, normalise=problem.normalise, scale=scale)
         np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(("name", "follows"), [("fo-episodic-move", False), ("fo-episodic-drift", True)])
+def test_it_can_move_in_every_task_and_earlier_classes_follow_it(name: str, follows: bool, stream: Path) -> None:
+    problem = tiny_problem(stream)
+    method: Any = registry.build(name, problem, registry.MethodSettings())
+    method.how = HOW
+    first, second = (mixed(task) for task in problem.tasks)
+    method.learn(first)
+    moved, kept = method.adapter().detach().clone(), deepcopy(method.head.seen)
+    assert len(method.learn(second)) == HOW.steps
+    assert not torch.equal(method.adapter(), moved)
+    old = range(len(kept.counts))
+    assert method.head.seen.counts[old].tolist() == kept.counts.tolist()
+    assert np.array_equal(method.head.seen.sums[old], kept.sums) != follows
+    assert [method.parameters_of(task) for task in (first, second)] == [problem.model.layout.size] * 2
