@@ -28,7 +28,6 @@ HeadInit = Literal["class-means", "random"]
 Augment = Literal["crop", "mild", "none"]
 AdapterUse = Literal["auto", "on", "off"]
 LossKind = Literal["head", "episodic"]
-Schedule = Literal["constant", "linear"]
 Estimator = Literal["auto", "spsa", "exact"]
 PresetName = Literal["edge", "paper"]
 _Epochs = Annotated[int, Interval(ge=0, le=10_000)]
@@ -95,9 +94,6 @@ class Options:
     steps: Annotated[
         int, Interval(ge=0, le=1_000_000), Help("steps of the first task, in place of --epochs (0: by epochs)")
     ] = 0
-    schedule: Annotated[Schedule, Help("of the adapter's rate; linear: it falls to nothing over --steps", None)] = (
-        "constant"
-    )
     estimator: Annotated[
         Estimator,
         Help(
@@ -134,7 +130,7 @@ EDGE = Options(
     queries=8,
     query_form="one-sided",
     eps=2e-3,
-    adapter_lr=3e-3,
+    adapter_lr=2e-3,
     clip_norm=0.0,
     head="lda",
     head_init="class-means",
@@ -145,20 +141,17 @@ EDGE = Options(
     loss="episodic",
     directions="shifts",
     steps=260,
-    schedule="linear",
     estimator="auto",
 )
 PRESETS: dict[PresetName, Options] = {"edge": EDGE, "paper": PAPER}
 _BY_HEAD: dict[str, Any] = {
     "loss": "head", "adapter": "on", "directions": "whole", "steps": 0, "optimizer": "sgd", "adapter_lr": 0.01,
     "batch_size": 48, "queries": 4, "eps": 1e-3, "clip_norm": 1.0, "augment": "none", "estimator": "spsa",
-    "schedule": "constant",
 }  # fmt: skip
 """What the edge preset has where the head's loss steers the adapter."""
 _EXACT: dict[str, Any] = {
     "estimator": "exact",
     "directions": "whole",
-    "schedule": "constant",
     "steps": 50,
     "batch_size": 64,
     "adapter_lr": 1e-2,
@@ -174,7 +167,6 @@ entry by lr: 5e-5 moves 42,265 of them by the 0.01 in L2 of a clipped SGD step. 
 CODA-Prompt."""
 _LATER: dict[str, Any] = {
     "optimizer": "sgd", "adapter": "on", "loss": "head", "directions": "whole", "steps": 0, "estimator": "spsa",
-    "schedule": "constant",
 }  # fmt: skip
 """Options that older runs do not name, with what they did."""
 
@@ -223,7 +215,7 @@ def make_options(preset: PresetName, changes: dict[str, Any]) -> Options:
         base = changed(base, _EXACT)
     if "epochs" in changes:
         share = base.head_epochs / base.epochs  # of the epochs, those that train the head
-        more |= {"head_epochs": math.ceil(share * int(changes["epochs"])), "steps": 0, "schedule": "constant"}
+        more |= {"head_epochs": math.ceil(share * int(changes["epochs"])), "steps": 0}
     if changes.get("optimizer", base.optimizer) != base.optimizer:
         more["adapter_lr"] = _RATES.get(changes["optimizer"], base.adapter_lr)
     return changed(base, {**more, **changes})
@@ -278,8 +270,6 @@ def _check_together(options: Options) -> None:
     """Raise InputError for values that do not go together."""
     if options.steps and options.loss == "head":
         raise InputError(f"steps is {options.steps}, which goes with --loss episodic; give --epochs instead.")
-    if options.schedule == "linear" and not options.steps:
-        raise InputError("schedule is linear, which needs a number of steps; give --steps, or --schedule constant.")
     if options.estimator == "exact" and options.optimizer == "conserve":
         raise InputError("optimizer is 'conserve', which compares forward passes; it needs --estimator spsa.")
     asked, its = {"loss": options.loss, "adapter": options.adapter}, {"loss": "head", "adapter": "on"}

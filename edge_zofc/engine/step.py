@@ -52,7 +52,7 @@ def take_step(trainer: Trainer, picked: Picked) -> None:
     estimated = _by_gradient(trainer, picked) if trainer.options.estimator == "exact" else _by_queries(trainer, picked)
     if estimated is None:
         return
-    progress, rate, step = trainer.state.progress, _rate(trainer), trainer.state.progress.step
+    progress, rate, step = trainer.state.progress, trainer.options.adapter_lr, trainer.state.progress.step
     if trainer.options.estimator == "exact":
         trainer.state.adapter.apply_gradient(estimated.applied, rate)
     else:
@@ -62,17 +62,6 @@ def take_step(trainer: Trainer, picked: Picked) -> None:
     # Last, as what fails before it is done again; a crash in between goes back to a checkpoint all the same.
     trainer.record_step(step, estimated.applied, rate)
     trainer.check_band()
-
-
-def _rate(trainer: Trainer) -> float:
-    """The adapter's rate for the present step, a float32: the journal holds it as such.
-
-    A noisy estimate moves the adapter at random too, which small steps at the end undo.
-    """
-    options, done = trainer.options, trainer.state.progress.batch
-    if options.schedule == "constant":
-        return options.adapter_lr
-    return float(np.float32(options.adapter_lr * (1.0 - done / options.steps)))
 
 
 def _by_queries(trainer: Trainer, picked: Picked) -> _Estimate | None:
@@ -202,7 +191,7 @@ def _of_best_side(trainer: Trainer, batch: _Batch, applied: np.ndarray) -> np.nd
     arXiv 2501.01045). The judge is the head's loss on the batch. To stay wins a tie. A side whose loss is not finite is
     not taken. Pictures are decoded a second time, so that memory does not depend on the batch.
     """
-    state, rate, picked = trainer.state, _rate(trainer), batch.kept
+    state, rate, picked = trainer.state, trainer.options.adapter_lr, batch.kept
     sides = [state.adapter.candidate(state.progress.step, sign * applied, rate) for sign in (1, -1)]
 
     def lost(index: int, error: ImageError) -> None:
