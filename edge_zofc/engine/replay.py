@@ -10,7 +10,6 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.errors import InputError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import read_bundle
@@ -45,8 +44,8 @@ def replay_run(
             f"{journal_path} belongs to another bundle than {bundle_folder} (its identity: "
             f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
         )
-    pieces = bundle.adapter_pieces if header.directions == SCHEMES["balanced"] else None
-    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, pieces)
+    scales = bundle.scales(header.directions)
+    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, scales)
     steps = journal.replay(journal_path, adapter, until_step, until_task)
     write_atomic(out, save({"adapter": adapter.theta}))
     digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()
