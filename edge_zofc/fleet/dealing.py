@@ -85,7 +85,7 @@ def portions(wanted: Wanted, classes: int) -> np.ndarray:
     """
     (kind, value), generator = split_of(wanted.split), np.random.default_rng([wanted.seed, 1])
     if kind == "dirichlet":
-        return generator.dirichlet(np.full(wanted.devices, value), size=classes).T
+        return np.asarray(generator.dirichlet(np.full(wanted.devices, value), size=classes).T)
     each = int(value)
     if not classes <= wanted.devices * each or each > classes:
         raise InputError(
@@ -100,7 +100,7 @@ def portions(wanted: Wanted, classes: int) -> np.ndarray:
                 card = next(card for card in deck if not row[card])
             deck.remove(card)
             row[card] = 1
-    return found / found.sum(axis=0)
+    return np.asarray(found / found.sum(axis=0))
 
 
 def deal(labels: np.ndarray, parts: np.ndarray, seed: Sequence[int]) -> list[np.ndarray]:

@@ -34,16 +34,17 @@ _LOOK_SECONDS = 0.02
 _STORE_BYTES = 256 << 20
 """Of ray's shared memory, through which messages go."""
 
-client_app = ClientApp()
 
-
-@client_app.query()
 def _answer(message: Message, context: Context) -> Message:
     if _ABOUT not in message.content:
         return Message(message.content, reply_to=message)
     about = message.content[_ABOUT]
     device = virtual(_world(str(about["world"])), int(about["device"]), int(about["round"]))
     return Message(content_of(device.reply(bytes_of(message))), reply_to=message)
+
+
+client_app = ClientApp()
+client_app.query()(_answer)
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,7 +61,6 @@ def in_flower(world: World, act: Callable[[Carry], None]) -> None:
     world.keep()
     failed, server_app = list[BaseException](), ServerApp()
 
-    @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
             nodes = _nodes(grid, world.wanted.devices)
@@ -70,6 +70,7 @@ def in_flower(world: World, act: Callable[[Carry], None]) -> None:
         except BaseException as error:  # on a thread of Flower's
             failed.append(error)
 
+    server_app.main()(main)
     logging.getLogger("flwr").disabled = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ray's own about what it will do in the future

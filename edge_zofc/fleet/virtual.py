@@ -45,14 +45,12 @@ class VirtualMember(Member):
         """Raises InputError where no class has pictures enough."""
         names, statistics = self.world.statistics(self.world.seen(self.number, self.round))
         few = {name: int(n) for name, n in zip(names, statistics.counts, strict=True) if n < self.min_pictures}
-        places = [place for place in self.world.seen(self.number, self.round) if self._class(place) not in few]
+        kept = [i for i, name in enumerate(self.world.class_names) if name in names and name not in few]
+        places = [place for place in self.world.seen(self.number, self.round) if self.world.train.labels[place] in kept]
         if not places:
             raise InputError(f"No class has {self.min_pictures} pictures or more, so there is nothing to share.")
         names, statistics = self.world.statistics(np.array(places, np.int64))
         return Sharing(self._share(names, statistics), few, 0)
-
-    def _class(self, place: int) -> str:
-        return self.world.class_names[self.world.train.labels[place]]
 
     def _share(self, names: tuple[str, ...], statistics: Statistics) -> Share:
         bundle, settings = self.world.bundle, self.world.settings
@@ -73,7 +71,8 @@ class VirtualMember(Member):
         if old is None or not (both and len(places)):
             return Tried(0, 0, 0)
         own = [place for place in places if self.world.class_names[self.world.test.labels[place]] in both]
-        right = [self._right(*found, both, np.array(own, np.int64)) for found in (old, (new.class_names, new.head))]
+        held_out = np.array(own, np.int64)
+        right = self._right(*old, both, held_out), self._right(new.class_names, new.head, both, held_out)
         return Tried(*right, len(own))
 
     def _right(self, names: Sequence[str], head: Head, both: Sequence[str], places: np.ndarray) -> int:
