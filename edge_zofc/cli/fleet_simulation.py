@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import tempfile
@@ -59,8 +60,13 @@ def fleet_simulate(options: argparse.Namespace) -> int:
 def _flower() -> Any:
     from edge_zofc.cli.fleet_network import need_flower
 
+    for name in ("flwr", "ray"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"Flower's simulation engine needs the package {name}; install it with pip install "
+                "'edge-zofc[fleet-simulation]', or give --engine plain."
+            )
     need_flower()
-    need("ray")
     from edge_zofc.fleet.flower_simulation import in_flower
 
     return in_flower

@@ -69,5 +69,4 @@ def test_without_flower_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run("fleet", "simulate", "--bundle", small_bundle.folder, "--stream", "x") == 2
-    told = capsys.readouterr().err
-    assert "install it with pip install 'edge-zofc[fleet-simulation]'" in told or "Python 3.11" in told
+    assert "pip install 'edge-zofc[fleet-simulation]', or give --engine plain." in capsys.readouterr().err
