@@ -84,6 +84,7 @@ def fleet_join(options: argparse.Namespace) -> int:
     if not 0 <= options.margin <= 1:
         raise InputError(f"--margin is {options.margin:g}; give a fraction from 0 to 1.")
     member = Member(options.run, keys.name, _tell, options.min_pictures, options.bundle, options.margin)
+    member.check()
     _ask_consent(member, options)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with exit_on_sigterm():

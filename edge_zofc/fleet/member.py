@@ -49,6 +49,10 @@ class Member:
         """What the fleet gave."""
         return FleetFolder(self.run / FOLDER)
 
+    def check(self) -> None:
+        """Raise InputError or DamagedFileError where there is no such run, or its bundle is not found."""
+        self._bundle()
+
     def sharing(self) -> Sharing:
         """What would be shared now. Raises as ``share_of``."""
         return share_of(self.run, self.name, self.min_pictures, self.bundle_folder)
