@@ -20,7 +20,7 @@ _MARGIN = argument(
 )
 
 
-def _fraction(name: str, text: str) -> Add:
+def _chance(name: str, text: str) -> Add:
     return argument(name, metavar="X", type=float, default=0.0, help=f"{text}, from 0 to 1 (default: 0)")
 
 
@@ -95,10 +95,10 @@ FLEET: dict[str, tuple[Add, ...]] = {
             "(default: classes:2)",
         ),
         number("--tasks", "a device learns its pictures in N equal parts, one a round (default: 1)", 1, default=1),
-        _fraction("--drop", "chance that a device is silent in a round"),
-        _fraction("--slow", "chance that it answers after the deadline"),
-        _fraction("--late", "part of the devices that join after the first round"),
-        _fraction("--hostile", "part of the devices that are hostile"),
+        _chance("--drop", "chance that a device is silent in a round"),
+        _chance("--slow", "chance that it answers after the deadline"),
+        _chance("--late", "part of the devices that join after the first round"),
+        _chance("--hostile", "part of the devices that are hostile"),
         argument(
             "--attack",
             default="all",
