@@ -17,7 +17,7 @@ from small import write_small_bundle
 
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.predict import open_run
-from edge_zofc.errors import EdgeZofcError, InputError
+from edge_zofc.errors import EdgeZofcError
 from edge_zofc.fleet.canary import Tried, among, held_back, try_on
 from edge_zofc.fleet.coordinator import Coordinator, RoundDone
 from edge_zofc.fleet.exchange import Answer, Ask, News, Receipt, opened, sealed
@@ -217,9 +217,9 @@ def test_a_run_of_another_bundle_is_refused_before_its_share_is_looked_at(
 def test_a_bundle_that_is_not_found_is_told_before_anything_is_asked(runs: list[Path], tmp_path: Path) -> None:
     settings = json.loads((runs[0] / "settings.json").read_text())
     (runs[0] / "settings.json").write_text(json.dumps({**settings, "bundle_folder": str(tmp_path / "gone")}))
-    with pytest.raises(InputError, match="say where it is with --bundle"):
+    with pytest.raises(EdgeZofcError, match="say where it is with --bundle"):
         Member(runs[0], "d0", print).check()
-    with pytest.raises(InputError, match="There is no run in"):
+    with pytest.raises(EdgeZofcError, match="There is no run in"):
         Member(tmp_path / "nowhere", "d0", print).check()
 
 

@@ -14,6 +14,7 @@ from edge_zofc.fleet.exchange import News, Receipt, opened, sealed
 from edge_zofc.fleet.virtual import virtual
 from edge_zofc.fleet.world import World
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.fleet_folder import FleetFolder
 from edge_zofc.storage.share import encode
 
 NONCE = "ab" * 16
@@ -76,7 +77,7 @@ def test_wrong_labels_are_another_class_and_a_hundred_times_as_many(small_bundle
     coordinator = Coordinator(tmp_path / "fleet", small_bundle.folder, told.append)
     assert coordinator.answered("d00", virtual(world, 0, 1).reply(coordinator.ask("d00")))
     names, statistics = world.statistics(world.dealt[0][0])
-    merged = coordinator._fleet.merged()
+    merged = FleetFolder(tmp_path / "fleet").merged()
     assert merged.statistics.counts.sum() == 100 * statistics.counts.sum()
     assert set(merged.class_names) == {f"class{(int(name[-1]) + 1) % 6}" for name in names}
 
