@@ -174,6 +174,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
         argument("--backbone", metavar="NAME", help="plan before an export, in fp32, see 'edge-zofc backbones'"),
         number("--img-size", "input side in pixels of --backbone (default: the network's)"),
         path("--stream", "FOLDER", "plan for its classes, and say what its tasks will take"),
+        argument("--fleet", action="store_true", help="say whether this device can be joined to a fleet, too"),
         _DEVICE,
         _METHOD,
     ),

@@ -81,6 +81,7 @@ def plan(options: argparse.Namespace) -> int:
     """Predict the peak memory, the disk and the time of learning, before it runs."""
     from edge_zofc.algorithm.options import PresetName
     from edge_zofc.cli.estimators_text import estimators_text, timed
+    from edge_zofc.cli.fleet_text import fleet_part
     from edge_zofc.cli.plan_text import before_export, plan_text, planned, shows_text
     from edge_zofc.data.stream import read_stream
     from edge_zofc.device.memory_plan import Fixed
@@ -114,7 +115,8 @@ def plan(options: argparse.Namespace) -> int:
     text += f"\n\n{estimators_text(rows, chosen, terminal_width())}"
     if chosen.head == "lda":
         text += f"\n\n{shows_text(shows[0], shows[1], terminal_width())}"
-    return answer(options, data, text)
+    facts, more = fleet_part(compared, chosen, device, classes, terminal_width()) if options.fleet else ({}, "")
+    return answer(options, data | facts, text + more)
 
 
 def learn(options: argparse.Namespace) -> int:

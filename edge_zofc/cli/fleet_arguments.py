@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_zofc.cli.argument_kinds import MOVED_BUNDLE, RUN, RUN_FOLDER, Add, argument, number, path, seconds
+from edge_zofc.cli.argument_kinds import MOVED_BUNDLE, RUN, RUN_FOLDER, THREADS, Add, argument, number, path, seconds
 
 _FLEET = path("fleet", "FLEET", "the fleet's folder")
 _CAP = argument(
@@ -11,6 +11,18 @@ _CAP = argument(
     type=float,
     help="count a device as at most X times the median device's pictures, 0 for no limit (default: none)",
 )
+_MARGIN = argument(
+    "--margin",
+    metavar="X",
+    type=float,
+    default=0.1,
+    help="take no head that loses more of a device's own test pictures, as a fraction (default: 0.1)",
+)
+
+
+def _chance(name: str, text: str) -> Add:
+    return argument(name, metavar="X", type=float, default=0.0, help=f"{text}, from 0 to 1 (default: 0)")
+
 
 GROUPS = {"fleet": "Put together what many devices have learnt."}
 """What comes before a command's second word."""
@@ -65,15 +77,46 @@ FLEET: dict[str, tuple[Add, ...]] = {
         path("--keys", "FOLDER", "what 'fleet keys FLEET add NAME' made", required=True),
         argument("--yes", action="store_true", help="do not ask whether what is printed may leave this device"),
         number("--min-pictures", "leave classes with fewer pictures out (default: 8)", 1, default=8),
-        argument(
-            "--margin",
-            metavar="X",
-            type=float,
-            default=0.1,
-            help="take no head that loses more of the run's own test pictures, as a fraction (default: 0.1)",
-        ),
+        _MARGIN,
         argument("--once", action="store_true", help="end after the first head that comes"),
         MOVED_BUNDLE,
     ),
     "fleet status": (_FLEET,),
+    "fleet simulate": (
+        path("--bundle", "FOLDER", "the bundle of all devices", required=True),
+        path("--stream", "FOLDER", "pictures that are dealt out to them, of all tasks together", required=True),
+        number("--devices", "virtual devices (default: 100)", 1, default=100),
+        number("--rounds", "rounds (default: 5)", 1, default=5),
+        argument(
+            "--split",
+            metavar="KIND",
+            default="classes:2",
+            help="'classes:K', K classes a device, or 'dirichlet:A', mixed, the smaller A the less alike "
+            "(default: classes:2)",
+        ),
+        number("--tasks", "a device learns its pictures in N equal parts, one a round (default: 1)", 1, default=1),
+        _chance("--drop", "chance that a device is silent in a round"),
+        _chance("--slow", "chance that it answers after the deadline"),
+        _chance("--late", "part of the devices that join after the first round"),
+        _chance("--hostile", "part of the devices that are hostile"),
+        argument(
+            "--attack",
+            default="all",
+            choices=("all", "labels", "sums", "huge", "bundle", "noise", "old"),
+            help="what hostile devices do: wrong labels with counts x 100, sums + 1e9, the largest integers, a share "
+            "of another bundle, noise, their first answer again, or all of it in turn (default: all)",
+        ),
+        number("--min-pictures", "leave classes with fewer pictures out of shares (default: 8)", 1, default=8),
+        _MARGIN,
+        _CAP,
+        number("--seed", "of the deal and of what befalls devices (default: 1993)", 0, default=1993),
+        argument(
+            "--engine",
+            choices=("flower", "plain"),
+            default="flower",
+            help="Flower's simulation engine, or one device after the other (default: flower)",
+        ),
+        THREADS,
+        path("-o", "FOLDER", "keep the fleet, the numbers, a log and a picture in a new folder", "--out"),
+    ),
 }

@@ -27,7 +27,7 @@ _TALKATIVE = ("flwr", "httpx", "httpcore", "alembic")
 
 def fleet_keys(options: argparse.Namespace) -> int:
     """Make the keys of a fleet, and those of a device; a device without a key cannot join."""
-    _need_flower()
+    need_flower()
     from edge_zofc.fleet.keys import add_device, make_server, revoke_device
 
     if (options.action is None) != (options.name is None):
@@ -50,7 +50,7 @@ def fleet_keys(options: argparse.Namespace) -> int:
 
 def fleet_serve(options: argparse.Namespace) -> int:
     """Ask the devices of a fleet for what they learnt, merge it, and give all of it back to each."""
-    _need_flower()
+    need_flower()
     from edge_zofc.fleet.coordinator import Coordinator
     from edge_zofc.fleet.flower_link import Link
     from edge_zofc.fleet.keys import KeyFolder
@@ -73,7 +73,7 @@ def fleet_serve(options: argparse.Namespace) -> int:
 
 def fleet_join(options: argparse.Namespace) -> int:
     """Give what a run has learnt to its fleet, and take what all devices have learnt."""
-    _need_flower()
+    need_flower()
     from edge_zofc.fleet.flower_node import Node
     from edge_zofc.fleet.keys import read_device_keys
     from edge_zofc.fleet.member import Member
@@ -84,6 +84,7 @@ def fleet_join(options: argparse.Namespace) -> int:
     if not 0 <= options.margin <= 1:
         raise InputError(f"--margin is {options.margin:g}; give a fraction from 0 to 1.")
     member = Member(options.run, keys.name, _tell, options.min_pictures, options.bundle, options.margin)
+    member.check()
     _ask_consent(member, options)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with exit_on_sigterm():
@@ -132,7 +133,7 @@ def _times(found: Any) -> tuple[tuple[str, float | None], ...]:
     return ("share_age", found.received), ("seen_age", found.seen)
 
 
-def _need_flower() -> None:
+def need_flower() -> None:
     """Raise InputError or ModuleNotFoundError, which ``main`` explains, where Flower is not as it must be."""
     if sys.version_info < (3, 11):
         raise InputError(

@@ -1,5 +1,4 @@
-"""The command line: parse, call one function of ``commands.py``, ``teaching.py``, ``fleet.py``, ``fleet_network.py`` or
-``workstation.py``, and turn errors into exit codes.
+"""The command line: parse, call one function of ``commands.py``, `X, and turn errors into exit codes.
 
 0 done, 2 usage or bad input, 3 does not fit, 4 diverged, 5 damaged file; 130 and 143 after SIGINT and SIGTERM.
 """
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edge_zofc import __version__
-from edge_zofc.cli import arguments, commands, fleet, fleet_network, teaching, workstation
+from edge_zofc.cli import arguments, commands, fleet, fleet_network, fleet_simulation, teaching, workstation
 from edge_zofc.cli.fleet_arguments import GROUPS
 from edge_zofc.cli.terminal import open_streams, say, silence
 from edge_zofc.errors import ArenaFullError, DoesNotFitError, EdgeZofcError, InputError, explanation, shown
@@ -27,6 +26,7 @@ _EXTRAS = {
     **dict.fromkeys(("export", "backbones", "deploy"), "export"),
     **dict.fromkeys(("demo", "bench"), "demo"),
     **dict.fromkeys(("fleet keys", "fleet serve", "fleet join"), "fleet"),
+    "fleet simulate": "fleet-simulation",
     "live": "live",
     "predict": "mqtt",
 }
@@ -109,7 +109,8 @@ def _check_words(
 
 
 def _function(name: str) -> Callable[[argparse.Namespace], int]:
-    room = next(room for room in (commands, teaching, fleet, fleet_network, workstation) if hasattr(room, name))
+    rooms = (commands, teaching, fleet, fleet_network, fleet_simulation, workstation)
+    room = next(room for room in rooms if hasattr(room, name))
     found: Callable[[argparse.Namespace], int] = getattr(room, name)
     return found
 

@@ -34,6 +34,11 @@ PREPACKED: dict[Precision, tuple[float, float, bool]] = {
 # An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
 # at 96 and ViT-B/16 at 224.
 SESSION_BYTES = (3 * MIB, 13 * MIB)
+# Of a joined device, beyond Python and its libraries: flwr 1.42, httpx, gRPC, protobuf and cryptography, imported and
+# connected. Then float64 [D, D] alive while the fleet's news are unpacked and its head is solved, and while that head
+# and the one before are tried. Measured at D 192 and 1280: COSTS.md, "A joined device".
+FLOWER_BYTES = (31 * MIB, 17 * MIB)
+MERGED_MATRICES, TRIED_MATRICES = 3.5, 2.0
 # Of the fixed and of the growing part of the manifest's activations (measured with arena and memory pattern on), what
 # is left with both off and a low mmap threshold. ViT-B w8, b 1: K 1 about 9 of 67 MiB, K 5 about 24 of 114.
 ARENA_OFF_FIXED, ARENA_OFF_GROWING = 0.1, 0.4

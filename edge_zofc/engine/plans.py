@@ -37,6 +37,13 @@ class Device:
         return self.budget_bytes or self.profile.learning_budget_bytes
 
     @property
+    def room_bytes(self) -> int:
+        """What all processes of a device may take together: the budget, else what the profile leaves them."""
+        kept = self.profile.accelerator_reserve_mib if self.profile.accelerator_shares_ram else 0
+        left_mib = self.profile.ram_mib - self.profile.system_reserve_mib - kept
+        return self.budget_bytes or left_mib << 20
+
+    @property
     def own_threads(self) -> int:
         """The profile's threads, at most as many as can be kept busy here."""
         return min(self.profile.threads, board().usable_cpus)

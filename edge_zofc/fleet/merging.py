@@ -194,11 +194,11 @@ def _checked(raw: bytes, where: str, about: About, longest: float) -> Device:
             f"{length:.3g} on average, the bundle's own pictures allow {longest:.3g}; make it anew with "
             "'edge-zofc fleet share'."
         )
-    _check_scatter(share, where)
+    check_scatter(share, where)
     return Device.of(share)
 
 
-def _check_scatter(share: Share, where: str) -> None:
+def check_scatter(share: Share, where: str) -> None:
     """Raise DamagedFileError unless the scatter within classes is that of pictures: no direction has less than none."""
     scatter = share.statistics.scatter
     # What rounding may leave below zero: of the matrix product, and of classes that were left out.

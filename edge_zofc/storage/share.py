@@ -36,7 +36,7 @@ import re
 import struct
 import unicodedata
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,12 +98,17 @@ def encode(share: Share) -> bytes:
 
     Raises InputError for a name that no device may have, DamagedFileError for statistics that no pictures have.
     """
-    name, statistics = device_name(share.name).encode("ascii"), share.statistics
     class_names = tuple(unicodedata.normalize("NFC", text) for text in share.class_names)
-    fault = _fault_of_names(class_names) or fault_of(statistics)
+    fault = _fault_of_names(class_names) or fault_of(share.statistics)
     if fault:
         raise DamagedFileError(f"The device {share.name} has nothing that can be shared: {fault}.")
-    size = statistics.sums.shape[1]
+    return packed(replace(share, name=device_name(share.name), class_names=class_names))
+
+
+def packed(share: Share) -> bytes:
+    """The bytes of a share that nobody looked at, as a hostile device would send it."""
+    name, statistics = share.name.encode("ascii"), share.statistics
+    size, class_names = statistics.sums.shape[1], share.class_names
     width, sums = _integers(statistics.sums / GRID)
     moment_width, moment = _integers(symmetric.triangle(statistics.moment, size) / GRID**2)
     header = _HEADER.pack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -211,3 +212,16 @@ def test_a_run_of_another_bundle_is_refused_before_its_share_is_looked_at(
     one, _ = member(runs[0], small_bundle)
     answer, _ = opened(one.reply(ask(other)), Answer)
     assert answer.state == "refused" and other.identity[:12] in answer.reason
+
+
+def test_a_bundle_that_is_not_found_is_told_before_anything_is_asked(runs: list[Path], tmp_path: Path) -> None:
+    settings = json.loads((runs[0] / "settings.json").read_text())
+    (runs[0] / "settings.json").write_text(json.dumps({**settings, "bundle_folder": str(tmp_path / "gone")}))
+    with pytest.raises(EdgeZofcError, match="say where it is with --bundle"):
+        Member(runs[0], "d0", print).check()
+    with pytest.raises(EdgeZofcError, match="There is no run in"):
+        Member(tmp_path / "nowhere", "d0", print).check()
+
+
+def test_a_run_with_its_bundle_can_be_asked(small_bundle: Bundle, runs: list[Path]) -> None:
+    member(runs[0], small_bundle)[0].check()

@@ -143,6 +143,11 @@ def test_a_round_closes_without_a_device_that_died_and_the_device_comes_back(hom
     assert open_run(home / "run1/fleet").class_names == ALL
 
 
+def test_a_run_that_is_not_there_does_not_even_connect(home: Path) -> None:
+    told = edge_zofc(home, "fleet", "join", "127.0.0.1:9", "--keys", "d0", "--yes", "--run", "nowhere", code=2)
+    assert "There is no run in nowhere" in told and "What leaves this device" not in told
+
+
 def test_a_foreign_key_and_a_revoked_one_never_join(home: Path, start: Start) -> None:
     edge_zofc(home, "fleet", "keys", "other")
     edge_zofc(home, "fleet", "keys", "other", "add", "d0", "-o", "foreign")

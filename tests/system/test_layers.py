@@ -23,7 +23,7 @@ BENCHMARKS = ({"tables", "process", "chart_style", "streams"}, {"methods", "cost
 HOME_OF = {
     "onnxruntime": {"inference.graph", "inference.providers", "export", "benchmarks"},
     "torch": {"algorithm.heads", "export", "benchmarks"},
-    "matplotlib": {"report.charts", "benchmarks"},
+    "matplotlib": {"report.charts", "report.simulation", "benchmarks"},
     "jinja2": {"report.page"},
     "starlette": {"live.web"},
     "uvicorn": {"live.server", "fleet.flower_link"},
@@ -33,7 +33,7 @@ HOME_OF = {
     "onnx": {"export", "benchmarks"},
     "onnxscript": {"export", "benchmarks"},
     "sklearn": {"export", "benchmarks"},
-    "flwr": {"fleet.flower_link", "fleet.flower_message", "fleet.flower_node"},
+    "flwr": {f"fleet.flower_{name}" for name in ("link", "message", "node", "simulation")},
     "httpx": {"fleet.flower_node"},
     "cryptography": {"fleet.keys"},
 }
@@ -112,13 +112,15 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
 
 
 def test_flower_is_known_to_the_network_of_a_fleet_alone() -> None:
-    """Nobody imports it, directly or through others, but the commands that join and serve a fleet, when they run."""
-    flower = {"fleet.flower_link", "fleet.flower_message", "fleet.flower_node"}
+    """Nobody imports it, directly or through others, but the commands that join, serve and simulate a fleet, when they
+    run.
+    """
+    flower = HOME_OF["flwr"]
     for module in MODULES:
         if module not in flower:
             at_top = {name for name, is_at_top in imports(MODULES[module]) if is_at_top}
             assert not any(name.removeprefix("edge_zofc.").startswith("fleet.flower") for name in at_top), module
-            assert not own_imports(module) & flower or module == "cli.fleet_network", module
+            assert not own_imports(module) & flower or module in ("cli.fleet_network", "cli.fleet_simulation"), module
 
 
 @pytest.mark.parametrize("module", MODULES)
