@@ -80,14 +80,13 @@ class Judge:
             vote = self._vote(name, raw, pictures[name])
             if vote is not None:
                 votes[name] = vote
-        total = sum(vote.total for vote in votes.values())
-        if not total or len(votes) < self._quorum * len(messages):
+        if not any(vote.total for vote in votes.values()) or len(votes) < self._quorum * len(messages):
             fleet.tell(f"the moved adapter is not judged yet: {len(votes)} of {len(messages)} devices could")
             return False
-        right = [sum(getattr(vote, what) for vote in votes.values()) for what in ("right_rest", "right_moved")]
-        only = [sum(getattr(vote, what) for vote in votes.values()) for what in ("only_rest", "only_moved")]
-        text = f"{right[1]} of {total} held-out pictures of {len(votes)} devices are right with it, {right[0]} without"
-        return self._decide(not is_worse(*only), text)
+        names = ("total", "right_rest", "right_moved", "only_rest", "only_moved")
+        sums = {what: sum(getattr(vote, what) for vote in votes.values()) for what in names}
+        text = "{right_moved} of {total} held-out pictures are right with it, {right_rest} without".format(**sums)
+        return self._decide(not is_worse(sums["only_rest"], sums["only_moved"]), text, **sums)
 
     def _vote(self, name: str, raw: bytes, pictures: int) -> Compared | None:
         ledger = self._fleet.ledger
@@ -107,11 +106,11 @@ class Judge:
             self._fleet.tell(f"{name}: {printable(vote.reason, MOST_REASON)}")
         return vote if vote.state == "compared" else None
 
-    def _decide(self, keeps: bool, text: str) -> bool:
+    def _decide(self, keeps: bool, text: str, **sums: int) -> bool:
         steps = self._journal.steps
         kinds = (Kind.TASK_END,) if keeps else (Kind.REST, Kind.TASK_END)
         self._journal.append(*(Record(kind, 0, steps) for kind in kinds))
         self._fleet.settle(self._journal)
-        self._fleet.log("judged", keeps=keeps, reason=text)
+        self._fleet.log("judged", keeps=keeps, reason=text, **sums)
         self._fleet.tell(f"the adapter {'has moved' if keeps else 'rests'}: {text}")
         return True
