@@ -25,7 +25,9 @@ def bounded(values: np.ndarray, whole: bool) -> np.ndarray:
     if whole:
         lengths = np.sqrt(np.sum(found * found, axis=1))
         most = LOOSE * _lower_median(lengths)
-        return np.asarray(found * np.minimum(1.0, most / np.maximum(lengths, 1e-300))[:, None])
+        long = lengths > most
+        found[long] *= (most / lengths[long])[:, None]
+        return found
     most = LOOSE * _lower_median(np.abs(found).ravel())
     return np.clip(found, -most, most)
 
