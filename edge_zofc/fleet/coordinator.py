@@ -91,6 +91,7 @@ class Coordinator:
         self.fleet, self.ledger = FleetFolder(self.folder), Ledger(self.folder, self.tell, self.clock)
         self.journal = FleetJournal.find(self.folder)
         self._held: dict[str, int] = {}
+        self._offered: dict[str, int] = {}
         if self.journal is not None:
             self.settle(self.journal)
 
@@ -153,21 +154,23 @@ class Coordinator:
         if self.journal is None:
             raise ValueError("the fleet took no steps")
         journal, offset = self.journal, min(self._held.get(name, 0), len(self.journal.raw))
+        self._offered[name] = len(journal.raw)
         facts = {"offset": offset, "records": journal.records, "chain": journal.chain}
         return {"nonce": self.ledger.nonce(name), **facts}, journal.raw[offset:]
 
     def lacks(self, name: str, raw: bytes) -> bool:
         """Whether a reply, whose nonce is checked here, only tells how much of the journal a device has.
 
-        Any other reply means that it has all.
+        Any other reply to a message with a piece of it means that it has all.
         """
+        offered = self._offered.pop(name, None)
         if kind_of(raw) == "followed":
             reply, _ = opened(raw, Followed)
             self.ledger.check_nonce(name, reply.nonce)
             self._held[name] = reply.held
             return True
-        if self.journal is not None:
-            self._held[name] = len(self.journal.raw)
+        if offered is not None:
+            self._held[name] = offered
         return False
 
     def follow(self, names: Iterable[str], exchange: Exchange, deadline: float) -> None:

@@ -67,7 +67,8 @@ def serve(
                 told(done)
             if pace.once:
                 return done
-            time.sleep(max(began + pace.every - time.monotonic(), _LOOK_SECONDS))
+            left = began + pace.every - time.monotonic() if steps.are_due else pace.every
+            time.sleep(max(left, _LOOK_SECONDS))
         else:
             time.sleep(_LOOK_SECONDS)
 

@@ -79,8 +79,8 @@ def test_the_order_of_answers_is_nothing(small_bundle: Bundle, tmp_path: Path) -
 Fate = st.sampled_from(["answers", "lost", "late", "twice", "forgets", "restart"])
 
 
-@settings(max_examples=25)
-@given(st.lists(st.tuples(Fate, Fate, Fate), min_size=1, max_size=6), st.permutations(["a", "b", "c"]))
+@settings(max_examples=8)
+@given(st.lists(st.tuples(Fate, Fate, Fate), min_size=1, max_size=5), st.permutations(["a", "b", "c"]))
 def test_losses_late_and_doubled_messages_and_restarts_end_in_equal_adapters(
     small_bundle: Bundle, fates: list[tuple[str, str, str]], order: list[str]
 ) -> None:
@@ -162,7 +162,6 @@ def test_a_sample_changes_with_the_step(small_bundle: Bundle, tmp_path: Path) ->
 HOSTILE = {
     "nothing": lambda raw: b"",
     "noise": lambda raw: bytes(range(256)) * 9,
-    "its own question": lambda raw: raw,
     "NaN": lambda raw: with_values(raw, *[float("nan")] * 8),
     "infinity": lambda raw: with_values(raw, *[float("inf")] * 8),
     "too few values": lambda raw: with_values(raw, 1.0),
