@@ -4,7 +4,8 @@ Devices learn with the adapter at rest, and their shares are merged. Then they t
 and judge what came of them: the same coordinator and members, in this process, with lists in place of a network. The
 head of all is judged on the test pictures of all classes before and after.
 
-``unlike``: the classes are dealt out to the devices. ``like``: each has all classes, and its share of their pictures.
+``unlike``: the classes are dealt out to the devices. ``like``: each has all classes, and its share of their pictures,
+which may be few, so that classes of any number of pictures are shared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edge_zofc.data.stream import numbered_tasks
 from edge_zofc.errors import DamagedFileError, EdgeZofcError
 from edge_zofc.fleet.coordinator import Coordinator
 from edge_zofc.fleet.member import Member
+from edge_zofc.fleet.sharing import MIN_PICTURES
 from edge_zofc.fleet.stepping import Estimator, Plan, Steps
 from edge_zofc.storage.run_folder import EVENTS
 
@@ -53,7 +55,7 @@ def measure(bundle: Path, pictures: Path, split: Split, devices: int, plan: Plan
         run, name = out / f"run{number}", f"d{number}"
         words = ("--bundle", bundle, "--stream", stream, "--run", run, "--evaluate", "last")
         edge_zofc("learn", *words, "--adapter", "off")
-        members[name] = Member(run, name, _tell, bundle_folder=bundle)
+        members[name] = Member(run, name, _tell, MIN_PICTURES if split == "unlike" else 1, bundle)
 
     def exchange(messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes]]:
         for name, raw in messages.items():

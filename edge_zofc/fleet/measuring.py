@@ -1,8 +1,8 @@
 """What a device measures for its fleet on pictures of its own: the queries of a step, statistics under the moved
 adapter, and two heads beside each other.
 
-Pictures are those that the run learnt from, where they still lie, of the classes that it shares. A fifth of each class
-is held out: it takes no part in steps, and judges what came of them without being in either head.
+Pictures are those that the run learnt from, where they still lie, of the classes that it shares. A fifth of them is
+held out: it takes no part in steps, and judges what came of them without being in either head.
 
 The loss is that of ``algorithm/episodes.py`` over the classes of all devices: means and covariance are the fleet's, so
 that a device of two classes learns what tells them from the others'. The means stay those of the adapter's start.
@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_zofc.algorithm.adapter import Adapter
 from edge_zofc.algorithm.directions import episode
-from edge_zofc.algorithm.episodes import Prototypes, held_out
+from edge_zofc.algorithm.episodes import HELD_OUT, Prototypes
 from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.spsa import BASE, QueryForm, coefficients, queries
 from edge_zofc.algorithm.statistics import Statistics
@@ -187,6 +187,21 @@ class Measuring:
         if position not in self._lost:
             self._tell(f"Left out: {error}")
         self._lost.add(position)
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Bool [n]: the last fifth of pictures of class ids ``labels`` int64 [n], class by class, but never all of a class.
+
+    What a small class has too few for, the next one makes up: a device may have four pictures of each of many classes.
+    """
+    found, due = np.zeros(len(labels), bool), 0
+    for one in np.unique(labels):
+        places = np.flatnonzero(labels == one)
+        due += len(places)
+        some = min(due // HELD_OUT, len(places) - 1)
+        found[places[len(places) - some :]] = True
+        due -= HELD_OUT * some
+    return found
 
 
 def _labels_in(pictures: OwnPictures, share: Share) -> np.ndarray:
