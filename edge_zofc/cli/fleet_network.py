@@ -133,6 +133,7 @@ def fleet_status(options: argparse.Namespace) -> int:
     from edge_zofc.report.text import NOTHING, count, duration, table
     from edge_zofc.storage.fleet_devices import Known, read_devices
     from edge_zofc.storage.fleet_folder import FleetFolder
+    from edge_zofc.storage.fleet_journal import steps_of
 
     fleet, key_folder = FleetFolder(options.fleet), KeyFolder(options.fleet)
     about, keys, has_keys = fleet.about(), key_folder.public_keys(), key_folder.has_server()
@@ -152,8 +153,11 @@ def fleet_status(options: argparse.Namespace) -> int:
         bytes_text = [format_bytes(one[what]) for what in ("bytes_in", "bytes_out")]
         last = "; ".join([*words, *([one["told"]] if one["told"] else [])])
         rows.append((one["name"], share, *ages_text, one["head"] or NOTHING, one["strikes"], *bytes_text, last))
+    steps, adapter = steps_of(options.fleet)
     text = f"{options.fleet}: {count(known.rounds, 'round')}, head {known.head or NOTHING}"
+    text += f", {count(steps, 'step')}, the adapter {adapter}" if steps else ""
     data = {"fleet": str(options.fleet), "rounds": known.rounds, "head": known.head, "devices": devices}
+    data |= {"steps": steps, "adapter": adapter}
     return answer(options, data, f"{text}\n{table(rows, 'lrrrrrrrl', terminal_width())}")
 
 
@@ -198,9 +202,10 @@ def _told(done: RoundDone) -> str:
 
 def _ask_consent(member: Member, options: argparse.Namespace) -> None:
     """Say what leaves this device. Raises InputError unless that was agreed to."""
-    from edge_zofc.fleet.sharing import LEAVES
+    from edge_zofc.fleet.sharing import LEAVES, STEPS_LEAVE
 
-    lines = [f"What leaves this device for {options.address}, now and after each task: {LEAVES}.", _now(member)]
+    lines = [f"What leaves this device for {options.address}, now and after each task: {LEAVES}.", STEPS_LEAVE]
+    lines.append(_now(member))
     lines.append("Everybody in the fleet gets the sums of all devices; of two devices each can tell the other's.")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201
     if options.yes:

@@ -32,10 +32,14 @@ MIN_PICTURES = 8
 """The sum of a class with one picture is that picture's feature; of fewer than these, a class is not shared."""
 LEAVES = (
     "class names, the number of pictures and the sum of their features for each class, and one matrix of how all "
-    "features vary together; where the fleet takes steps, how the loss of some pictures changes with the adapter, and "
-    "how many held-out pictures are named rightly; never a picture"
+    "features vary together; never a picture"
 )
 """What leaves a device with a share, in words."""
+STEPS_LEAVE = (
+    "Where the fleet takes steps (fleet serve --steps), also: how the loss of some of its pictures changes with the "
+    "adapter, one number a direction or the gradient, and how many held-out pictures are named rightly."
+)
+"""What leaves it besides where the fleet's adapter moves."""
 SINCE = "Who keeps two shares of a device knows the sums of what it learnt between them."
 
 

@@ -70,6 +70,17 @@ def chain_of(raw: bytes) -> tuple[int, str]:
     return records, chain.hex()
 
 
+def steps_of(folder: Path) -> tuple[int, str]:
+    """How many steps the fleet in ``folder`` took, and what its adapter does: "rests", "moves" or "has moved".
+
+    Raises as ``journal.read``. Nothing is changed, as by ``FleetJournal``.
+    """
+    records = journal.read(folder / JOURNAL)[1] if is_there(folder / JOURNAL) else ()
+    kinds = [record.kind for record in records]
+    verdict = "rests" if Kind.REST in kinds or not kinds else "has moved" if Kind.TASK_END in kinds else "moves"
+    return kinds.count(Kind.STEP), verdict
+
+
 class FleetJournal:
     """The journal in a fleet's folder, at the coordinator. Each record is on the disk when ``append`` returns.
 

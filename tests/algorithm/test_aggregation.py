@@ -37,7 +37,10 @@ def test_nothing_at_all_stays_nothing() -> None:
         assert not bounded(np.zeros((3, 4)), whole).any()
 
 
-@given(st.lists(st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=3, max_size=3), min_size=1, max_size=9), st.randoms())
+@given(
+    st.lists(st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=3, max_size=3), min_size=1, max_size=9),
+    st.randoms(),
+)
 def test_the_order_of_devices_is_nothing_and_all_stays_finite(rows: list[list[float]], random: object) -> None:
     values = np.array(rows)
     order = np.array(sorted(range(len(rows)), key=lambda i: random.random()))  # type: ignore[attr-defined]

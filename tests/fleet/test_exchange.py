@@ -68,8 +68,13 @@ LITERAL = (
     b'EZOFCMSG\x01\x00\x80\x00\x00\x00{"kind":"measured",' + _NONCE + b',"state":"measured","step":5,"pictures":15,'
     b'"loss":1.25,"reason":""}body',
     b"EZOFCMSG\x01\x00\xb9\x00\x00\x00{" + _PIECE + b',"kind":"renew","held":"' + b"ef" * 32 + b'"}body',
-    b'EZOFCMSG\x01\x00\xd0\x00\x00\x00{"kind":"compare",' + _NONCE + b',"own":"' + b"ab" * 32 + b'","rest":"'
-    + b"cd" * 32 + b'"}body',
+    b'EZOFCMSG\x01\x00\xd0\x00\x00\x00{"kind":"compare",'
+    + _NONCE
+    + b',"own":"'
+    + b"ab" * 32
+    + b'","rest":"'
+    + b"cd" * 32
+    + b'"}body',
     b'EZOFCMSG\x01\x00\xa3\x00\x00\x00{"kind":"compared",' + _NONCE + b',"state":"compared","total":9,"right_rest":4,'
     b'"right_moved":5,"only_rest":1,"only_moved":2,"reason":""}',
 )

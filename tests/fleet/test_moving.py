@@ -13,8 +13,7 @@ import pytest
 from runs import go
 from small import write_small_bundle, write_small_stream
 
-from edge_zofc.algorithm.statistics import Statistics
-from edge_zofc.engine.own_pictures import OwnPictures, own_pictures
+from edge_zofc.engine.own_pictures import OwnPictures
 from edge_zofc.engine.predict import evaluate, open_backbone, open_run
 from edge_zofc.engine.replay import replay_run
 from edge_zofc.errors import DamagedFileError, InputError
@@ -25,7 +24,6 @@ from edge_zofc.fleet.member import Member
 from edge_zofc.fleet.sharing import learnt_of, share_of
 from edge_zofc.fleet.stepping import Estimator, Plan, Steps
 from edge_zofc.learner import Learner
-from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.fleet_folder import FleetFolder
 from edge_zofc.storage.settings import Placement
 from edge_zofc.storage.share import decode, encode
@@ -174,17 +172,6 @@ def test_a_class_with_too_few_pictures_left_is_not_shared_again(world: World) ->
     assert world.told[-1].endswith("would be lost: class01")
 
 
-def test_a_device_measures_without_what_was_forgotten_and_by_names_as_shown(world: World) -> None:
-    with Learner.open(world.home / "run0") as learner:
-        learner.rename("class00", "cup")
-        learner.forget("class01")
-    found, told = learnt_of(world.home / "run0"), list[str]()
-    names = share_of(world.home / "run0", "d0").share.class_names
-    pictures = own_pictures(world.home / "run0", found.state, found.view, names, told.append)
-    assert (pictures.names, len(pictures.paths), told) == (("cup",), 10, [])
-    assert {path.parent.name for path in pictures.paths} == {"class00"}
-
-
 def test_a_picture_that_cannot_be_read_is_told_once_and_left_out(world: World) -> None:
     world.round()
     for path in (world.home / "stream0/000_task/train/class00").iterdir():
@@ -208,7 +195,9 @@ def test_a_share_under_the_moved_adapter_is_made_once(world: World) -> None:
     world.judge(steps)
     own = world.home / "run0/fleet/own.share"
     raw, share = own.read_bytes(), decode(own.read_bytes())
-    assert share.class_names == ("class00", "class01") and share.number == share_of(world.home / "run0", "d0").share.number
+    assert (
+        share.class_names == ("class00", "class01") and share.number == share_of(world.home / "run0", "d0").share.number
+    )
     world.told.clear()
     again = Member(world.home / "run0", "d0", world.told.append, margin=1.0)
     theta = open_run(world.home / "fleet").adapter
@@ -240,28 +229,3 @@ def test_messages_of_nobody_end_in_a_sentence(world: World) -> None:
     assert b'"kind":"followed"' in world.members["d0"].reply(far)
     with pytest.raises(DamagedFileError, match="no question"):
         world.members["d0"].reply(sealed(Measured(nonce="ab" * 16, state="nothing", step=0)))
-
-
-def test_held_out_pictures_are_in_neither_head(small_bundle: Bundle, tmp_path: Path) -> None:
-    """A head that has seen a picture names it rightly too often: the statistics without them are what is solved."""
-    bundle = small_bundle
-    stream = write_small_stream(tmp_path / "stream", tasks=1, classes=2, train=10)
-    paths = [path for name in ALL[:2] for path in sorted((stream / "000_task/train" / name).iterdir())]
-    labels = np.repeat(np.arange(2), 10)
-    one = Measuring(bundle, Placement.simple(4), True, OwnPictures(ALL[:2], tuple(paths), labels), print)
-    theta = bundle.initial_adapter()
-    names, statistics = one.statistics(theta, 1)
-    share = decode(encode(_share(bundle, names, statistics)))
-    rest, moved = one.compare(share, share, (theta, theta))
-    assert len(rest) == 4 and np.array_equal(rest, moved)
-    fewer = Statistics.empty(2, bundle.manifest.feature_size)
-    fewer.counts[:] = 1
-    with pytest.raises(InputError, match="not in the head"):
-        one.compare(_share(bundle, names, fewer), share, (theta, theta))
-    one.close()
-
-
-def _share(bundle: Bundle, names: tuple[str, ...], statistics: Statistics) -> Any:
-    from shares import made_share
-
-    return made_share(size=bundle.manifest.feature_size, class_names=names, statistics=statistics)

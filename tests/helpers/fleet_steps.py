@@ -13,6 +13,7 @@ from shares import made_share
 
 from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.directions import BALANCED
+from edge_zofc.engine.replay import replay_run
 from edge_zofc.errors import InputError
 from edge_zofc.fleet.coordinator import Coordinator
 from edge_zofc.fleet.exchange import (
@@ -33,10 +34,12 @@ from edge_zofc.fleet.exchange import (
 )
 from edge_zofc.fleet.following import Following
 from edge_zofc.fleet.sharing import adapter_sha256
+from edge_zofc.fleet.stepping import Plan, Steps
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.fleet_journal import adapter_digest
 from edge_zofc.storage.journal import Header
 from edge_zofc.storage.share import encode
+
 
 def fleet_header(bundle: Bundle, **changes: Any) -> Header:
     """Of a fleet's journal with two queries a step: a header of 108 bytes and records of 32."""
@@ -138,3 +141,21 @@ def with_values(raw: bytes, *values: float) -> bytes:
     """The same reply with other values."""
     reply, _ = opened(raw, Measured)
     return sealed(reply, struct.pack(f"<{len(values)}f", *values))
+
+
+def begun(bundle: Bundle, folder: Path, devices: Mapping[str, Any], plan: Plan, told: list[str] | None = None) -> Steps:
+    """A fleet with one head, which all devices have."""
+    coordinator = fleet(bundle, folder, told)
+    assert coordinator.round(devices, over(devices), 1.0).classes
+    return Steps(coordinator, plan)
+
+
+def all_steps(steps: Steps, devices: Mapping[str, Any]) -> None:
+    """All of a plan."""
+    while steps.are_left:
+        assert steps.step(devices, over(devices))
+
+
+def replayed_digest(bundle: Bundle, folder: Path) -> str:
+    """SHA-256 of the adapter that an ordinary replay makes of a fleet's journal."""
+    return replay_run(bundle.folder, folder / "journal.bin", folder.parent / "replayed", None, None).sha256

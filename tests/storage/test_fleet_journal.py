@@ -12,7 +12,7 @@ from edge_zofc.algorithm.directions import BALANCED
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.fleet_journal import FleetJournal, adapter_digest, chain_of, fresh_adapter, replayed
+from edge_zofc.storage.fleet_journal import FleetJournal, adapter_digest, chain_of, fresh_adapter, replayed, steps_of
 from edge_zofc.storage.journal import Header, Kind, Record
 
 
@@ -41,10 +41,11 @@ def test_a_piece_of_a_record_and_noise_are_told(small_bundle: Bundle, tmp_path: 
 
 
 def test_it_is_found_again_with_what_it_says(small_bundle: Bundle, tmp_path: Path) -> None:
-    assert FleetJournal.find(tmp_path) is None
+    assert FleetJournal.find(tmp_path) is None and steps_of(tmp_path) == (0, "rests")
     FleetJournal.begin(tmp_path, fleet_header(small_bundle)).append(
         Record(Kind.TASK_START, 0, 0), Record(Kind.STEP, 0, 0, 1e-3, (0.5, -0.25)), Record(Kind.TASK_END, 0, 1)
     )
+    assert steps_of(tmp_path) == (1, "has moved")
     again = FleetJournal.find(tmp_path)
     assert again is not None and (again.records, again.steps, again.is_over, again.rests) == (3, 1, True, False)
     adapter, _ = replayed(small_bundle, tmp_path / "journal.bin")
@@ -56,6 +57,7 @@ def test_a_torn_record_is_cut_off(small_bundle: Bundle, tmp_path: Path) -> None:
     found = FleetJournal.begin(tmp_path, fleet_header(small_bundle))
     found.append(Record(Kind.TASK_START, 0, 0))
     (tmp_path / "journal.bin").write_bytes(found.raw + bytes(9))
+    assert steps_of(tmp_path) == (0, "moves") and (tmp_path / "journal.bin").stat().st_size == len(found.raw) + 9
     again = FleetJournal(tmp_path)
     assert (again.raw, again.records) == (found.raw, 1)
 
@@ -67,6 +69,7 @@ def test_a_rest_leads_back_to_the_start(small_bundle: Bundle, tmp_path: Path) ->
         Record(Kind.TASK_END, 0, 1),
     )  # fmt: skip
     assert found.is_over and found.rests
+    assert steps_of(tmp_path) == (1, "rests")
     adapter, _ = replayed(small_bundle, tmp_path / "journal.bin")
     assert adapter.theta.tobytes() == small_bundle.initial_adapter().tobytes()
 
