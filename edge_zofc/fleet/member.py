@@ -27,8 +27,8 @@ from edge_zofc.storage.fleet_folder import MOVED, About, Device, FleetFolder, Me
 from edge_zofc.storage.fleet_journal import JOURNAL, adapter_digest
 from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
-from edge_zofc.storage.settings import folder_place
-from edge_zofc.storage.share import Share, decode, encode
+from edge_zofc.storage.settings import Settings, folder_place
+from edge_zofc.storage.share import decode, encode
 
 FOLDER = "fleet"
 """Where a run keeps what its fleet gave it."""
@@ -106,7 +106,7 @@ class Member:
         return sealed(Answer(nonce=ask.nonce, state="share"), raw)
 
     def _reason_against(self, ask: Ask) -> str:
-        settings = RunFolder(self.run).settings()
+        settings = self._settings()
         own, fleets = settings.bundle_identity, ask.bundle_identity
         if own != fleets:
             return f"it was learnt with another bundle (its identity is {own[:12]}..., the fleet's {fleets[:12]}...)"
@@ -151,12 +151,12 @@ class Member:
             bundle_folder=folder_place(self.fleet.path, bundle.folder),
             adapter_sha256=adapter_digest(theta),
             feature_size=bundle.manifest.feature_size,
-            normalise=RunFolder(self.run).settings().options.normalise,
+            normalise=self._settings().options.normalise,
         )
         reason = misfit(share, about)
         if share.name != SHARE_NAME or reason:
             raise InputError(f"The fleet's news does not fit this run: {reason or 'it is one device alone'}.")
-        return _as_fleet(share, about), bundle, theta
+        return Merged(about, (Device.of(share),), share.class_names, share.statistics), bundle, theta
 
     def _tried(self, new: TrainedRun) -> Tried:
         """The new head beside the last one of the fleet, else the run's own."""
@@ -187,12 +187,8 @@ class Member:
             if moved.is_fleet():  # of a fleet that was there before
                 moved.end()
 
+    def _settings(self) -> Settings:
+        return RunFolder(self.run).settings()
+
     def _bundle(self) -> Bundle:
-        folder = RunFolder(self.run)
-        return run_bundle(folder, folder.settings(), self.bundle_folder)
-
-
-def _as_fleet(share: Share, about: About) -> Merged:
-    merged = Merged(about, (Device.of(share),), share.class_names, share.statistics)
-    merged.head()
-    return merged
+        return run_bundle(RunFolder(self.run), self._settings(), self.bundle_folder)
