@@ -40,6 +40,8 @@ MAX_HEAD_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = MAX_SHARE_BYTES + MAX_HEAD_BYTES
 MOST_REASON = 2000
 """Characters of a reason."""
+MOST_VALUE = 1e15
+"""No honest loss, coefficient or entry of a gradient is larger; squares of sums of such ones are finite in float32."""
 MOST_PICTURES = 65_536
 """Of a step, on one device."""
 _START = struct.Struct("<8sHI")
@@ -128,7 +130,7 @@ class Measured(Strict):
     state: Literal["measured", "nothing"]
     step: Annotated[int, Field(ge=0, lt=1 << 53)]
     pictures: Annotated[int, Field(ge=0, le=MOST_PICTURES)] = 0
-    loss: float = 0.0
+    loss: Annotated[float, Field(ge=0, le=MOST_VALUE)] = 0.0
     reason: Reason = ""
 
 

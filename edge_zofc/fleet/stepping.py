@@ -21,7 +21,7 @@ from edge_zofc.algorithm.directions import GRADIENT, SCHEMES
 from edge_zofc.algorithm.options import Options, make_options
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, printable
 from edge_zofc.fleet.coordinator import Coordinator, Exchange
-from edge_zofc.fleet.exchange import MOST_REASON, Measure, Measured, opened, sealed
+from edge_zofc.fleet.exchange import MOST_REASON, MOST_VALUE, Measure, Measured, opened, sealed
 from edge_zofc.fleet.judging import Judge
 from edge_zofc.storage.fleet_journal import FleetJournal
 from edge_zofc.storage.journal import Header, Kind, Record
@@ -166,8 +166,8 @@ class Steps:
             if len(body) != (size if reply.state == "measured" else 0) or reply.step != journal.steps:
                 raise DamagedFileError(f"The reply for step {reply.step} has a body of {len(body)} bytes.")
             values = np.frombuffer(body, "<f4").astype(np.float64)
-            if not np.isfinite(values).all():
-                raise DamagedFileError(f"The reply for step {reply.step} has values that are not finite.")
+            if not (np.abs(values) <= MOST_VALUE).all():  # so that NaN fails
+                raise DamagedFileError(f"The reply for step {reply.step} has values beyond {MOST_VALUE:g}.")
         except EdgeZofcError as error:
             ledger.strike(name, str(error))
             return None

@@ -141,6 +141,7 @@ HOSTILE = {
     "noise": lambda raw: bytes(range(256)) * 9,
     "NaN": lambda raw: with_values(raw, *[float("nan")] * 8),
     "infinity": lambda raw: with_values(raw, *[float("inf")] * 8),
+    "more than any honest value": lambda raw: with_values(raw, *[1e30] * 8),
     "too few values": lambda raw: with_values(raw, 1.0),
     "too many values": lambda raw: with_values(raw, *[1.0] * 9),
     "another step": lambda raw: sealed(
@@ -174,11 +175,20 @@ def test_what_no_honest_device_sends_is_a_strike_and_the_others_go_on(
     assert honest["answered"] == ["a", "b", "c"] and honest["silent"] == []
 
 
+def test_one_device_alone_that_sends_the_most_it_may_breaks_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Sums and squares of what one step applies are finite, in a replay too, where warnings are errors."""
+    devices = walkers(small_bundle, tmp_path, 1)
+    steps = begun(small_bundle, tmp_path / "fleet", devices, Plan(3))
+    devices["a"].measured, honest = (lambda ask: with_values(honest(ask), *[1e15] * 8)), devices["a"].measured  # type: ignore[method-assign]
+    all_steps(steps, devices)
+    assert replayed_digest(small_bundle, tmp_path / "fleet")
+
+
 @pytest.mark.parametrize("how", ["trimmed", "median", "mean"])
 def test_a_huge_value_moves_the_adapter_no_further_than_three_honest_ones(
     how: Any, small_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """FLEET section 5: coefficients of 1e30."""
+    """FLEET section 5: coefficients far off are bounded; those of 1e30 are a strike."""
     devices = walkers(small_bundle, tmp_path)
     steps = begun(small_bundle, tmp_path / "fleet", devices, Plan(1, aggregate=how))
     honest = list[np.ndarray]()
@@ -188,7 +198,7 @@ def test_a_huge_value_moves_the_adapter_no_further_than_three_honest_ones(
             reply = devices[name](messages[name])
             honest.append(np.abs(coefficients_of(reply)))
             yield name, reply
-        yield "d", with_values(devices["d"](messages["d"]), *[1e30] * 8)
+        yield "d", with_values(devices["d"](messages["d"]), *[1e14] * 8)
 
     assert steps.step(devices, exchange)
     event = json.loads((tmp_path / "fleet/events.jsonl").read_text().splitlines()[-1])
