@@ -18,7 +18,7 @@ def command(*words: object) -> list[str]:
 
 def edge_zofc(home: Path, *words: object, code: int = 0) -> str:
     """What a command printed, which ended with this code."""
-    done = subprocess.run(command(*words), cwd=home, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(*words), cwd=home, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -31,7 +31,7 @@ def serve(home: Path, start: Start, *more: object) -> tuple[subprocess.Popen[str
     return server, line.removeprefix("listening on ")
 
 
-def wait_for(path: Path, words: str, seconds: float = 60) -> str:
+def wait_for(path: Path, words: str, seconds: float = 280) -> str:
     """The first line of a growing file that has these words."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
