@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from edge_zofc.cli.argument_kinds import MOVED_BUNDLE, RUN, RUN_FOLDER, THREADS, Add, argument, number, path, seconds
+from edge_zofc.cli.argument_kinds import (
+    MOVED_BUNDLE,
+    RUN,
+    RUN_FOLDER,
+    THREADS,
+    Add,
+    argument,
+    group,
+    number,
+    path,
+    seconds,
+)
 
 _FLEET = path("fleet", "FLEET", "the fleet's folder")
+
+
+def _fraction(name: str, text: str, default: float) -> Add:
+    return argument(name, metavar="X", type=float, default=default, help=text)
+
+
 _CAP = argument(
     "--cap",
     metavar="X",
@@ -70,6 +87,28 @@ FLEET: dict[str, tuple[Add, ...]] = {
         seconds("--every", "seconds from one round to the next (default: 60)", default=60.0),
         argument("--once", action="store_true", help="one round, when all devices with keys are there, then end"),
         _CAP,
+        group(
+            "steps",
+            number("--steps", "steps of the adapter, measured by all devices (default: 0)", 0, default=0),
+            argument(
+                "--estimator",
+                choices=("auto", "spsa", "exact"),
+                default="auto",
+                help="spsa: by forward passes, a device answers with 8 numbers; exact: with the gradient, by the "
+                "bundle's own graph; auto: exact where there is one (default)",
+            ),
+            number("--sample", "devices that are asked for a step (default: 256)", 1, default=256),
+            number("--step-pictures", "pictures that each measures a step on (default: 16)", 1, default=16),
+            seconds("--step-deadline", "seconds that a step waits for replies (default: 30)", default=30.0),
+            _fraction("--close-at", "fraction of the asked devices after whose replies a step ends (default: 1)", 1.0),
+            _fraction("--quorum", "fraction of them that a step needs (default: 0.5)", 0.5),
+            argument(
+                "--aggregate",
+                choices=("trimmed", "median", "mean"),
+                default="trimmed",
+                help="how replies become one: the mean without a fifth on either side (default), the median, the mean",
+            ),
+        ),
     ),
     "fleet join": (
         argument("address", metavar="HOST:PORT", help="the fleet's server"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_zofc.fleet.coordinator import RoundDone
     from edge_zofc.fleet.member import Member
     from edge_zofc.fleet.sharing import Sharing
+    from edge_zofc.fleet.stepping import Plan
 
 log = logging.getLogger("edge_zofc")
 
@@ -62,13 +63,40 @@ def fleet_serve(options: argparse.Namespace) -> int:
     certificate, key = keys.server_files()
     listen = [_address(text) for text in options.listen or ["127.0.0.1:9092"]]
     pace = Pace(options.deadline, options.every, options.once)
+    _check_fractions(options)
     with exit_on_sigterm(), RunLock(keys.path):
         coordinator = Coordinator(options.fleet, options.bundle, _tell, options.cap)
+        plan = _plan(options, coordinator.bundle.manifest.gradient is not None)
         with Link(listen, certificate, key) as link:
             _tell(f"listening on {', '.join(f'{host}:{port}' for host, port in link.addresses)}")
-            done = serve(coordinator, keys, link, pace, lambda done: _tell(_told(done)))
+            done = serve(coordinator, keys, link, pace, lambda done: _tell(_told(done)), plan)
             traffic = {"bytes_in": link.door.bytes_in, "bytes_out": link.door.bytes_out}
     return answer(options, {**vars(done), **traffic}, f"{options.fleet}: {_told(done)}")
+
+
+def _plan(options: argparse.Namespace, has_gradient: bool) -> Plan:
+    from edge_zofc.fleet.stepping import Estimator, Plan
+
+    auto: Estimator = "exact" if has_gradient else "spsa"
+    return Plan(
+        steps=options.steps,
+        estimator=auto if options.estimator == "auto" else options.estimator,
+        sample=options.sample,
+        pictures=options.step_pictures,
+        deadline=options.step_deadline,
+        close_at=options.close_at,
+        quorum=options.quorum,
+        aggregate=options.aggregate,
+    )
+
+
+def _check_fractions(options: argparse.Namespace) -> None:
+    """Raises InputError."""
+    for name in ("close_at", "quorum"):
+        if not 0 < getattr(options, name) <= 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(options, name):g}; give a fraction above 0, at most 1."
+            )
 
 
 def fleet_join(options: argparse.Namespace) -> int:
@@ -106,15 +134,17 @@ def fleet_status(options: argparse.Namespace) -> int:
     from edge_zofc.report.text import NOTHING, count, duration, table
     from edge_zofc.storage.fleet_devices import Known, read_devices
     from edge_zofc.storage.fleet_folder import FleetFolder
+    from edge_zofc.storage.fleet_journal import steps_of
 
     fleet, key_folder = FleetFolder(options.fleet), KeyFolder(options.fleet)
     about, keys, has_keys = fleet.about(), key_folder.public_keys(), key_folder.has_server()
+    held = fleet.in_force().names(about)
     known, now, devices = read_devices(options.fleet), time.time(), list[dict[str, Any]]()
-    for name in sorted({*fleet.names(about), *keys, *known.devices, *about.revoked}):
+    for name in sorted({*held, *keys, *known.devices, *about.revoked}):
         found = known.devices.get(name, Known())
         ages = {what: None if at is None else max(now - at, 0.0) for what, at in _times(found)}
         facts = found.model_dump(exclude={"received", "seen"})
-        states = {"key": name in keys, "revoked": name in about.revoked, "held": name in fleet.names(about)}
+        states = {"key": name in keys, "revoked": name in about.revoked, "held": name in held}
         devices.append({"name": name, **states, **facts, **ages})
     rows: list[tuple[Any, ...]] = [("device", "share", "age", "seen", "head", "strikes", "in", "out", "")]
     for one in devices:
@@ -124,8 +154,11 @@ def fleet_status(options: argparse.Namespace) -> int:
         bytes_text = [format_bytes(one[what]) for what in ("bytes_in", "bytes_out")]
         last = "; ".join([*words, *([one["told"]] if one["told"] else [])])
         rows.append((one["name"], share, *ages_text, one["head"] or NOTHING, one["strikes"], *bytes_text, last))
+    steps, adapter = steps_of(options.fleet)
     text = f"{options.fleet}: {count(known.rounds, 'round')}, head {known.head or NOTHING}"
+    text += f", {count(steps, 'step')}, the adapter {adapter}" if steps else ""
     data = {"fleet": str(options.fleet), "rounds": known.rounds, "head": known.head, "devices": devices}
+    data |= {"steps": steps, "adapter": adapter}
     return answer(options, data, f"{text}\n{table(rows, 'lrrrrrrrl', terminal_width())}")
 
 
@@ -170,9 +203,10 @@ def _told(done: RoundDone) -> str:
 
 def _ask_consent(member: Member, options: argparse.Namespace) -> None:
     """Say what leaves this device. Raises InputError unless that was agreed to."""
-    from edge_zofc.fleet.sharing import LEAVES
+    from edge_zofc.fleet.sharing import LEAVES, STEPS_LEAVE
 
-    lines = [f"What leaves this device for {options.address}, now and after each task: {LEAVES}.", _now(member)]
+    lines = [f"What leaves this device for {options.address}, now and after each task: {LEAVES}.", STEPS_LEAVE]
+    lines.append(_now(member))
     lines.append("Everybody in the fleet gets the sums of all devices; of two devices each can tell the other's.")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201
     if options.yes:

@@ -21,9 +21,9 @@ class FleetRun(TaughtRun):
         super().__init__(RunFolder(fleet.path), bundle, settings, threads)
 
     def _load(self) -> None:
-        merged = self._fleet.merged()
-        self.merged, self._seen = merged, self._mark()
-        self.theta, self.view, self.features, self.finished = self.bundle.initial_adapter(), LessonView(), {}, []
+        mark, merged = self._mark(), self._fleet.in_force().merged()
+        self.merged, self._seen = merged, mark
+        self.theta, self.view, self.features, self.finished = self._fleet.adapter(self.bundle), LessonView(), {}, []
         self._store = FeatureStore(self.folder.features, self.bundle.manifest.feature_size)
         counts = dict(zip(merged.class_names, map(int, merged.statistics.counts), strict=True))
         self.knowledge = Knowledge(list(merged.class_names), merged.statistics, counts)
@@ -34,9 +34,9 @@ class FleetRun(TaughtRun):
         self.__dict__["limit"] = WITHOUT
 
     def _mark(self) -> tuple[tuple[str, int], ...]:
-        """What changes when a share comes or goes."""
-        shares = self._fleet.share_path("x").parent
-        return tuple(sorted((path.name, path.stat().st_mtime_ns) for path in shares.iterdir()))
+        """What changes when a share comes or goes, or the adapter moves."""
+        shares = self._fleet.in_force().shares
+        return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in shares.iterdir()))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -168,15 +168,15 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
 
 
 def _open_fleet(fleet: FleetFolder, bundle_folder: Path | None) -> TrainedRun:
-    settings, merged = fleet.about().settings(), fleet.merged()
-    return open_merged(merged, run_bundle(fleet, settings, bundle_folder))
+    bundle = run_bundle(fleet, fleet.about().settings(), bundle_folder)
+    return open_merged(fleet.in_force().merged(), bundle, fleet.adapter(bundle))
 
 
-def open_merged(merged: Merged, bundle: Bundle) -> TrainedRun:
-    """Shares as one head, for use. Raises DamagedFileError if they have none."""
-    settings, start, names = merged.about.settings(), bundle.initial_adapter(), merged.class_names
+def open_merged(merged: Merged, bundle: Bundle, theta: np.ndarray) -> TrainedRun:
+    """Shares as one head, for use with the adapter ``theta`` float32 [P]. Raises DamagedFileError if they have none."""
+    settings, names = merged.about.settings(), merged.class_names
     # Whoever merged shares has no picture to measure a limit on.
-    return TrainedRun(bundle, settings, start, merged.head(), names, merged.statistics, WITHOUT)
+    return TrainedRun(bundle, settings, theta, merged.head(), names, merged.statistics, WITHOUT)
 
 
 def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = None) -> Backbone:

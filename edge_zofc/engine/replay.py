@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.numpy import save
 
-from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.errors import InputError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import read_bundle
+from edge_zofc.storage.fleet_journal import adapter_digest, fresh_adapter
 from edge_zofc.storage.run_folder import refuse_own
 from edge_zofc.storage.writing import write_atomic
 
@@ -38,16 +36,7 @@ def replay_run(
     if os.path.realpath(out) == os.path.realpath(journal_path):
         raise InputError(f"{out} is the journal itself, which nothing could replace; give -o another name.")
     refuse_own(out)
-    bundle = read_bundle(bundle_folder)
-    header, _ = journal.read(journal_path)
-    if header.bundle_identity != bundle.identity:
-        raise InputError(
-            f"{journal_path} belongs to another bundle than {bundle_folder} (its identity: "
-            f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
-        )
-    pieces = bundle.adapter_pieces if header.directions == SCHEMES["balanced"] else None
-    adapter = Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, pieces)
+    adapter = fresh_adapter(read_bundle(bundle_folder), journal.read(journal_path)[0], str(journal_path))
     steps = journal.replay(journal_path, adapter, until_step, until_task)
     write_atomic(out, save({"adapter": adapter.theta}))
-    digest = hashlib.sha256(adapter.theta.astype("<f4", copy=False).tobytes()).hexdigest()
-    return Replayed(steps, digest)
+    return Replayed(steps, adapter_digest(adapter.theta))

@@ -7,7 +7,6 @@ class that one of them lacks would take from the others is therefore not seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from edge_zofc.algorithm.heads import Head
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.predict import TrainedRun, evaluate, open_backbone
 from edge_zofc.errors import InputError
-from edge_zofc.storage.lesson_log import LessonFolder
-from edge_zofc.storage.reading import is_there
-from edge_zofc.storage.result import read_result, stream_folder
 
 MARGIN = 0.1
 """How much of its accuracy a device may lose by a new head."""
@@ -41,15 +37,6 @@ class Tried:
         if not self.total:
             return "no picture held back to try it on"
         return f"{self.new} of {self.total} held-back pictures right, {self.old} before"
-
-
-def held_back(run: Path) -> list[Path]:
-    """Streams with test pictures of a run's own: the one that it learnt, and its lesson's."""
-    places = [LessonFolder(run).tasks]
-    with suppress(InputError):  # it has not finished a learn yet
-        learnt = stream_folder(read_result(run), run)
-        places += [] if learnt is None else [learnt]
-    return [place for place in dict.fromkeys(places) if is_there(place)]
 
 
 def try_on(old: TrainedRun, new: TrainedRun, streams: Sequence[Path], tell: Callable[[str], None]) -> Tried:

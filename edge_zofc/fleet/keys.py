@@ -142,7 +142,8 @@ def revoke_device(keys: KeyFolder, name: str) -> bool:
     at its next round. Raises InputError for a name without key and share.
     """
     path, fleet = keys.devices / f"{device_name(name)}{_PUBLIC}", FleetFolder(keys.fleet)
-    has_key, has_share = is_there(path), fleet.is_fleet() and name in fleet.names(fleet.about())
+    has_key = is_there(path)
+    has_share = fleet.is_fleet() and any(name in part.names(part.about()) for part in fleet.parts())
     if not (has_key or has_share):
         known = ", ".join(keys.public_keys()) or "none"
         raise InputError(f"{shown(keys.fleet)} has no key of {name}; it has those of: {known}.")

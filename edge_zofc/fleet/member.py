@@ -11,20 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from edge_zofc.engine.own_pictures import learnt_streams
 from edge_zofc.engine.predict import TrainedRun, open_merged, open_run, run_bundle
-from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
-from edge_zofc.fleet.canary import MARGIN, Tried, held_back, try_on
+from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, quoted
+from edge_zofc.fleet.canary import MARGIN, Tried, try_on
 from edge_zofc.fleet.exchange import MOST_REASON, Answer, Ask, News, Receipt, kind_of, opened, sealed
+from edge_zofc.fleet.following import Following
+from edge_zofc.fleet.moving import KINDS as PIECES
+from edge_zofc.fleet.moving import SHARE_NAME, Facts, Mover
 from edge_zofc.fleet.sharing import MIN_PICTURES, Sharing, adapter_sha256, share_of
 from edge_zofc.storage.bundle import Bundle
-from edge_zofc.storage.fleet_folder import About, Device, FleetFolder, Merged, misfit
+from edge_zofc.storage.fleet_folder import MOVED, About, Device, FleetFolder, Merged, misfit
+from edge_zofc.storage.fleet_journal import JOURNAL, adapter_digest
+from edge_zofc.storage.reading import is_there
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.settings import Settings, folder_place
 from edge_zofc.storage.share import decode, encode
 
 FOLDER = "fleet"
 """Where a run keeps what its fleet gave it."""
-SHARE_NAME = "fleet"
 
 
 @dataclass
@@ -44,6 +51,14 @@ class Member:
     refusal: InputError | None = None
     has_news: int = 0
 
+    def __post_init__(self) -> None:
+        facts = Facts(self.run, self.name, self.tell, self.fleet, self.min_pictures, self.bundle_folder)
+        self._mover = Mover(facts)
+
+    def close(self) -> None:
+        """Give the memory of what was measured back."""
+        self._mover.close()
+
     @property
     def fleet(self) -> FleetFolder:
         """What the fleet gave."""
@@ -60,13 +75,17 @@ class Member:
     def reply(self, raw: bytes) -> bytes:
         """The reply to a message of the fleet. Raises InputError or DamagedFileError for anything else."""
         kind = kind_of(raw)
+        if kind in ("ask", "renew"):  # the run may have learnt since
+            self._mover.close()
         if kind == "ask":
             ask, _ = opened(raw, Ask)
             return self._answer(ask)
         if kind == "news":
             news, body = opened(raw, News)
             return sealed(self._receipt(news, body))
-        raise DamagedFileError("The fleet sent neither a question nor news; both sides need the same edge-zofc.")
+        if kind in ("compare", *PIECES):
+            return self._mover.reply(kind, raw)
+        raise DamagedFileError(f"The fleet sent {quoted(kind)}, no question; both sides need the same edge-zofc.")
 
     def _answer(self, ask: Ask) -> bytes:
         reason = self._reason_against(ask)
@@ -105,11 +124,11 @@ class Member:
     def _receipt(self, news: News, body: bytes) -> Receipt:
         self.has_news += 1
         try:
-            if self.fleet.is_fleet() and self.fleet.share_bytes(SHARE_NAME) == body:
+            if self.fleet.is_fleet() and self.fleet.in_force().share_bytes(SHARE_NAME) == body:
                 self.tell(f"head {news.number}: it is in {self.fleet.path} already")
                 return Receipt(nonce=news.nonce, taken=True)
-            merged, bundle = self._checked(news, body)
-            tried = self._tried(open_merged(merged, bundle))
+            merged, bundle, theta = self._checked(body)
+            tried = self._tried(open_merged(merged, bundle, theta))
             what = f"head {news.number} of {news.devices} devices, {len(merged.class_names)} classes"
             if tried.is_worse(self.margin):
                 reason = f"{tried}, more than the {100 * self.margin:g} % that it may lose"
@@ -122,24 +141,30 @@ class Member:
         self.tell(f"{what}: taken into {self.fleet.path}, {tried}")
         return Receipt(nonce=news.nonce, taken=True, reason=str(tried))
 
-    def _checked(self, news: News, body: bytes) -> tuple[Merged, Bundle]:
-        """The news as a fleet would have it. Raises InputError or DamagedFileError where it does not fit this run."""
+    def _checked(self, body: bytes) -> tuple[Merged, Bundle, np.ndarray]:
+        """The news as a fleet would have it, and its adapter float32 [P]: the start, or what the journal comes to.
+
+        Raises InputError or DamagedFileError where it does not fit this run.
+        """
         bundle, share = self._bundle(), decode(body, "The fleet's news")
+        theta = bundle.initial_adapter()
+        if share.adapter_sha256 != adapter_digest(theta) and is_there(self.fleet.path / JOURNAL):
+            theta = Following(self.fleet.path, bundle).adapter()[0].theta
         about = About(
             bundle_identity=bundle.identity,
             bundle_folder=folder_place(self.fleet.path, bundle.folder),
-            adapter_sha256=adapter_sha256(bundle),
+            adapter_sha256=adapter_digest(theta),
             feature_size=bundle.manifest.feature_size,
             normalise=self._settings().options.normalise,
         )
         reason = misfit(share, about)
         if share.name != SHARE_NAME or reason:
             raise InputError(f"The fleet's news does not fit this run: {reason or 'it is one device alone'}.")
-        return Merged(about, (Device.of(share),), share.class_names, share.statistics), bundle
+        return Merged(about, (Device.of(share),), share.class_names, share.statistics), bundle, theta
 
     def _tried(self, new: TrainedRun) -> Tried:
         """The new head beside the last one of the fleet, else the run's own."""
-        streams = held_back(self.run)
+        streams = learnt_streams(self.run)
         if not streams:
             return Tried(0, 0, 0)
         return try_on(self._old(new.bundle.folder), new, streams, self.tell)
@@ -153,9 +178,18 @@ class Member:
         return open_run(self.run, bundle_folder)
 
     def _keep(self, about: About, body: bytes) -> None:
+        """Put the fleet's share in its place; with the moved adapter's it is that folder which is in force then."""
+        start, moved = adapter_sha256(self._bundle()), FleetFolder(self.fleet.path / MOVED)
         with self.fleet.locked():
-            self.fleet.write_about(about)
+            self.fleet.write_about(about.model_copy(update={"adapter_sha256": start}))
+            if about.adapter_sha256 != start:
+                with moved.locked():
+                    moved.write_share(SHARE_NAME, body)
+                    moved.write_about(about)
+                return
             self.fleet.write_share(SHARE_NAME, body)
+            if moved.is_fleet():  # of a fleet that was there before
+                moved.end()
 
     def _settings(self) -> Settings:
         return RunFolder(self.run).settings()

@@ -62,6 +62,11 @@ def merge(bundle_folder: Path, paths: Sequence[Path], out: Path, cap: float | No
     """
     _check_cap(cap)
     fleet, bundle = FleetFolder(out), read_bundle(bundle_folder)
+    if fleet.in_force() is not fleet:
+        raise InputError(
+            f"The adapter of the fleet in {out} has moved (fleet serve --steps), and shares as files are of its start; "
+            "give -o a new folder."
+        )
     wanted, longest = _wanted(bundle, out, paths[0]), _longest(bundle)
     given = [_given(path, wanted, longest) for path in dict.fromkeys(paths)]
     newest = _newest(given)
@@ -84,6 +89,8 @@ def begin(bundle_folder: Path, out: Path, cap: float | None = None) -> tuple[Bun
     with fleet.locked():
         about = _with_cap(_about(bundle, out) or _new_about(bundle, out, PRESETS["edge"].normalise), fleet, cap)
         fleet.write_about(about)
+        for part in fleet.parts()[1:]:
+            part.write_about(about.model_copy(update={"adapter_sha256": part.about().adapter_sha256}))
     return bundle, about
 
 
@@ -106,18 +113,19 @@ def revoke(folder: Path, name: str, undo: bool = False) -> bool:
     fleet = FleetFolder(folder)
     fleet.about()
     with fleet.locked():
-        about = fleet.about()
-        is_revoked, is_held = name in about.revoked, name in fleet.names(about)
+        about, holders = fleet.about(), [part for part in fleet.parts() if name in part.names(part.about())]
+        is_revoked = name in about.revoked
         if undo and not is_revoked:
             raise InputError(f"{shown(name)} is not revoked in {folder}; revoked are: {_listed(about.revoked)}.")
-        if not (undo or is_revoked or is_held):
+        if not (undo or is_revoked or holders):
             raise InputError(f"The fleet {folder} has no share of {shown(name)}; it has those of: "
                              f"{_listed(fleet.names(about))}.")  # fmt: skip
         others = tuple(one for one in about.revoked if one != name)
-        fleet.write_about(about.model_copy(update={"revoked": others if undo else (*others, name)}))
-        if is_held:
-            fleet.remove_share(name)
-    return is_held
+        for part in fleet.parts():
+            part.write_about(part.about().model_copy(update={"revoked": others if undo else (*others, name)}))
+        for part in holders:
+            part.remove_share(name)
+    return bool(holders)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ Classes have the names that they are shown by, and what was forgotten is not sha
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import load_end
 from edge_zofc.errors import InputError
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.fleet_journal import adapter_digest
 from edge_zofc.storage.lesson_log import LessonFolder
 from edge_zofc.storage.run_folder import RunFolder
 from edge_zofc.storage.share import Share, device_name
@@ -35,6 +35,11 @@ LEAVES = (
     "features vary together; never a picture"
 )
 """What leaves a device with a share, in words."""
+STEPS_LEAVE = (
+    "Where the fleet takes steps (fleet serve --steps), also: how the loss of some of its pictures changes with the "
+    "adapter, one number a direction or the gradient, and how many held-out pictures are named rightly."
+)
+"""What leaves it besides where the fleet's adapter moves."""
 SINCE = "Who keeps two shares of a device knows the sums of what it learnt between them."
 
 
@@ -49,6 +54,17 @@ class Sharing:
     shown: int
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """The state of a run at the end of its last finished task, and its lesson; ``number``: see ``share_of``."""
+
+    bundle: Bundle
+    normalise: bool
+    state: RunState
+    view: LessonView
+    number: int
+
+
 def share_of(run: Path, name: str, min_pictures: int = MIN_PICTURES, bundle_folder: Path | None = None) -> Sharing:
     """The share of the tasks that a run has finished, for a device called ``name``.
 
@@ -56,12 +72,9 @@ def share_of(run: Path, name: str, min_pictures: int = MIN_PICTURES, bundle_fold
     same state gives the same share. Raises InputError where there is no such run, nothing in it that can be shared, or
     parts of a class that is left out were not kept, else as ``run_bundle``.
     """
-    folder, lesson = RunFolder(run), LessonFolder(run)
-    settings = folder.settings()
-    bundle, (base, entries, _) = run_bundle(folder, settings, bundle_folder), lesson.read()
-    records, state = _finished_state(folder, RunState.of(bundle, settings.options))
-    state = replace(state, statistics=_under_start(state, bundle, run))
-    view = view_of(lesson, base, entries, [task.name for task in state.finished_tasks])
+    found = learnt_of(run, bundle_folder)
+    bundle, view = found.bundle, found.view
+    state = replace(found.state, statistics=_under_start(found.state, bundle, run))
     known = learnt_knowledge(run, state, view, moved=False)
     left_out = {text: count for text, count in known.learnt.items() if count < min_pictures}
     if left_out:
@@ -73,19 +86,29 @@ def share_of(run: Path, name: str, min_pictures: int = MIN_PICTURES, bundle_fold
         )
     share = Share(
         name=device_name(name),
-        number=records + base.lines + len(entries),
+        number=found.number,
         bundle_identity=bundle.identity,
         adapter_sha256=adapter_sha256(bundle),
-        normalise=settings.options.normalise,
+        normalise=found.normalise,
         class_names=tuple(known.names),
         statistics=known.statistics,
     )
     return Sharing(share, left_out, len(view.pictures))
 
 
+def learnt_of(run: Path, bundle_folder: Path | None = None) -> Learnt:
+    """Raises InputError where there is no such run or it has finished no task, else as ``run_bundle``."""
+    folder, lesson = RunFolder(run), LessonFolder(run)
+    settings = folder.settings()
+    bundle, (base, entries, _) = run_bundle(folder, settings, bundle_folder), lesson.read()
+    records, state = _finished_state(folder, RunState.of(bundle, settings.options))
+    view = view_of(lesson, base, entries, [task.name for task in state.finished_tasks])
+    return Learnt(bundle, settings.options.normalise, state, view, records + base.lines + len(entries))
+
+
 def adapter_sha256(bundle: Bundle) -> str:
     """The SHA-256 of the adapter's start, 64 hex digits."""
-    return hashlib.sha256(bundle.initial_adapter().astype("<f4").tobytes()).hexdigest()
+    return adapter_digest(bundle.initial_adapter())
 
 
 def _finished_state(folder: RunFolder, state: RunState) -> tuple[int, RunState]:

@@ -24,7 +24,7 @@ def write_fleet_report(folder: Path, out: Path | None = None) -> tuple[Path, Mer
     """
     if out is not None:
         refuse_own(out)
-    merged, path = FleetFolder(folder).merged(), folder / "report.html" if out is None else out
+    merged, path = FleetFolder(folder).in_force().merged(), folder / "report.html" if out is None else out
     name = folder.resolve().name
     page = rendered("fleet.html", name=name, headline=headline(merged), limits=limits(merged), tables=_tables(merged))
     write_atomic(path, page.encode())

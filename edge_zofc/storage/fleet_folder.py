@@ -4,6 +4,11 @@
     shares/NAME.share    the newest share of each device (``share.py``)
     keys/                who may join over a network (``fleet/keys.py``)
     devices.json         what passed over a network (``fleet_devices.py``)
+    journal.bin          the steps of a fleet whose adapter moves (``fleet_journal.py``)
+    moved/               a fleet's folder too, with the shares under the moved adapter; where it is, it is in force
+    renewed/             the same, until the fleet has judged it
+    own.share            a device's own under the moved adapter
+    events.jsonl         what happened over a network
     report.html          what ``edge-zofc report`` wrote last
     lock                 held while shares are taken in or taken out
 
@@ -28,17 +33,20 @@ from edge_zofc.algorithm.naming import solved_head
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.errors import DamagedFileError, InputError, explained, shown
+from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.fleet_journal import JOURNAL, adapter_digest, replayed
 from edge_zofc.storage.lock import LOCK_FILE, RunLock
 from edge_zofc.storage.reading import Strict, check_folder, is_there, load_model, read_bounded
 from edge_zofc.storage.settings import Placement, Settings
 from edge_zofc.storage.share import MAX_SHARE_BYTES, MOST_FEATURES, Share, decode, device_name
-from edge_zofc.storage.writing import DISK, TEMPORARY_PREFIX, make_folder, sweep, write_atomic
+from edge_zofc.storage.writing import DISK, TEMPORARY_PREFIX, make_folder, replace_folder, sweep, write_atomic
 
 ABOUT = "about.json"
 SHARES = "shares"
 SUFFIX = ".share"
 KEYS = "keys"
 DEVICES = "devices.json"
+MOVED, RENEWED, OWN = "moved", "renewed", "own.share"
 MOST_DEVICES = 10_000
 MICRO_BATCH = 4
 """Pictures in one run of the graph where a fleet names some."""
@@ -142,6 +150,32 @@ class FleetFolder:
         """Whether a fleet was begun here."""
         return is_there(self.path / ABOUT)
 
+    def in_force(self) -> FleetFolder:
+        """The folder whose shares count: that of the moved adapter where there is one."""
+        moved = FleetFolder(self.path / MOVED)
+        return moved if moved.is_fleet() else self
+
+    def parts(self) -> list[FleetFolder]:
+        """The folder itself, and those of the moved adapter that are there."""
+        inner = (FleetFolder(self.path / name) for name in (MOVED, RENEWED))
+        return [self, *(part for part in inner if part.is_fleet())]
+
+    def adapter(self, bundle: Bundle) -> np.ndarray:
+        """The adapter in force, float32 [P]: the bundle's initial one, or what the journal ends in.
+
+        Raises DamagedFileError where that is not the one that the shares were computed with, else as ``replayed``.
+        """
+        wanted, start = self.in_force().about().adapter_sha256, bundle.initial_adapter()
+        if adapter_digest(start) == wanted:
+            return start
+        theta = replayed(bundle, self.path / JOURNAL)[0].theta
+        if adapter_digest(theta) != wanted:
+            raise DamagedFileError(
+                f"{self.path / JOURNAL} does not end in the adapter of the shares in {self.in_force().path}; put back "
+                "a good copy of both."
+            )
+        return theta
+
     def about(self) -> About:
         """Raises InputError if there is no fleet, DamagedFileError if its ``about.json`` is not valid."""
         path = self.path / ABOUT
@@ -153,6 +187,16 @@ class FleetFolder:
     def write_about(self, about: About) -> None:
         """Durable when it returns."""
         write_atomic(self.path / ABOUT, (about.model_dump_json(indent=2) + "\n").encode())
+
+    def adopt(self) -> None:
+        """What was in ``renewed/`` is in force."""
+        replace_folder(self.path / RENEWED, self.path / MOVED)
+
+    def end(self) -> None:
+        """No fleet any more; what else lies here stays."""
+        with explained(self.path / ABOUT, "removed"):
+            DISK.unlink(self.path / ABOUT)
+            DISK.fsync_folder(self.path)
 
     def names(self, about: About) -> list[str]:
         """The devices that have a share here and are not revoked, sorted. Raises InputError for too many."""
@@ -225,11 +269,11 @@ class FleetFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"{shown(self.path)} is a file; give -o a folder.")
-        # Keys may be there first. A start that was cut off leaves a lock, an empty folder, and perhaps a half-written
-        # about.json.
+        # Keys may be there first, at a device its fleet's journal. A start that was cut off leaves a lock, an empty
+        # folder, and perhaps a half-written about.json.
         for name in (entry.name for entry in self.path.iterdir()):
             is_half = name.startswith(TEMPORARY_PREFIX) and name.endswith(ABOUT)
-            if name not in (LOCK_FILE, SHARES, KEYS) and not is_half:
+            if name not in (LOCK_FILE, SHARES, KEYS, JOURNAL, OWN) and not is_half:
                 raise InputError(f"{shown(self.path)} is not empty and holds no fleet; give -o a new folder.")
 
     def write_share(self, name: str, raw: bytes) -> None:

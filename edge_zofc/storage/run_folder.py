@@ -48,7 +48,7 @@ def refuse_own(out: Path) -> None:
     in_bundle = out.name in (MANIFEST, *FILES) and is_there(beside / MANIFEST)
     in_run = out.name in (SETTINGS, JOURNAL, RESULT, EVENTS, LOCK_FILE) and is_there(beside / SETTINGS)
     in_state = beside.name == STATE and is_there(beside.parent / SETTINGS)
-    in_fleet = out.name in (ABOUT, LOCK_FILE) and is_there(beside / ABOUT)
+    in_fleet = out.name in (ABOUT, LOCK_FILE, JOURNAL, EVENTS) and is_there(beside / ABOUT)
     in_shares = beside.name == SHARES and is_there(beside.parent / ABOUT)
     if in_bundle or in_run or in_state or in_fleet or in_shares:
         kind = "bundle" if in_bundle else "run" if in_run or in_state else "fleet"

@@ -16,9 +16,10 @@ from shares import made_share
 from small import write_small_bundle
 
 from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.engine.own_pictures import learnt_streams
 from edge_zofc.engine.predict import open_run
 from edge_zofc.errors import EdgeZofcError
-from edge_zofc.fleet.canary import Tried, among, held_back, try_on
+from edge_zofc.fleet.canary import Tried, among, try_on
 from edge_zofc.fleet.coordinator import Coordinator, RoundDone
 from edge_zofc.fleet.exchange import Answer, Ask, News, Receipt, opened, sealed
 from edge_zofc.fleet.member import Member
@@ -198,7 +199,7 @@ def test_heads_are_compared_among_the_classes_that_both_know(small_bundle: Bundl
     both = among(old, ["class01"])
     assert both.class_names == ("class01",) and both.head.rows.shape[0] == 1
     assert np.array_equal(both.head.rows[0], old.head.rows[1]) and isinstance(both.statistics, Statistics)
-    (stream,) = held_back(runs[0])
+    (stream,) = learnt_streams(runs[0])
     assert stream.resolve().name == "stream0"
     assert try_on(old, old, [stream], print) == Tried(8, 8, 8)
     assert try_on(old, open_run(runs[1], small_bundle.folder), [stream], print) == Tried(0, 0, 0)

@@ -12,11 +12,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from devices import three_devices
+from network import Start, command, edge_zofc, join, serve, wait_for
 from runs import go
 from small import write_small_bundle
 
@@ -26,7 +27,6 @@ from edge_zofc.storage.bundle import Bundle
 
 pytestmark = pytest.mark.flower
 ALL = tuple(f"class{n:02d}" for n in range(6))
-Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,18 +54,6 @@ def home(learnt: Path, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "edge_zofc", *map(str, words)]
-
-
-def edge_zofc(home: Path, *words: object, code: int = 0) -> str:
-    """What a command printed, which ended with this code."""
-    done = subprocess.run(command(*words), cwd=home, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
     """Starts commands in ``home`` that write NAME.out, and ends those that are left."""
@@ -83,29 +71,6 @@ def start(home: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait()
-
-
-def serve(home: Path, start: Start, *more: object) -> tuple[subprocess.Popen[str], str]:
-    """The server and its address."""
-    server = start("serve", "fleet", "serve", "fleet", "--bundle", "bundle", "--listen", "127.0.0.1:0", *more)
-    line = wait_for(home / "serve.out", "listening on ")
-    return server, line.removeprefix("listening on ")
-
-
-def wait_for(path: Path, words: str, seconds: float = 60) -> str:
-    """The first line of a growing file that has these words."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = [line for line in path.read_text().splitlines() if words in line]
-        if found:
-            return found[0]
-        time.sleep(0.1)
-    raise AssertionError(f"{words!r} is not in {path}: {path.read_text()}")
-
-
-def join(start: Start, address: str, number: int, *more: object) -> subprocess.Popen[str]:
-    words = ("--run", f"run{number}", "--keys", f"d{number}", "--yes")
-    return start(f"join{number}", "fleet", "join", address, *words, *more)
 
 
 def test_after_one_round_three_devices_name_all_six_classes(home: Path, start: Start) -> None:
