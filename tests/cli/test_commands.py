@@ -32,8 +32,8 @@ from edge_zofc.storage.bundle import Bundle
 COMMANDS = (
     "demo", "export", "split", "backbones", "capture", "live", "plan", "learn", "eval", "predict", "teach",
     "forget", "rename", "undo", "lesson", "deploy", "report", "replay", "history", "rollback", "fleet share",
-    "fleet merge", "fleet revoke", "fleet keys", "fleet serve", "fleet join", "fleet status", "profiles", "doctor",
-    "bench",
+    "fleet merge", "fleet revoke", "fleet keys", "fleet serve", "fleet join", "fleet status", "fleet simulate",
+    "profiles", "doctor", "bench",
 )  # fmt: skip
 FAST = [
     "--loss", "head", "--epochs", "1", "--batch-size", "8", "--queries", "1",
