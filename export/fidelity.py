@@ -38,27 +38,28 @@ def measure_fidelity(
     images: np.ndarray,
     eps: float = EPS,
     directions: int = DIRECTIONS,
+    start: np.ndarray | None = None,
 ) -> Fidelity:
     """Fidelity of the open graph against ``reference``, the torch model with the dequantised weights.
 
-    ``images`` float32 [n, 3, S, S] are labelled 0, 1, 2, 3, 0, ... in turn.
+    ``images`` float32 [n, 3, S, S] are labelled 0, 1, 2, 3, 0, ... in turn; ``start`` as ``moved_adapter`` takes it.
     """
     labels = np.arange(len(images)) % CLASSES
     random = np.random.Generator(np.random.Philox(key=np.array([_SEED, 1], dtype=np.uint64)))
     rows = random.standard_normal((CLASSES, _width(session)))
-    theta = moved_adapter(reference)
+    theta = moved_adapter(reference, start)
     size = theta.size
     base = _losses(session, images, theta[None], rows, labels)[0]
     gradient = _gradient(reference, images, theta, rows, labels)
     true = np.empty(directions)
     sides = np.empty((2, directions))
-    for start in range(0, directions, _ADAPTERS_AT_ONCE):
-        chosen = range(start, min(start + _ADAPTERS_AT_ONCE, directions))
+    for first in range(0, directions, _ADAPTERS_AT_ONCE):
+        chosen = range(first, min(first + _ADAPTERS_AT_ONCE, directions))
         signs = np.stack([direction(_SEED, 0, query, size) for query in chosen])
-        true[start : chosen.stop] = signs.astype(np.float64) @ gradient
+        true[first : chosen.stop] = signs.astype(np.float64) @ gradient
         for side, sign in enumerate((1, -1)):
             adapters = theta + np.float32(sign * eps) * signs
-            sides[side, start : chosen.stop] = _losses(session, images, adapters, rows, labels)
+            sides[side, first : chosen.stop] = _losses(session, images, adapters, rows, labels)
     return Fidelity(
         eps=eps,
         directions=directions,
@@ -67,10 +68,10 @@ def measure_fidelity(
     )
 
 
-def moved_adapter(reference: Adapted) -> np.ndarray:
-    """The initial adapter with every entry moved uniformly within +-0.02: float32 [P], on the lattice."""
+def moved_adapter(reference: Adapted, start: np.ndarray | None = None) -> np.ndarray:
+    """``start`` float32 [P] (None: an identity) with every entry moved uniformly within +-0.02, on the lattice."""
     random = np.random.Generator(np.random.Philox(key=np.array([_SEED, 2], dtype=np.uint64)))
-    start = initial_adapter(reference.layout, _SEED)
+    start = initial_adapter(reference.layout, _SEED) if start is None else start
     return on_lattice(start + random.uniform(-_MOVE, _MOVE, start.size))
 
 

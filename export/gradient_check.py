@@ -25,15 +25,20 @@ _SEED = 20261126
 
 
 def write_checked_gradient(
-    folder: Path, model: Adapted, precision: Precision, images: np.ndarray, tell: Callable[[str], None]
+    folder: Path,
+    model: Adapted,
+    precision: Precision,
+    images: np.ndarray,
+    tell: Callable[[str], None],
+    start: np.ndarray | None = None,
 ) -> GradientInfo:
     """Write the graph to ``folder``, which has the first one, check and measure it.
 
-    ``model`` as ``write_gradient_graph`` takes it, ``images`` float32 [n, 3, S, S]. Raises NoGradientError if it cannot
-    be written or is not what autograd gives.
+    ``model`` as ``write_gradient_graph`` takes it, ``images`` float32 [n, 3, S, S], ``start`` as ``moved_adapter``
+    takes it. Raises NoGradientError if it cannot be written or is not what autograd gives.
     """
     write_gradient_graph(model, folder, precision)
-    errors = gradient_errors(folder / GRADIENT_GRAPH, model, images)
+    errors = gradient_errors(folder / GRADIENT_GRAPH, model, images, start)
     if not (errors.min() < TOLERANCE and errors.max() < KINK_TOLERANCE):
         raise NoGradientError(
             f"the exported gradient differs from torch's by {errors.min():.1e} to {errors.max():.1e} (relative), above "
@@ -48,9 +53,9 @@ def write_checked_gradient(
     return GradientInfo(error=float(errors.min()), memory=memory)
 
 
-def gradient_errors(graph: Path, model: Adapted, images: np.ndarray) -> np.ndarray:
+def gradient_errors(graph: Path, model: Adapted, images: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """Of each picture ||graph - torch|| / ||torch||, float64 [n], for random gradients of its features."""
-    session, adapter = open_session(graph, threads=1), moved_adapter(model)[None]
+    session, adapter = open_session(graph, threads=1), moved_adapter(model, start)[None]
     random = np.random.Generator(np.random.Philox(key=np.array([_SEED, 1], dtype=np.uint64)))
     found = []
     for image in images:

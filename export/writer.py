@@ -22,21 +22,22 @@ from safetensors.numpy import save
 
 from edge_zofc import __version__
 from edge_zofc.errors import InputError
-from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
+from edge_zofc.export.adapted import Adapted, adapted
 from edge_zofc.export.adapters import initial_adapter
-from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
-from edge_zofc.export.fidelity import DIRECTIONS, measure_fidelity, moved_adapter
+from edge_zofc.export.backbones import LoadedBackbone, load_backbone
+from edge_zofc.export.fidelity import measure_fidelity, moved_adapter
 from edge_zofc.export.gradient_check import write_checked_gradient
 from edge_zofc.export.gradient_graph import PRECISIONS as GRADIENT_PRECISIONS
 from edge_zofc.export.gradient_rules import NoGradientError
-from edge_zofc.export.image_spec import Colour
 from edge_zofc.export.measure import measure_activation_bytes
 from edge_zofc.export.onnx_graph import write_graph
+from edge_zofc.export.options import ExportOptions, adapter_request, backbone_request, check_options, tuning_request
 from edge_zofc.export.partial import partial_folder
 from edge_zofc.export.precision import EXPORT_TOLERANCE, check_precision, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.traced_graph import write_traced_graph
+from edge_zofc.export.tuning import tune
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
@@ -45,19 +46,18 @@ from edge_zofc.storage.manifest import (
     FILES,
     GRADIENT_FILES,
     GRAPH,
-    MANIFEST,
     MIN_FIDELITY,
     PROBE,
     ActivationBytes,
-    AdapterKind,
-    AdapterLayout,
     Fidelity,
     FileEntry,
     GradientInfo,
+    ImageSpec,
     Manifest,
     Precision,
     write_manifest,
 )
+from edge_zofc.storage.tuning import TuningInfo
 from edge_zofc.storage.writing import replace_folder
 
 PICTURES = 4
@@ -67,34 +67,11 @@ FIDELITY_PICTURES = 2
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What to export, where to: the fields of ``BackboneRequest`` and, with other names, of ``AdapterRequest``.
+class _Inputs:
+    """What the graphs are checked on: pictures float32 [n, 3, S, S], and the adapter's start float32 [P]."""
 
-    ``pictures`` is a folder to measure fidelity on instead of the package's photographs; ``seed`` feeds the initial
-    adapter and random weights; ``force`` replaces a bundle that is there. ``mean`` and ``std`` (R, G, B of pixels from
-    0 to 1) replace those that timm names for the backbone. ``gradient`` adds the graph for exact gradients; None adds
-    it where that can be done, and tells why not.
-    """
-
-    out: Path
-    backbone: str | None = None
-    pretrained: bool = False
-    checkpoint: Path | None = None
-    random_weights: bool = False
-    img_size: int | None = None
-    depth: int | None = None
-    mean: Colour | None = None
-    std: Colour | None = None
-    adapter_kind: AdapterKind | None = None
-    adapter_blocks: str | None = None
-    rank: int | None = None
-    scale: float = 0.1
-    precision: Precision = "fp32"
-    seed: int = 0
-    pictures: Path | None = None
-    directions: int = DIRECTIONS
-    gradient: bool | None = False
-    force: bool = False
+    images: np.ndarray
+    start: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -113,12 +90,12 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
     if the disk or the memory is too small, SystemExit at a SIGTERM. Nothing is left behind then, and an older bundle
     is still there.
     """
-    _check_options(options)
+    check_options(options)
     started = perf_counter()
     with exit_on_sigterm():
-        loaded = load_backbone(_backbone_request(options))
+        loaded = load_backbone(backbone_request(options))
         images = probe_pictures(loaded.image, PICTURES, options.pictures)
-        model = adapted(loaded, _adapter_request(options), images)
+        model = adapted(loaded, adapter_request(options), images)
         check_precision(model, options.precision)
         layout = model.layout
         tell(
@@ -127,36 +104,15 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         )
         for note in loaded.notes:
             tell(note)
+        start, tuning = _start(model, loaded.image, options, tell)
         with partial_folder(options.out, tell) as folder:
-            measured = _write_and_measure(folder, model, images, options, tell)
-            write_manifest(folder, _manifest(folder, loaded, layout, options.precision, measured))
+            measured = _write_and_measure(folder, model, _Inputs(images, start), options, tell)
+            write_manifest(folder, _manifest(folder, loaded, model, options.precision, measured, tuning))
             read_bundle(folder)
             with signals_held():  # between two renames there is no bundle at OUT
                 replace_folder(folder, options.out)
         tell(f"wrote {options.out} in {perf_counter() - started:.0f} s")
         return read_bundle(options.out)
-
-
-def _check_options(options: ExportOptions) -> None:
-    if options.precision not in EXPORT_TOLERANCE:
-        raise InputError(f"--precision must be one of {', '.join(EXPORT_TOLERANCE)}, got '{options.precision}'.")
-    if options.gradient and options.precision not in GRADIENT_PRECISIONS:
-        raise InputError(
-            f"--gradient is for --precision {' or '.join(GRADIENT_PRECISIONS)}, got {options.precision}; leave one of "
-            "the two out (without exact gradients a bundle learns by forward passes)."
-        )
-    if options.directions < DIRECTIONS:
-        raise InputError(f"Fidelity needs at least {DIRECTIONS} directions, got {options.directions}.")
-    if not 0 <= options.seed < 2**63:
-        raise InputError(f"--seed must be 0 to 2^63 - 1, got {options.seed}.")
-    out = options.out
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise InputError(f"{out} is there and is not a folder; choose another OUT.")
-    if (out / MANIFEST).exists():
-        if not options.force:
-            raise InputError(f"{out} holds a bundle already; choose another OUT or replace it with --force.")
-    elif out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is a folder with other things in it; choose another OUT.")
 
 
 def _shown(blocks: tuple[int, ...]) -> str:
@@ -165,45 +121,38 @@ def _shown(blocks: tuple[int, ...]) -> str:
     return f"{blocks[0]}-{blocks[-1]}" if is_range and len(blocks) > 1 else ", ".join(map(str, blocks))
 
 
-def _backbone_request(options: ExportOptions) -> BackboneRequest:
-    return BackboneRequest(
-        name=options.backbone,
-        pretrained=options.pretrained,
-        checkpoint=options.checkpoint,
-        random_weights=options.random_weights,
-        img_size=options.img_size,
-        depth=options.depth,
-        seed=options.seed,
-        mean=options.mean,
-        std=options.std,
-    )
-
-
-def _adapter_request(options: ExportOptions) -> AdapterRequest:
-    return AdapterRequest(options.adapter_kind, options.adapter_blocks, options.rank, options.scale)
+def _start(
+    model: Adapted, image: ImageSpec, options: ExportOptions, tell: Callable[[str], None]
+) -> tuple[np.ndarray, TuningInfo | None]:
+    """Where the adapter starts, float32 [P], and how it was trained if it was."""
+    identity = initial_adapter(model.layout, options.seed)
+    if not options.tune:
+        return identity, None
+    reference = model if options.precision == "fp32" else dequantised_weights(model, options.precision)
+    return tune(reference, image, identity, tuning_request(options), tell)
 
 
 def _write_and_measure(
-    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+    folder: Path, model: Adapted, inputs: _Inputs, options: ExportOptions, tell: Callable[[str], None]
 ) -> _Measured:
     """Write all files but the manifest to ``folder``. Raises InputError if the graph differs from torch."""
-    fidelity = _write_checked(folder, model, images, options, tell)
+    fidelity = _write_checked(folder, model, inputs, options, tell)
     tell(_describe(fidelity))
     # Here the session and the copy of the weights are gone: the measuring processes need the room.
     activation_bytes = measure_activation_bytes(folder / GRAPH)
     tell(f"activations: {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture")
-    return _Measured(fidelity, activation_bytes, _gradient(folder, model, images, options, tell))
+    return _Measured(fidelity, activation_bytes, _gradient(folder, model, inputs, options, tell))
 
 
 def _gradient(
-    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+    folder: Path, model: Adapted, inputs: _Inputs, options: ExportOptions, tell: Callable[[str], None]
 ) -> GradientInfo | None:
     """What was measured of the gradient's files; None where there are none, which is told unless it was asked for."""
     if options.gradient is False or options.precision not in GRADIENT_PRECISIONS:
         return None
     try:
         reference = dequantised_weights(model, options.precision)
-        return write_checked_gradient(folder, reference, options.precision, images, tell)
+        return write_checked_gradient(folder, reference, options.precision, inputs.images, tell, inputs.start)
     except NoGradientError as error:
         if options.gradient:
             raise InputError(f"There are no exact gradients: {error}; leave out --gradient.") from error
@@ -214,27 +163,28 @@ def _gradient(
 
 
 def _write_checked(
-    folder: Path, model: Adapted, images: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
+    folder: Path, model: Adapted, inputs: _Inputs, options: ExportOptions, tell: Callable[[str], None]
 ) -> Fidelity:
     if isinstance(model, AdapterViT):
         write_graph(model, options.precision, folder)
     else:
         write_traced_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
-    (folder / ADAPTER).write_bytes(save({"adapter": initial_adapter(model.layout, options.seed)}))
+    (folder / ADAPTER).write_bytes(save({"adapter": inputs.start}))
     reference = dequantised_weights(model, options.precision)
     # One thread, so that the probe is the same whatever the number of processors.
-    error = _write_probe(folder, open_session(folder / GRAPH, threads=1), reference, images, options)
+    error = _write_probe(folder, open_session(folder / GRAPH, threads=1), reference, inputs, options)
     session = open_session(folder / GRAPH)
     tell(f"onnxruntime against torch: relative error {error:.1e}")
-    return measure_fidelity(session, reference, images[:FIDELITY_PICTURES], directions=options.directions)
+    pictures = inputs.images[:FIDELITY_PICTURES]
+    return measure_fidelity(session, reference, pictures, directions=options.directions, start=inputs.start)
 
 
 def _write_probe(
-    folder: Path, session: InferenceSession, reference: Adapted, images: np.ndarray, options: ExportOptions
+    folder: Path, session: InferenceSession, reference: Adapted, inputs: _Inputs, options: ExportOptions
 ) -> float:
     """Write the graph's own answers for the initial and a moved adapter; returns their error against torch."""
-    adapters = np.stack([initial_adapter(reference.layout, options.seed), moved_adapter(reference)])
+    images, adapters = inputs.images, np.stack([inputs.start, moved_adapter(reference, inputs.start)])
     found = compute_features(session, images, adapters)
     with torch.no_grad():
         wanted = reference(torch.from_numpy(images), torch.from_numpy(adapters)).numpy()
@@ -266,10 +216,16 @@ def _describe(fidelity: Fidelity) -> str:
 
 
 def _manifest(
-    folder: Path, loaded: LoadedBackbone, layout: AdapterLayout, precision: Precision, measured: _Measured
+    folder: Path,
+    loaded: LoadedBackbone,
+    model: Adapted,
+    precision: Precision,
+    measured: _Measured,
+    tuning: TuningInfo | None,
 ) -> Manifest:
+    untuned = 4 if measured.gradient is not None else 2 if model.layout.kind == "bottleneck" else 3
     return Manifest(
-        format_version=4 if measured.gradient is not None else 2 if layout.kind == "bottleneck" else 3,
+        format_version=untuned if tuning is None else 5,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),
@@ -279,12 +235,13 @@ def _manifest(
         },
         backbone=loaded.info,
         image=loaded.image,
-        adapter=layout,
+        adapter=model.layout,
         feature_size=loaded.width,
         precision=precision,
         fidelity=measured.fidelity,
         activation_bytes=measured.activation_bytes,
         gradient=measured.gradient,
+        tuning=tuning,
         files={
             name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
             for name in FILES + (GRADIENT_FILES if measured.gradient is not None else ())

@@ -5,6 +5,10 @@ alone, on class-balanced batches of the pictures that the gate does not hold out
 what differs from ``zo-fc`` is how the gradient comes about, with the number, size and rate of the steps. There is no
 gate: the moved adapter stays, and a first task of any number of classes moves it.
 
+``later`` says what happens in later tasks. "rest": the adapter stays as the first task left it. "move": it is trained
+in each task, with the means of all earlier classes as further candidates; their statistics stay as they were taken.
+"drift": these follow the adapter by a map that is fitted on the task's own pictures (``drift.py``).
+
 ``balanced``: Adam works on c in theta = theta0 + s c, with the runtime's scales s of balanced directions.
 
 First-session adaptation with films under a discriminant is that of arXiv 2303.13199, which trains by cross-entropy.
@@ -12,28 +16,33 @@ First-session adaptation with films under a discriminant is that of arXiv 2303.1
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edge_zofc.algorithm.directions import balanced_scales, episode
 from edge_zofc.algorithm.episodes import Prototypes, held_out
 from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.benchmarks.methods.drift import Drift
 from edge_zofc.benchmarks.methods.heads import Discriminant
 from edge_zofc.benchmarks.methods.problem import EVALUATION_BATCH, Problem, TaskData
 from edge_zofc.benchmarks.methods.training import Training
 from edge_zofc.export.adapters import initial_adapter
+from edge_zofc.export.episodic import backward
+
+Later = Literal["rest", "move", "drift"]
 
 
 class EpisodicAdapter:
-    """An adapter that moves in the first task, and a head in closed form."""
+    """An adapter that moves in the first task, or in all, and a head in closed form."""
 
     frozen = False
 
-    def __init__(self, problem: Problem, how: Training, balanced: bool) -> None:
+    def __init__(self, problem: Problem, how: Training, balanced: bool, later: Later = "rest") -> None:
         layout = problem.model.layout
-        self.problem, self.how = problem, how
+        self.problem, self.how, self.later = problem, how, later
         self.start = torch.from_numpy(initial_adapter(layout, problem.seed))
         sizes = [piece.size for piece in layout.pieces]
         self.scales = torch.from_numpy(balanced_scales(sizes)) if balanced else torch.ones(layout.size)
@@ -41,8 +50,14 @@ class EpisodicAdapter:
         self.head = Discriminant(problem.width)
 
     def learn(self, task: TaskData) -> list[float]:
-        """Move the adapter in the first task, then take the statistics and solve; returns the loss of each step."""
-        losses = self._adapt(task) if task.index == 0 else []
+        """Move the adapter if this is a task for it, then take the statistics and solve; returns each step's loss."""
+        losses: list[float] = []
+        if task.index == 0 or self.later != "rest":
+            follows = task.index > 0 and self.later == "drift"
+            before = self._all_features(task) if follows else None
+            losses = self._adapt(task)
+            if before is not None:
+                self.head.seen = Drift.between(before, self._all_features(task)).moved(self.head.seen)
         with torch.no_grad():
             batches = self.problem.plain_batches(task.train)
             self.head.take(((self._features(x), y) for x, y in batches), task.classes_seen, keep=True)
@@ -53,8 +68,8 @@ class EpisodicAdapter:
         return self.head.logits(self._features(inputs))
 
     def parameters_of(self, task: TaskData) -> int:
-        """The adapter's in the first task, then none."""
-        return self.moved.numel() if task.index == 0 else 0
+        """The adapter's where it moves, else none."""
+        return self.moved.numel() if task.index == 0 or self.later != "rest" else 0
 
     def adapter(self) -> Tensor:
         """The flat vector [P]."""
@@ -78,44 +93,19 @@ class EpisodicAdapter:
         return losses
 
     def _backward(self, prototypes: Prototypes, images: Tensor, labels: Tensor) -> float:
-        """Add up the gradient of the batch's mean loss; returns that. The pictures join the means.
+        """``episodic.backward`` of one batch; counted."""
+        self.problem.passes.backwards += len(images)
+        return backward(prototypes, self._features, images, labels, EVALUATION_BATCH)
 
-        The means are constants, so a batch in parts has the gradient of the whole: memory does not grow with it.
-        """
-        total, found = 0.0, []
-        for first in range(0, len(images), EVALUATION_BATCH):
-            some = slice(first, first + EVALUATION_BATCH)
-            features = self._features(images[some])
-            loss = episodic_loss(prototypes, features, labels[some]) * (len(features) / len(images))
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.problem.passes.backwards += len(features)
-            total += float(loss.detach())
-            found.append(features.detach())
-        prototypes.absorb(torch.cat(found).numpy(), labels.numpy())
-        return total
+    @torch.no_grad()
+    def _all_features(self, task: TaskData) -> np.ndarray:
+        """[n, D] of the task's pictures under the adapter as it is."""
+        return np.concatenate([self._features(images).numpy() for images, _ in self.problem.plain_batches(task.train)])
 
     @torch.no_grad()
     def _prototypes(self, task: TaskData, fit: np.ndarray) -> Prototypes:
-        """Those of the pictures at ``fit`` under the adapter's start."""
+        """Those of the pictures at ``fit`` under the adapter before the task, and of earlier classes as kept."""
         statistics = Statistics.empty(task.classes_seen, self.problem.width)
         for images, labels in self.problem.plain_batches([task.train[i] for i in fit]):
             statistics.add(self._features(images).numpy(), labels.numpy())
-        return Prototypes.of(statistics)
-
-
-def episodic_loss(prototypes: Prototypes, features: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss of features float32 [B, D] and class ids int64 [B]: ``Prototypes.losses`` with a gradient.
-
-    The means, and what a picture added to its own, are constants.
-    """
-    counts = torch.from_numpy(prototypes.counts)
-    sums = torch.from_numpy(prototypes.sums)
-    known = counts.nonzero()[:, 0]
-    means = sums[known] / counts[known, None]
-    own = torch.searchsorted(known, labels)
-    whitened = (features @ torch.from_numpy(prototypes.whitening)).double()
-    others = counts[labels, None] - 1
-    without = torch.where(others > 0, (sums[labels] - whitened.detach()) / others.clamp(min=1), means[own])
-    distances = whitened.square().sum(dim=1, keepdim=True) - 2 * whitened @ means.T + means.square().sum(dim=1)
-    to_own = (whitened - without).square().sum(dim=1, keepdim=True)
-    return functional.cross_entropy(-prototypes.sharpness * distances.scatter(1, own[:, None], to_own), own)
+        return Prototypes.of(self.head.seen.plus(statistics))

@@ -13,6 +13,8 @@ METHODS: dict[str, str] = {
     "fo-fc-lda": "the edge preset's adapter and closed-form head, the adapter first order",
     "fo-episodic": "the edge preset's adapter, head and episodic loss, first order, in the first task alone",
     "fo-episodic-balanced": "the same in the coordinates of balanced directions",
+    "fo-episodic-move": "fo-episodic in every task",
+    "fo-episodic-drift": "the same, earlier classes' statistics moved by a map (arXiv 2004.00440, 2407.08536)",
     "zo-all": "the adapter and the cosine head, both zeroth order",
     "fo-adapter+zo-head": "the adapter first order, the cosine head zeroth order",
     "aper-adapter": "APER with AdaptFormer (arXiv 2303.07338)",
@@ -35,7 +37,8 @@ EXPERIMENTS: dict[str, str] = {
 }
 """Methods of ``bench questions`` that have no row in the comparison."""
 TRAINING_FREE = frozenset({"simplecil", "ridge", "ranpac", "lda"})
-EPISODIC = frozenset({"fo-episodic", "fo-episodic-balanced"})
+MOVE_LATER = frozenset({"fo-episodic-move", "fo-episodic-drift"})
+EPISODIC = MOVE_LATER | {"fo-episodic", "fo-episodic-balanced"}
 ANY_BACKBONE = TRAINING_FREE | EPISODIC | {"head", "zo-fc", "fo-fc", "fo-fc-lda", "zo-all", "fo-adapter+zo-head"}
 """Methods that take any backbone that can be exported. The others change a ViT from within."""
 SEARCH_FACTORS = (1.0, 10.0, 3.0, 0.3, 0.1)

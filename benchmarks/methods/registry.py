@@ -14,7 +14,7 @@ from edge_zofc.benchmarks.methods.aper import Aper, AperLda
 from edge_zofc.benchmarks.methods.coda import CodaPrompt
 from edge_zofc.benchmarks.methods.dualprompt import DualPrompt
 from edge_zofc.benchmarks.methods.ease import Ease
-from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter
+from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter, Later
 from edge_zofc.benchmarks.methods.fo_lda import AdapterAndLda
 from edge_zofc.benchmarks.methods.inflora import InfLora
 from edge_zofc.benchmarks.methods.l2p import L2p
@@ -101,7 +101,8 @@ def build(name: str, problem: Problem, settings: MethodSettings) -> Method:
     if name == "fo-fc-lda":
         return AdapterAndLda(problem, how)
     if name in EPISODIC:
-        return EpisodicAdapter(problem, how, name == "fo-episodic-balanced")
+        later: dict[str, Later] = {"fo-episodic-move": "move", "fo-episodic-drift": "drift"}
+        return EpisodicAdapter(problem, how, name == "fo-episodic-balanced", later.get(name, "rest"))
     if name not in BUILD:
         return AdapterAndHead(
             problem,

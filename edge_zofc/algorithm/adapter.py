@@ -18,20 +18,20 @@ estimate g, the sum of coefficient times direction:
     adam      v = m v + (1 - m) g, u = b v + (1 - b) g g with b = 0.999, both divided by 1 - their factor^t,
               theta -= lr v / (sqrt(u) + 1e-8): Kingma and Ba (arXiv 1412.6980), m the momentum
 
-With directions "balanced" theta is theta0 + s c, s fixed for each piece (``directions.balanced_scales``). Queries and
-optimizer work on c: an entry is perturbed by eps s, rounded to the lattice, and moves by s times the optimizer's step.
+With scaled directions ("balanced", "shifts") theta is theta0 + s c, s fixed for each piece (``directions.py``). Queries
+and optimizer work on c: an entry is perturbed by eps s, rounded to the lattice, and moves by s times the optimizer's
+step. Where s is 0 it rests.
 
 An exact gradient takes the estimate's place in ``apply_gradient``: the same sgd, sign and adam, by theta itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from edge_zofc.algorithm.directions import balanced_scales, direction
+from edge_zofc.algorithm.directions import direction
 from edge_zofc.errors import InputError
 
 LATTICE_STEP = 2.0**-22
@@ -69,7 +69,7 @@ class Adapter:
 
     An inference session reads ``theta`` where it lies: it is changed in place and never replaced. Entries stay below
     4 - eps, so that a perturbed entry is exact. ``beta_powers`` float64 [2]: Adam's two factors to the power of the
-    steps since ``reset_velocity``. ``pieces``: the sizes of theta's pieces for "balanced" directions, None for "whole".
+    steps since ``reset_velocity``. ``scales`` float32 [P], not negative: s of scaled directions; None for "whole".
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Adapter:
         eps: float,
         momentum: float,
         optimizer: Optimizer = "sgd",
-        pieces: Sequence[int] | None = None,
+        scales: np.ndarray | None = None,
     ) -> None:
         self.theta = np.array(initial, dtype=np.float32, order="C")
         self.size = int(self.theta.size)
@@ -90,8 +90,8 @@ class Adapter:
         self.optimizer: Optimizer = optimizer
         self.second_moment = np.zeros(self.size if optimizer == "adam" else 0, np.float32)
         self.beta_powers = np.ones(2, np.float64)
-        self._scales = None if pieces is None else balanced_scales(pieces)
-        self._radii = None if self._scales is None else _lattice_radii(self.eps, self._scales)
+        self._scales = scales
+        self._radii = None if scales is None else _lattice_radii(self.eps, scales)
         radius = self.eps if self._radii is None else float(self._radii.max())
         self._largest = np.float32(LATTICE_LIMIT - radius - LATTICE_STEP)
         np.clip(self.theta, -self._largest, self._largest, out=self.theta)
@@ -116,7 +116,7 @@ class Adapter:
     def gradient(self, step: int, coefficients: np.ndarray) -> np.ndarray:
         """Sum of coefficient times direction in the order of the queries, float32 [P]; ``coefficients`` float32 [Q].
 
-        By c where directions are "balanced".
+        By c where directions are scaled.
         """
         total = np.zeros_like(self.theta)
         for query, coefficient in enumerate(np.asarray(coefficients, dtype=np.float32)):
@@ -132,11 +132,11 @@ class Adapter:
     def apply_gradient(self, gradient: np.ndarray, learning_rate: float) -> None:
         """One step of the optimizer, in place, along the journal's ``gradient`` float32 [P] (after clipping).
 
-        ``gradient`` is not changed. Raises InputError with "conserve", ValueError for another shape or with ``pieces``.
+        ``gradient`` is not changed. Raises InputError with "conserve", ValueError for another shape or with ``scales``.
         """
         check_takes_gradient(self.optimizer)
         if self._scales is not None or gradient.shape != self.theta.shape:
-            raise ValueError(f"a gradient of shape {gradient.shape} does not fit {self.size} entries without pieces")
+            raise ValueError(f"a gradient of shape {gradient.shape} does not fit {self.size} entries without scales")
         self._step_along(np.array(gradient, np.float32), learning_rate)
 
     def _step_along(self, update: np.ndarray, learning_rate: float) -> None:
@@ -207,8 +207,8 @@ class Adapter:
 
 
 def _lattice_radii(eps: float, scales: np.ndarray) -> np.ndarray:
-    """How far each entry is perturbed, float32 [P]: multiples of 2^-22, at least one, below _MAX_EPS."""
-    steps = np.maximum(np.rint(scales.astype(np.float64) * (eps / LATTICE_STEP)), 1.0)
+    """How far each entry is perturbed, float32 [P]: multiples of 2^-22, at least one where it moves, below _MAX_EPS."""
+    steps = np.maximum(np.rint(scales.astype(np.float64) * (eps / LATTICE_STEP)), scales > 0)
     radii = steps * LATTICE_STEP
     if radii.max() > _MAX_EPS:
         raise InputError(

@@ -86,7 +86,10 @@ class Options:
         Help("what steers the adapter: the head's loss, or nearest class means with each picture left out", None),
     ] = "head"
     directions: Annotated[
-        Directions, Help("balanced: each piece of the adapter has the same share of a direction", None)
+        Directions,
+        Help(
+            "balanced: each piece of the adapter has the same share of a direction; shifts: a film's shifts alone", None
+        ),
     ] = "whole"
     steps: Annotated[
         int, Interval(ge=0, le=1_000_000), Help("steps of the first task, in place of --epochs (0: by epochs)")
@@ -136,7 +139,7 @@ EDGE = Options(
     optimizer="adam",
     adapter="auto",
     loss="episodic",
-    directions="balanced",
+    directions="shifts",
     steps=260,
     estimator="auto",
 )

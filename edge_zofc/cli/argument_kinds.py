@@ -24,6 +24,11 @@ def path(name: str, metavar: str, text: str, *more: str, **settings: Any) -> Add
     return argument(name, *more, metavar=metavar, type=Path, help=text, **settings)
 
 
+def folders(name: str, text: str) -> Add:
+    """One folder or more, of all times that the option is given."""
+    return path(name, "FOLDER", text, nargs="+", action="extend", default=[])
+
+
 def number(name: str, text: str, least: int | None = None, **settings: Any) -> Add:
     """A whole number, of at least ``least``."""
     kind = int if least is None else partial(_at_least, least)

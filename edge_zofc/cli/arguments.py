@@ -21,6 +21,7 @@ from edge_zofc.cli.argument_kinds import (
     add,
     argument,
     colour,
+    folders,
     group,
     number,
     one_of,
@@ -118,7 +119,9 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
                 help="blocks that get one: 0-4 or 0,3,5 (default: all; a ViT's bottlenecks the first five)",
             ),
             number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
-            seed("of random weights and of the adapter's start"),
+            seed("of random weights, of the adapter's start and of --tune"),
+            folders("--tune", "train the start on pictures by class, of the device's kind (with others it loses)"),
+            number("--tune-steps", "its steps, of 64 pictures each (default: 100)"),
         ),
         argument(
             "--gradient",

@@ -24,7 +24,9 @@ def demo(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write a bundle: a frozen network with a small adapter as ONNX."""
-    from edge_zofc.export.writer import ExportOptions, export_bundle
+    from edge_zofc.export.options import ExportOptions
+    from edge_zofc.export.tuning_gain import described
+    from edge_zofc.export.writer import export_bundle
 
     given = vars(options)
     asked = {field.name: given[field.name] for field in fields(ExportOptions) if field.name in given}
@@ -38,6 +40,11 @@ def export(options: argparse.Namespace) -> int:
         f"two-sided {fidelity.two_sided:.3f} ({fidelity.directions} directions)\n"
         + ("exact gradients: none" if gradient is None else f"exact gradients: relative error {gradient.error:.1e}")
     )
+    if (tuning := manifest.tuning) is not None:
+        text += (
+            f"\ntuned on {tuning.classes} classes, strength {tuning.strength:g}; {tuning.held_back} classes held back: "
+            f"{described(tuning.on_held_back)}; all: {described(tuning.on_all)}"
+        )
     data = {"bundle": str(bundle.folder), "identity": bundle.identity, **manifest.model_dump(mode="json")}
     return answer(options, data, text)
 

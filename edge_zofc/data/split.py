@@ -58,7 +58,7 @@ def split_image_folder(
     if not 0 <= seed < 2**32:
         raise InputError(f"The seed is {seed}; it must lie in 0 to {2**32 - 1}.")
     notes: list[str] = []
-    pictures = _pictures_by_class(source, notes)
+    pictures = pictures_by_class(source, notes)
     names = sorted(pictures)
     sizes = _task_sizes(len(names), classes_per_task)
     order = [names[number] for number in np.random.RandomState(seed).permutation(len(names))]
@@ -80,8 +80,12 @@ def split_image_folder(
     return SplitSummary(len(sizes), len(names), train, test, tuple(notes))
 
 
-def _pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[Path], list[Path]]]:
-    """Class folder name, in NFC -> its train and its test pictures, as real paths but for the last name."""
+def pictures_by_class(source: Path, notes: list[str]) -> dict[str, tuple[list[Path], list[Path]]]:
+    """Class folder name, in NFC -> its train and its test pictures, as real paths but for the last name.
+
+    Of bare <class>/ every 4th picture is a test picture. ``notes`` gets a sentence for each thing that is left out.
+    Raises InputError if there is no folder ``source``, or no train picture in it.
+    """
     if not source.is_dir():
         raise InputError(f"There is no folder {shown(source)}; name one of {{train,test}}/<class>/*.jpg.")
     found: dict[str, tuple[list[Path], list[Path]]] = {}

@@ -92,7 +92,7 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     options, k = work.options, choice.parallel_queries
     size, width = work.sizes.adapter_size, work.sizes.feature_size
     # theta, velocity, the bundle's values, a direction and a gradient; K copies unless in place.
-    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer] + (2 if options.directions == "balanced" else 0)
+    copies = 5 + (k if k > 1 else 1) + MORE_VECTORS[options.optimizer] + (2 if options.directions != "whole" else 0)
     yield PlanItem("adapter", 4 * size * copies, 0, f"{size} parameters, {copies} arrays")
     # float32 once, and of one adapter the losses' float64 with two temporaries.
     evaluations = work.evaluations + (2 if options.optimizer == "conserve" else 0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_zofc.algorithm import symmetric
 from edge_zofc.algorithm.adapter import Adapter
+from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.algorithm.heads import Head, HeadOptimiser
 from edge_zofc.algorithm.options import HeadKind, Options
 from edge_zofc.algorithm.statistics import Statistics
@@ -56,9 +57,9 @@ class RunState:
 
         Raises DamagedFileError if that is not a state.
         """
-        pieces = bundle.adapter_pieces if options.directions == "balanced" else None
+        scales = bundle.scales(SCHEMES[options.directions])
         start = bundle.initial_adapter()
-        adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer, pieces)
+        adapter = Adapter(start, options.seed, options.eps, options.momentum, options.optimizer, scales)
         state = cls.start(adapter, bundle.manifest.feature_size, options.head)
         if snapshot is not None:
             state.restore(snapshot)

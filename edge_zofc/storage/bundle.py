@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
+from edge_zofc.algorithm.directions import BALANCED, SHIFTS, balanced_scales, shift_scales
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
 from edge_zofc.storage.manifest import (
     ADAPTER,
@@ -98,10 +99,16 @@ class Bundle:
         """The ONNX graph for exact gradients; it is there where ``manifest.gradient`` is not None."""
         return self.folder / GRADIENT_GRAPH
 
-    @property
-    def adapter_pieces(self) -> list[int]:
-        """How many entries each piece of the flat adapter has, in its order."""
-        return [piece.size for piece in self.manifest.adapter.pieces]
+    def scales(self, scheme: str) -> np.ndarray | None:
+        """What entries of a direction are multiplied by under a journal's ``scheme``: float32 [P], None for no scales.
+
+        An adapter without shifts moves in all its pieces.
+        """
+        pieces = self.manifest.adapter.pieces
+        sizes, moves = [piece.size for piece in pieces], [piece.name.endswith(".shift") for piece in pieces]
+        if scheme == BALANCED or (scheme == SHIFTS and not any(moves)):
+            return balanced_scales(sizes)
+        return shift_scales(sizes, moves) if scheme == SHIFTS else None
 
     def initial_adapter(self) -> np.ndarray:
         """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""

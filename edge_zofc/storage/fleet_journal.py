@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_zofc.algorithm.adapter import Adapter
-from edge_zofc.algorithm.directions import SCHEMES
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage import journal
 from edge_zofc.storage.bundle import Bundle
@@ -37,8 +36,8 @@ def fresh_adapter(bundle: Bundle, header: Header, where: str = "The fleet's jour
             f"{where} belongs to another bundle than {bundle.folder} (its identity: "
             f"{header.bundle_identity[:12]}..., here {bundle.identity[:12]}...); give the one it was learnt with."
         )
-    pieces = bundle.adapter_pieces if header.directions == SCHEMES["balanced"] else None
-    return Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, pieces)
+    scales = bundle.scales(header.directions)
+    return Adapter(bundle.initial_adapter(), header.seed, header.eps, header.momentum, header.optimizer, scales)
 
 
 def replayed(bundle: Bundle, path: Path) -> tuple[Adapter, Header]:

@@ -5,8 +5,9 @@ other than the probe, how a picture becomes an input, the adapter's layout, prec
 measured, the probe's features included, and who wrote it may differ between two exports of the same weights.
 
 Format version 3 added the adapter's kind, which is written where it is not "bottleneck". Version 4 added ``gradient``,
-which is written where the bundle has a graph for exact gradients. That graph is no part of the identity. In format
-version 1, whose manifests have the keys of 2, the identity is the SHA-256 of ``bundle.json``.
+which is written where the bundle has a graph for exact gradients. That graph is no part of the identity. Version 5
+added ``tuning``, which is written where the adapter's start was trained. In format version 1, whose manifests have the
+keys of 2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from pydantic import Field, model_validator
 
 from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.reading import Strict, load_model
+from edge_zofc.storage.tuning import TuningInfo
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -36,6 +38,8 @@ GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
 """There where the bundle has a graph for exact gradients."""
 GRADIENT_VERSION = 4
 """The first format version that may have it."""
+TUNING_VERSION = 5
+"""The first format version whose adapter may have been trained before it starts."""
 
 MIN_FIDELITY = 0.9
 
@@ -186,7 +190,7 @@ class BundleSizes:
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
-    format_version: Literal[1, 2, 3, 4]
+    format_version: Literal[1, 2, 3, 4, 5]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -197,6 +201,7 @@ class Manifest(Strict):
     activation_bytes: ActivationBytes
     files: dict[str, FileEntry]
     gradient: GradientInfo | None = None
+    tuning: TuningInfo | None = None
 
     @property
     def due_files(self) -> tuple[str, ...]:
@@ -225,6 +230,8 @@ class Manifest(Strict):
             raise ValueError(f"files must be exactly {', '.join(self.due_files)}")
         if self.gradient is not None and self.format_version < GRADIENT_VERSION:
             raise ValueError(f"a gradient is of format version {GRADIENT_VERSION}, not {self.format_version}")
+        if self.tuning is not None and self.format_version < TUNING_VERSION:
+            raise ValueError(f"a tuning is of format version {TUNING_VERSION}, not {self.format_version}")
         return self
 
 
@@ -245,8 +252,9 @@ def identity_of(manifest: Manifest, raw: bytes) -> str:
 def _dumped(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON-able values, without what an older format version means where it is not there."""
     found = manifest.model_dump(mode="json")
-    if manifest.gradient is None:
-        del found["gradient"]
+    for name in ("gradient", "tuning"):
+        if found[name] is None:
+            del found[name]
     if manifest.adapter.kind == "bottleneck":
         del found["adapter"]["kind"]
     return found

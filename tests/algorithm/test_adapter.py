@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, Optimizer, lattice_eps
-from edge_zofc.algorithm.directions import direction
+from edge_zofc.algorithm.directions import balanced_scales, direction, shift_scales
 from edge_zofc.errors import InputError
 
 LATTICE = arrays.arrays(
@@ -62,7 +62,7 @@ def test_balanced_directions_are_restored_to_the_same_bits(
     theta: np.ndarray, eps: float, first: int, rounds: int
 ) -> None:
     pieces = [first, len(theta) - first] if first < len(theta) else [len(theta)]
-    adapter = Adapter(theta, seed=3, eps=eps, momentum=0.9, pieces=pieces)
+    adapter = Adapter(theta, seed=3, eps=eps, momentum=0.9, scales=balanced_scales(pieces))
     before, other = adapter.theta.tobytes(), np.empty_like(adapter.theta)
     for step in range(rounds):
         adapter.perturbed_into(other, step, 0, 1)
@@ -74,7 +74,7 @@ def test_balanced_directions_are_restored_to_the_same_bits(
 
 
 def test_a_balanced_query_moves_each_piece_equally_far() -> None:
-    adapter = Adapter(np.zeros(100, np.float32), seed=3, eps=1e-3, momentum=0.9, pieces=[10, 90])
+    adapter = Adapter(np.zeros(100, np.float32), seed=3, eps=1e-3, momentum=0.9, scales=balanced_scales([10, 90]))
     adapter.perturb(0, 0, 1)
     first, second = (float(np.linalg.norm(part.astype(float))) for part in np.split(adapter.theta, [10]))
     assert first == pytest.approx(second, rel=1e-3)
@@ -85,13 +85,27 @@ def test_a_balanced_step_is_the_plain_one_in_scaled_coordinates() -> None:
     """theta = s c: c moves by the optimizer's step with c's gradient, theta by s times that."""
     for optimizer in get_args(Optimizer):
         pieces = [4, 16]  # scales sqrt(20 / 8) and sqrt(20 / 32)
-        scaled = Adapter(np.zeros(20, np.float32), 3, 1e-3, 0.9, optimizer, pieces)
+        scaled = Adapter(np.zeros(20, np.float32), 3, 1e-3, 0.9, optimizer, balanced_scales(pieces))
         plain = Adapter(np.zeros(20, np.float32), 3, 1e-3, 0.9, optimizer)
         for step in range(3):
             for adapter in (scaled, plain):
                 adapter.apply(step, np.array([0.3, -0.1], np.float32), 1e-2)
         scales = np.repeat(np.sqrt([20 / 8, 20 / 32]), pieces)
         assert scaled.theta == pytest.approx(plain.theta * scales, abs=3 * 2.0**-22)
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_a_piece_that_rests_keeps_its_bits(optimizer: Optimizer) -> None:
+    start = (np.arange(-10, 10) * 2.0**-12).astype(np.float32)
+    adapter = Adapter(start, 3, 1e-3, 0.9, optimizer, shift_scales([4, 6, 10], [False, True, False]))
+    for step in range(4):
+        adapter.perturb(step, 0, 1)
+        assert np.flatnonzero(adapter.theta != start)[[0, -1]].tolist() == [4, 9] or step
+        adapter.perturb(step, 0, -1)
+        adapter.apply(step, np.array([0.3, -0.1], np.float32), 1e-2)
+    assert np.array_equal(adapter.theta[:4], start[:4])
+    assert np.array_equal(adapter.theta[10:], start[10:])
+    assert not np.array_equal(adapter.theta[4:10], start[4:10])
 
 
 def test_a_rest_is_where_the_adapter_began() -> None:
@@ -107,7 +121,7 @@ def test_a_rest_is_where_the_adapter_began() -> None:
 
 def test_a_piece_too_small_for_its_eps_is_refused() -> None:
     with pytest.raises(InputError, match=r"eps is 0\.2.*smaller --eps"):
-        Adapter(np.zeros(1001, np.float32), seed=3, eps=0.2, momentum=0.9, pieces=[1, 1000])
+        Adapter(np.zeros(1001, np.float32), seed=3, eps=0.2, momentum=0.9, scales=balanced_scales([1, 1000]))
 
 
 @settings(max_examples=100)
@@ -227,9 +241,9 @@ def test_a_gradient_that_does_not_fit_moves_nothing() -> None:
     conserve = Adapter(start(), 3, 1e-3, 0.9, "conserve")
     with pytest.raises(InputError, match=r"'conserve' .*, not an exact gradient; give sgd, sign or adam\.$"):
         conserve.apply_gradient(ones, 0.1)
-    plain, scaled = Adapter(start(), 3, 1e-3, 0.9), Adapter(start(), 3, 1e-3, 0.9, pieces=[100, 400])
+    plain, scaled = Adapter(start(), 3, 1e-3, 0.9), Adapter(start(), 3, 1e-3, 0.9, scales=balanced_scales([100, 400]))
     for adapter, gradient in ((plain, ones[:1]), (plain, ones[None]), (scaled, ones)):
-        with pytest.raises(ValueError, match="does not fit 500 entries without pieces"):
+        with pytest.raises(ValueError, match="does not fit 500 entries without scales"):
             adapter.apply_gradient(gradient, 0.1)
     for adapter in (conserve, plain, scaled):
         assert adapter.theta.tobytes() == start().tobytes()

@@ -60,7 +60,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     manifest.write_manifest(
         folder,
         manifest.Manifest.model_validate({
-            "format_version": 4,
+            "format_version": 5,
             "written_by": {"edge-zofc": "0.1.0"},
             "backbone": {"name": "tiny", "source": "random", "weights_sha256": "a" * 64, "depth": 1, "pooling": "avg"},
             "image": SPEC.model_dump(),
@@ -72,6 +72,11 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
             "gradient": {
                 "error": 1e-6,
                 "memory": [{"prepacking": True, "arena": True, "anonymous": 1, "file": 2}] * 4,
+            },
+            "tuning": {
+                "classes": 6, "held_back": 2, "pictures": 36, "steps": 100, "strength": 0.5, "seed": 1,
+                "on_held_back": {"pictures": 16, "untuned": 0.5, "gain": 0.1, "low": -0.1, "high": 0.3},
+                "on_all": {"pictures": 28, "untuned": 0.5, "gain": 0.1, "low": 0.0, "high": 0.2},
             },
             "files": {
                 name: entry((folder / name).read_bytes()) for name in manifest.FILES + manifest.GRADIENT_FILES

@@ -16,7 +16,8 @@ import pytest
 from live_process import Process, started
 from photographs import PHOTOGRAPHS
 
-from edge_zofc.export.writer import ExportOptions, export_bundle
+from edge_zofc.export.options import ExportOptions
+from edge_zofc.export.writer import export_bundle
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 

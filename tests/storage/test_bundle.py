@@ -116,6 +116,45 @@ def test_a_gradient_its_files_and_format_4_go_together(edit: dict[str, Any]) -> 
         manifest.Manifest.model_validate({**LITERAL_4, **edit})
 
 
+TUNING = {
+    "classes": 6,
+    "held_back": 2,
+    "pictures": 36,
+    "steps": 100,
+    "strength": 0.5,
+    "seed": 1993,
+    "on_held_back": {"pictures": 16, "untuned": 0.5, "gain": 0.125, "low": -0.25, "high": 0.5},
+    "on_all": {"pictures": 28, "untuned": 0.5, "gain": 0.25, "low": 0.125, "high": 0.375},
+}
+
+
+@pytest.mark.parametrize("untuned", [LITERAL, LITERAL_4], ids=["plain", "gradient"])
+def test_a_written_manifest_with_a_tuning_is_the_literal_one(tmp_path: Path, untuned: dict[str, Any]) -> None:
+    """What is told of the start is no part of the identity; the start itself is, by its file's hash."""
+    literal = {**untuned, "format_version": 5, "tuning": TUNING}
+    written = manifest.Manifest.model_validate(literal)
+    manifest.write_manifest(tmp_path, written)
+    assert json.loads((tmp_path / "bundle.json").read_bytes()) == literal
+    without = manifest.Manifest.model_validate({**LITERAL, "format_version": 2})
+    assert manifest.identity_of(written, b"") == manifest.identity_of(without, b"")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"format_version": 4},
+        {"tuning": {**TUNING, "strength": 0}},
+        {"tuning": {**TUNING, "classes": 0}},
+        {"tuning": {**TUNING, "surprise": 1}},
+        {"tuning": {**TUNING, "on_all": {**TUNING["on_all"], "untuned": 1.5}}},  # type: ignore[dict-item]
+    ],
+    ids=str,
+)
+def test_a_tuning_is_complete_and_of_format_5(edit: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        manifest.Manifest.model_validate({**LITERAL, "format_version": 5, "tuning": TUNING, **edit})
+
+
 def with_gradient(folder: Path, graph: bytes = b"graph") -> None:
     """The bundle's manifest with a gradient, and two files for it."""
     data = json.loads((folder / manifest.MANIFEST).read_text())
@@ -246,8 +285,8 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 5})
-    with pytest.raises(InputError, match="version 5, this edge-zofc reads 4; update edge-zofc"):
+    change(copy, {"format_version": 6})
+    with pytest.raises(InputError, match="version 6, this edge-zofc reads 5; update edge-zofc"):
         read_bundle(copy)
 
 

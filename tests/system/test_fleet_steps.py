@@ -20,9 +20,9 @@ from edge_zofc.engine.replay import replay_run
 from edge_zofc.storage.bundle import Bundle
 
 pytestmark = pytest.mark.flower
-STEPS = ("--steps", 10, "--step-pictures", 4, "--step-deadline", 20, "--every", 2, "--estimator", "spsa")
+STEPS = ("--steps", 6, "--step-pictures", 4, "--step-deadline", 60, "--every", 2, "--estimator", "spsa")
 DEVICES = range(4)
-LONG = 280.0
+LONG = 600.0
 """Seconds, for a machine that does other things too."""
 
 
@@ -87,7 +87,7 @@ def test_whoever_is_killed_all_end_with_one_adapter(seed: int, home: Path, start
         assert time.monotonic() < end, (home / "again.out").read_text()
         time.sleep(0.5)
     found = {replay_run(home / "bundle", one / "journal.bin", home / "out", None, None) for one in folders}
-    assert len(found) == 1 and found.pop().steps in (0, 10)
+    assert len(found) == 1 and found.pop().steps == 6
     while len({open_run(folder).head.rows.tobytes() for folder in folders}) > 1:
         assert time.monotonic() < end, (home / "again.out").read_text()
         time.sleep(0.5)

@@ -12,9 +12,10 @@ from edge_zofc.benchmarks.accuracy.torch_cell import load
 from edge_zofc.errors import InputError
 from edge_zofc.export.adapted import AdapterRequest, adapted
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
+from edge_zofc.export.options import ExportOptions
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.shipped import DEFAULT, OWN_VIT
-from edge_zofc.export.writer import ExportOptions, export_bundle
+from edge_zofc.export.writer import export_bundle
 
 
 def request(**changes: Any) -> CellRequest:

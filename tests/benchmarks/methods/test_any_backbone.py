@@ -13,7 +13,7 @@ from benchmark_problem import SPEC, tiny_problem, write_stream
 
 from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
 from edge_zofc.benchmarks.methods import registry
-from edge_zofc.benchmarks.methods.names import ANY_BACKBONE, EPISODIC
+from edge_zofc.benchmarks.methods.names import ANY_BACKBONE, EPISODIC, MOVE_LATER
 from edge_zofc.benchmarks.methods.problem import Problem, read_tasks
 from edge_zofc.data.stream import read_stream
 from edge_zofc.errors import InputError
@@ -54,9 +54,10 @@ def test_a_method_tells_colours_apart_on_a_cnn(name: str, stream: Path) -> None:
     problem = cnn_problem(stream)
     settings = registry.MethodSettings(epochs=3, batch_size=12, adapter_lr=0.01, lr_factor=3.0)
     counted, details, _ = learn_all(problem, registry.build(name, problem, settings))
-    assert sum(counted.correct[-1]) >= 12  # of 16
+    # Of 16; where the adapter leaves the statistics of the first task behind, those classes are lost.
+    assert sum(counted.correct[-1]) >= (8 if name == "fo-episodic-move" else 12)
     trained = 0 if name in ("simplecil", "ridge", "ranpac", "lda", "head") else problem.model.layout.size
-    assert details["trainable_parameters"] == [trained, 0 if name in EPISODIC else trained]
+    assert details["trainable_parameters"] == [trained, 0 if name in EPISODIC - MOVE_LATER else trained]
 
 
 @pytest.mark.parametrize("kind", ["film", "bottleneck"])

@@ -13,13 +13,12 @@ import torch
 from benchmark_problem import tiny_problem, write_stream
 
 from edge_zofc.algorithm.directions import balanced_scales
-from edge_zofc.algorithm.episodes import Prototypes
-from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.benchmarks.accuracy.torch_cell import learn_all
 from edge_zofc.benchmarks.methods import registry
-from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter, episodic_loss
+from edge_zofc.benchmarks.methods.fo_episodic import EpisodicAdapter
 from edge_zofc.benchmarks.methods.problem import TaskData
 from edge_zofc.benchmarks.methods.training import Training
+from edge_zofc.export.episodic import episodic_loss
 from edge_zofc.inference.transforms import CROP_SCALE, MILD_CROP_SCALE, load_train
 
 HOW = Training(1, 24, lr=0.01, steps=3)
@@ -34,38 +33,6 @@ def mixed(task: TaskData) -> TaskData:
     """The task with its two classes dealt out anew: plain colours leave no loss."""
     train = [replace(sample, class_id=task.class_ids[i // 3 % 2]) for i, sample in enumerate(task.train)]
     return replace(task, train=train)
-
-
-def some_prototypes(seed: int = 1) -> tuple[Prototypes, np.ndarray, np.ndarray]:
-    """Of five classes, of which one has no picture and one a single one; and a batch of 20 others."""
-    drawn = np.random.default_rng(seed)
-    labels = np.array([0] * 9 + [1] * 7 + [3] + [4] * 8)
-    statistics = Statistics.empty(5, 6)
-    statistics.add((drawn.normal(size=(25, 6)) + labels[:, None]).astype(np.float32), labels)
-    batch = drawn.choice([0, 1, 3, 4], 20)
-    return Prototypes.of(statistics), (drawn.normal(size=(20, 6)) + batch[:, None]).astype(np.float32), batch
-
-
-def test_the_loss_is_the_runtimes_before_and_after_pictures_joined_the_means() -> None:
-    prototypes, features, labels = some_prototypes()
-    for _ in range(2):
-        found = float(episodic_loss(prototypes, torch.from_numpy(features), torch.from_numpy(labels)))
-        expected = float(prototypes.losses(features[None], labels)[0])
-        assert expected > 0.1
-        assert found == pytest.approx(expected, abs=1e-4)
-        prototypes.absorb(features, labels)
-
-
-def test_its_gradient_is_the_slope_of_the_runtimes_loss_with_the_means_at_rest() -> None:
-    prototypes, features, labels = some_prototypes()
-    x = torch.from_numpy(features).requires_grad_()
-    episodic_loss(prototypes, x, torch.from_numpy(labels)).backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    along = np.random.default_rng(2).normal(size=features.shape).astype(np.float32)
-    eps = np.float32(1e-2)
-    # The first is the base: what pictures add to their own means is their feature there, as for the runtime's queries.
-    _, plus, minus = prototypes.losses(np.stack([features, features + eps * along, features - eps * along]), labels)
-    assert float((x.grad * torch.from_numpy(along)).sum()) == pytest.approx((plus - minus) / 2e-2, rel=1e-2)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -163,3 +130,19 @@ def test_training_pictures_are_cropped_as_the_preset_says(augment: Any, scale: A
         key = (problem.seed, task.index, 7, index)
         expected = load_train(task.train[index].path, problem.spec, key, normalise=problem.normalise, scale=scale)
         np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(("name", "follows"), [("fo-episodic-move", False), ("fo-episodic-drift", True)])
+def test_it_can_move_in_every_task_and_earlier_classes_follow_it(name: str, follows: bool, stream: Path) -> None:
+    problem = tiny_problem(stream)
+    method: Any = registry.build(name, problem, registry.MethodSettings())
+    method.how = HOW
+    first, second = (mixed(task) for task in problem.tasks)
+    method.learn(first)
+    moved, kept = method.adapter().detach().clone(), deepcopy(method.head.seen)
+    assert len(method.learn(second)) == HOW.steps
+    assert not torch.equal(method.adapter(), moved)
+    old = range(len(kept.counts))
+    assert method.head.seen.counts[old].tolist() == kept.counts.tolist()
+    assert np.array_equal(method.head.seen.sums[old], kept.sums) != follows
+    assert [method.parameters_of(task) for task in (first, second)] == [problem.model.layout.size] * 2
