@@ -56,6 +56,8 @@ def in_flower(world: World, act: Callable[[Carry], None]) -> None:
     """An ``Engine`` (``simulation.py``). Raises whatever ``act`` raises."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    # ray would start its actors with niceness 15: beside other work they get hardly any time.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     from flwr.simulation import run_simulation
 
     world.keep()

@@ -21,7 +21,7 @@ def simulated(bundle: Bundle, stream: Path, engine: str) -> dict[str, object]:
     more = ("--hostile", "0.8", "--late", "0.2", "--tasks", "2", "--engine", engine, "--json")
     places = ("--bundle", str(bundle.folder), "--stream", str(stream))
     command = [sys.executable, "-m", "edge_zofc", "fleet", "simulate", *places, *words, *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     assert found.pop("engine") == engine
