@@ -129,7 +129,7 @@ def test_what_a_fleet_knows_under_the_moved_adapter_is_used(world: World) -> Non
     backbone.close()
     with Learner.open(world.home / "run0/fleet") as learner:
         path = next((world.home / "stream0/000_task/test/class00").iterdir())
-        assert learner.predict(path)[0].class_name in ALL
+        assert learner.predict(path).guesses[0].class_name in ALL
 
 
 def test_the_moved_head_is_that_of_one_collector_over_all_pictures(world: World) -> None:
