@@ -117,7 +117,7 @@ FLEET: dict[str, tuple[Add, ...]] = {
         argument("--yes", action="store_true", help="do not ask whether what is printed may leave this device"),
         number("--min-pictures", "leave classes with fewer pictures out (default: 8)", 1, default=8),
         _MARGIN,
-        argument("--once", action="store_true", help="end after the first head that comes"),
+        argument("--once", action="store_true", help="end after the first head (not where the fleet takes steps)"),
         MOVED_BUNDLE,
     ),
     "fleet status": (_FLEET,),
