@@ -72,7 +72,8 @@ def measure(bundle: Path, pictures: Path, split: Split, devices: int, plan: Plan
     steps.judge(members, exchange, plan.deadline)
     for member in members.values():
         member.close()
-    judged = [one for one in map(json.loads, (out / "fleet" / EVENTS).open()) if one["event"] == "judged"]
+    events = map(json.loads, (out / "fleet" / EVENTS).read_text(encoding="utf-8").splitlines())
+    judged = [one for one in events if one["event"] == "judged"]
     return {
         "name": pictures.name,
         "split": f"{devices} {split}",
