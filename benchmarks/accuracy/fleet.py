@@ -36,22 +36,17 @@ def measure(bundle: Path, pictures: Path, devices: int, seed: int, out: Path) ->
 
     Raises InputError where a command fails or there are fewer classes than devices.
     """
-    classes = len(class_folders(pictures / "train"))
-    if classes < devices:
-        raise InputError(f"{pictures} has {classes} classes for {devices} devices; take fewer devices.")
-    counts = [classes // devices + (number < classes % devices) for number in range(devices)]
-    out.mkdir(parents=True)
     stream, fleet, shares, right = out / "stream", out / "fleet", list[Path](), list[float]()
-    edge_zofc("split", pictures, stream, "--classes-per-task", ",".join(map(str, counts)), "--seed", seed)
+    counts = dealt_out(pictures, devices, seed, stream)
     for number, task in enumerate(numbered_tasks(stream).values()):
         run = out / f"run{number}"
-        _learn(bundle, task, run)
+        learn_at_rest(bundle, task, run)
         shares.append(out / f"d{number}.share")
         edge_zofc("fleet", "share", run, "-o", shares[-1])
         found = read_result(run)
         right.append((found.last_accuracy or 0.0) * found.tasks[0].test_images)
     edge_zofc("fleet", "merge", bundle, *shares, "-o", fleet)
-    _learn(bundle, stream, out / "whole")
+    learn_at_rest(bundle, stream, out / "whole")
     together, one = (edge_zofc("eval", folder, "--stream", stream) for folder in (fleet, out / "whole"))
     total = sum(task["total"] for task in one["tasks"])
     return {
@@ -65,7 +60,22 @@ def measure(bundle: Path, pictures: Path, devices: int, seed: int, out: Path) ->
     }
 
 
-def _learn(bundle: Path, stream: Path, run: Path) -> None:
+def dealt_out(pictures: Path, devices: int, seed: int, stream: Path) -> list[int]:
+    """Write ``stream``, a task for each device, into a new folder; returns how many classes each has.
+
+    Raises InputError where there are fewer classes than devices.
+    """
+    classes = len(class_folders(pictures / "train"))
+    if classes < devices:
+        raise InputError(f"{pictures} has {classes} classes for {devices} devices; take fewer devices.")
+    counts = [classes // devices + (number < classes % devices) for number in range(devices)]
+    stream.parent.mkdir(parents=True)
+    edge_zofc("split", pictures, stream, "--classes-per-task", ",".join(map(str, counts)), "--seed", seed)
+    return counts
+
+
+def learn_at_rest(bundle: Path, stream: Path, run: Path) -> None:
+    """Learn a device's stream with the adapter at its start."""
     words = ("--bundle", bundle, "--stream", stream, "--run", run, "--evaluate", "last")
     edge_zofc("learn", *words, "--adapter", "off")
 

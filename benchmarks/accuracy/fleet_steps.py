@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from edge_zofc.algorithm.aggregation import Aggregate
+from edge_zofc.benchmarks.accuracy.fleet import dealt_out, learn_at_rest
 from edge_zofc.benchmarks.process import edge_zofc
 from edge_zofc.benchmarks.tables import as_markdown
 from edge_zofc.data.folders import class_folders, part_folder
@@ -42,19 +43,19 @@ COLUMNS = {
     "seconds": ("s of the steps", ",.0f"),
 }
 Split = Literal["unlike", "like"]
+SEED = 1993
+"""Of the class order."""
 
 
 def measure(bundle: Path, pictures: Path, split: Split, devices: int, plan: Plan, out: Path) -> dict[str, Any]:
     """One row; accuracies in percent of the test pictures of all classes. Everything stays in ``out``.
 
-    Raises InputError where a command fails.
+    Raises InputError where a command fails or there are fewer classes than unlike devices.
     """
-    out.mkdir(parents=True)
     members = {}
     for number, stream in enumerate(_dealt(pictures, split, devices, out)):
         run, name = out / f"run{number}", f"d{number}"
-        words = ("--bundle", bundle, "--stream", stream, "--run", run, "--evaluate", "last")
-        edge_zofc("learn", *words, "--adapter", "off")
+        learn_at_rest(bundle, stream, run)
         members[name] = Member(run, name, _tell, MIN_PICTURES if split == "unlike" else 1, bundle)
 
     def exchange(messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes]]:
@@ -89,12 +90,11 @@ def measure(bundle: Path, pictures: Path, split: Split, devices: int, plan: Plan
 
 def _dealt(pictures: Path, split: Split, devices: int, out: Path) -> list[Path]:
     """A stream of one task for each device, of links."""
-    classes = len(class_folders(pictures / "train"))
     if split == "unlike":
-        counts = [classes // devices + (number < classes % devices) for number in range(devices)]
         stream = out / "stream"
-        edge_zofc("split", pictures, stream, "--classes-per-task", ",".join(map(str, counts)), "--seed", 1993)
+        dealt_out(pictures, devices, SEED, stream)
         return list(numbered_tasks(stream).values())
+    out.mkdir(parents=True)
     found = [out / f"stream{number}" for number in range(devices)]
     for part in ("train", "test"):
         for folder in class_folders(part_folder(pictures, part)):

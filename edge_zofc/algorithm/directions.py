@@ -22,12 +22,11 @@ SCHEME = "philox4x64-10/1"
 BALANCED = "philox4x64-10/balanced"
 """The same signs, each times its piece's share (``balanced_scales``)."""
 SHIFTS = "philox4x64-10/shifts"
-"""The same with pieces that rest: of a film its scales (``shift_scales``)."""
+"""The same with pieces that rest: of a film its scales (``balanced_scales``)."""
 GRADIENT = "gradient/1"
 """No directions at all: each step's record holds the gradient itself."""
 Directions = Literal["whole", "balanced", "shifts"]
 SCHEMES: dict[Directions, str] = {"whole": SCHEME, "balanced": BALANCED, "shifts": SHIFTS}
-Scaled = Literal["balanced", "shifts"]
 SCHEME_KEY = 0x5A4F4643  # "ZOFC": keeps directions apart from other Philox streams of the same seed
 
 _BATCHES_KEY = int.from_bytes(b"batches\0", "big")
@@ -45,25 +44,19 @@ def direction(seed: int, step: int, query: int, size: int) -> np.ndarray:
     return signs
 
 
-def balanced_scales(sizes: Sequence[int]) -> np.ndarray:
+def balanced_scales(sizes: Sequence[int], moves: Sequence[bool] | None = None) -> np.ndarray:
     """What each entry of a direction is multiplied by, float32 [P], for pieces of ``sizes`` entries.
 
     Every piece (the scales of a block, its shifts) gets the same share of a direction's length, whose L2 norm stays
     sqrt(P). Without it most of a direction falls on the wide late blocks, and most of the gradient on the early ones.
+    Pieces that ``moves`` does not name (None: it names all) get 0. Fewer entries are found with fewer queries, and a
+    film's shifts hold three quarters of the energy of its gradient.
     """
-    total = sum(sizes)
-    return np.concatenate([np.full(size, math.sqrt(total / (len(sizes) * size)), np.float32) for size in sizes])
-
-
-def shift_scales(sizes: Sequence[int], moves: Sequence[bool]) -> np.ndarray:
-    """``balanced_scales`` of the pieces that ``moves`` names, with the same length in all; 0 for the others.
-
-    Fewer entries are found with fewer queries. A film's shifts hold three quarters of the energy of its gradient.
-    """
-    total, moving = sum(sizes), sum(moves)
+    moving = [True] * len(sizes) if moves is None else moves
+    total, pieces = sum(sizes), sum(moving)
     shares = [
-        np.full(size, math.sqrt(total / (moving * size)) if one else 0.0, np.float32)
-        for size, one in zip(sizes, moves, strict=True)
+        np.full(size, math.sqrt(total / (pieces * size)) if one else 0.0, np.float32)
+        for size, one in zip(sizes, moving, strict=True)
     ]
     return np.concatenate(shares)
 

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 from edge_zofc.algorithm.adapter import LATTICE_LIMIT, LATTICE_STEP
-from edge_zofc.algorithm.directions import BALANCED, SHIFTS, balanced_scales, shift_scales
+from edge_zofc.algorithm.directions import BALANCED, SHIFTS, balanced_scales
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, explained
 from edge_zofc.storage.manifest import (
     ADAPTER,
@@ -104,11 +104,11 @@ class Bundle:
 
         An adapter without shifts moves in all its pieces.
         """
+        if scheme not in (BALANCED, SHIFTS):
+            return None
         pieces = self.manifest.adapter.pieces
-        sizes, moves = [piece.size for piece in pieces], [piece.name.endswith(".shift") for piece in pieces]
-        if scheme == BALANCED or (scheme == SHIFTS and not any(moves)):
-            return balanced_scales(sizes)
-        return shift_scales(sizes, moves) if scheme == SHIFTS else None
+        moves = [scheme == SHIFTS and piece.name.endswith(".shift") for piece in pieces]
+        return balanced_scales([piece.size for piece in pieces], moves if any(moves) else None)
 
     def initial_adapter(self) -> np.ndarray:
         """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter, Optimizer, lattice_eps
-from edge_zofc.algorithm.directions import balanced_scales, direction, shift_scales
+from edge_zofc.algorithm.directions import balanced_scales, direction
 from edge_zofc.errors import InputError
 
 LATTICE = arrays.arrays(
@@ -97,7 +97,7 @@ def test_a_balanced_step_is_the_plain_one_in_scaled_coordinates() -> None:
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_a_piece_that_rests_keeps_its_bits(optimizer: Optimizer) -> None:
     start = (np.arange(-10, 10) * 2.0**-12).astype(np.float32)
-    adapter = Adapter(start, 3, 1e-3, 0.9, optimizer, shift_scales([4, 6, 10], [False, True, False]))
+    adapter = Adapter(start, 3, 1e-3, 0.9, optimizer, balanced_scales([4, 6, 10], [False, True, False]))
     for step in range(4):
         adapter.perturb(step, 0, 1)
         assert np.flatnonzero(adapter.theta != start)[[0, -1]].tolist() == [4, 9] or step

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.directions import balanced_scales, direction, episode, shift_scales
+from edge_zofc.algorithm.directions import balanced_scales, direction, episode
 
 WORDS = st.integers(0, 2**64 - 1)
 KNOWN_EPISODE = [19, 1, 9, 10, 4, 12, 7, 17]
@@ -66,10 +66,10 @@ def test_balanced_scales_give_each_piece_the_same_share_and_keep_the_length() ->
 
 
 def test_shift_scales_leave_pieces_at_rest_and_keep_the_length() -> None:
-    scales = shift_scales([4, 16, 80], [True, False, True])
+    scales = balanced_scales([4, 16, 80], [True, False, True])
     squares = [float(np.sum(part.astype(float) ** 2)) for part in np.split(scales, [4, 20])]
     assert squares == pytest.approx([50, 0, 50])
-    assert shift_scales([4, 16], [True, True]).tobytes() == balanced_scales([4, 16]).tobytes()
+    assert balanced_scales([4, 16], [True, True]).tobytes() == balanced_scales([4, 16]).tobytes()
 
 
 def test_one_piece_is_as_it_is_unbalanced() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet_steps import fleet, over
 from hypothesis import given
 from hypothesis import strategies as st
 from shares import made_share
@@ -61,21 +62,6 @@ class Honest:
         is_held = hashlib.sha256(self.raw).hexdigest() == ask.held
         self.states.append("same" if is_held else "share")
         return sealed(Answer(nonce=ask.nonce, state="same" if is_held else "share"), b"" if is_held else self.raw)
-
-
-def over(devices: Mapping[str, Device]) -> Any:
-    """An exchange with devices in this order; those that are not there are silent."""
-
-    def exchange(messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes]]:
-        for name, device in devices.items():
-            if name in messages:
-                yield name, device(messages[name])
-
-    return exchange
-
-
-def fleet(bundle: Bundle, folder: Path, told: list[str] | None = None) -> Coordinator:
-    return Coordinator(folder, bundle.folder, (told if told is not None else []).append, clock=lambda: 1000.0)
 
 
 def head_bits(folder: Path) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -14,6 +14,24 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "edge_zofc", *map(str, words)]
+
+
+def starts(home: Path) -> Iterator[Start]:
+    """For a fixture: starts commands in ``home`` that write NAME.out, and ends those that are left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(name: str, *words: object) -> subprocess.Popen[str]:
+        with (home / f"{name}.out").open("w") as out:
+            process = subprocess.Popen(
+                command(*words), cwd=home, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+            )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def edge_zofc(home: Path, *words: object, code: int = 0) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from devices import three_devices
-from network import Start, command, edge_zofc, join, serve, wait_for
+from network import Start, command, edge_zofc, join, serve, starts, wait_for
 from runs import go
 from small import write_small_bundle
 
@@ -56,21 +56,7 @@ def home(learnt: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
-    """Starts commands in ``home`` that write NAME.out, and ends those that are left."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(name: str, *words: object) -> subprocess.Popen[str]:
-        with (home / f"{name}.out").open("w") as out:
-            process = subprocess.Popen(
-                command(*words), cwd=home, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
-            )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
+    yield from starts(home)
 
 
 def test_after_one_round_three_devices_name_all_six_classes(home: Path, start: Start) -> None:

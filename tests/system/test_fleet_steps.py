@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from network import Start, command, edge_zofc, join, serve, wait_for
+from network import Start, edge_zofc, join, serve, starts, wait_for
 from runs import go
 from small import write_small_stream
 
@@ -47,21 +46,7 @@ def home(small_bundle: Bundle, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
-    """Starts commands in ``home``, and ends those that are left."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(name: str, *words: object) -> subprocess.Popen[str]:
-        with (home / f"{name}.out").open("w") as out:
-            process = subprocess.Popen(
-                command(*words), cwd=home, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
-            )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
+    yield from starts(home)
 
 
 @pytest.mark.parametrize("seed", [1])
