@@ -28,6 +28,7 @@ from edge_zofc.export.gradient_nodes import Linear, take_over
 from edge_zofc.export.gradient_rules import NoGradientError, PlainPooling, decompositions
 from edge_zofc.export.onnx_writer import BLOCKS_OPSET, OPSET, OnnxWriter, stored_tensors
 from edge_zofc.export.precision import BLOCK_SIZE
+from edge_zofc.export.recomputing import in_place_taken_out, recompute
 from edge_zofc.export.traced_graph import silence
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH, Precision
 
@@ -98,5 +99,7 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
             tracing_mode="symbolic",
         )(*inputs)
     traced.graph.eliminate_dead_code()
+    in_place_taken_out(traced.graph)
+    recompute(traced.graph)
     traced.recompile()
     return traced, example

@@ -35,7 +35,7 @@ LARGE_POINT, LARGE_BYTES = (16, 5), 256 << 20
 """One more where it takes little: small backbones are run at such sizes, and small runs cost more for each pair."""
 REPEATS = 2
 """Of each point the larger one: what 8-bit kernels take differs from process to process, by 40 MiB for a ViT-B."""
-_RUNS = 2  # from the second run of a shape on, onnxruntime allocates by the pattern of the first
+_RUNS = 2  # the arena may ask for more in the second run, which finds it divided by the first
 _TIMEOUT_SECONDS = 600
 _GRAIN_BYTES = 4096
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -16,6 +16,8 @@ def open_session(graph: Path | bytes, threads: int = 0) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # as the runtime has it, so that what it takes can be measured here
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     # Threads that spin while they wait take the processor from torch, which runs in between.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = graph if isinstance(graph, bytes) else str(graph)

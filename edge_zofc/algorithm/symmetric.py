@@ -7,6 +7,7 @@ back to back. A sum of outer products is then one small matrix product a slab.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -97,3 +98,36 @@ def from_triangle(values: np.ndarray, size: int) -> np.ndarray:
         slab[below] = slab[below[::-1]]
         start += len(above[0])
     return packed
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed matrix that stands for the whole one, float64 [D, D], which is made slab by slab where it is written."""
+
+    values: np.ndarray
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D x D."""
+        return self.size, self.size
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Of an entry."""
+        return np.dtype(np.float64)
+
+    @property
+    def nbytes(self) -> int:
+        """What the whole matrix takes."""
+        return self.dtype.itemsize * self.size**2
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """The whole matrix in order, float64 [at most SLAB, D] at a time; new arrays."""
+        above = list(slabs(self.values, self.size))
+        for number, (rows, slab) in enumerate(above):
+            whole = np.empty((len(slab), self.size))
+            whole[:, rows.start :] = slab
+            for earlier, found in above[:number]:
+                whole[:, earlier] = found[:, rows.start - earlier.start : rows.stop - earlier.start].T
+            yield whole

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.device.memory_costs import (
-    ARENA_OFF_FIXED,
-    ARENA_OFF_GROWING,
+    ARENA_OFF,
     LOOP_BYTES,
     MORE_VECTORS,
     PICTURE_BYTES,
@@ -132,8 +131,5 @@ def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
 
 def activations(sizes: BundleSizes, choice: Placement) -> int:
     """Bytes of a run of the first graph."""
-    measured = sizes.activation_bytes
-    together = measured.predict(choice.micro_batch, choice.parallel_queries)
-    if choice.arena:
-        return together
-    return int(measured.fixed * ARENA_OFF_FIXED + (together - measured.fixed) * ARENA_OFF_GROWING)
+    together = sizes.activation_bytes.predict(choice.micro_batch, choice.parallel_queries)
+    return together if choice.arena else int(together * ARENA_OFF)

@@ -24,16 +24,16 @@ def retry_smaller(trainer: Trainer, work: Callable[..., None], *arguments: objec
     state put back, when a signal comes.
     """
     while True:
-        before = trainer.state.to_snapshot(packed=True)
+        before = trainer.state.to_snapshot()
         try:
             reason = _out_of_memory(work, trainer, *arguments)
         except Stopped:
-            trainer.state.restore(before, packed=True)
+            trainer.state.restore(before)
             raise
         if reason is None:
             return
         trainer.close_sessions()
-        trainer.state.restore(before, packed=True)
+        trainer.state.restore(before)
         _reopen_smaller(trainer, reason)
 
 

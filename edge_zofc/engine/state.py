@@ -97,11 +97,12 @@ class RunState:
         tasks = self.progress.tasks
         return tasks if self.progress.phase == "idle" else tasks[:-1]
 
-    def to_snapshot(self, packed: bool = False) -> Snapshot:
+    def to_snapshot(self) -> Snapshot:
         """Copies of everything that learning changes in place; ``Statistics`` are replaced, never changed.
 
-        Second moments are whole matrices, as files hold them. ``packed``: as they are, which takes no memory.
+        Second moments are no copies, and whole matrices in the file alone.
         """
+        size, moments = self.head.rows.shape[1], dict[str, symmetric.Packed]()
         arrays = {
             "theta": self.adapter.theta.copy(),
             **{name: array.copy() for name, array in self.adapter.moments().items()},
@@ -114,26 +115,20 @@ class RunState:
             arrays["biases"] = self.head.biases.copy()
             arrays["feature_sums"] = self.statistics.sums
             arrays["feature_counts"] = self.statistics.counts
-            arrays["feature_moment"] = self._moment(self.statistics.moment, packed)
+            moments["feature_moment"] = symmetric.Packed(self.statistics.moment, size)
         if self.confusion is not None:
             arrays["confusion"] = self.confusion
         if self.frozen_moment is not None:
-            arrays["frozen_moment"] = self._moment(self.frozen_moment, packed)
+            moments["frozen_moment"] = symmetric.Packed(self.frozen_moment, size)
         if self.prototype_sums is not None:
             arrays["prototype_sums"] = self.prototype_sums.copy()
         if self.optimiser is not None:
             arrays["row_velocity"] = self.optimiser.row_velocity.copy()
             arrays["sigma_velocity"] = self.optimiser.sigma_velocity.copy()
-        return Snapshot(arrays, self.progress.model_dump(mode="json"))
+        return Snapshot(arrays, self.progress.model_dump(mode="json"), moments)
 
-    def _moment(self, moment: np.ndarray, packed: bool) -> np.ndarray:
-        return moment if packed else symmetric.unpack(moment, self.head.rows.shape[1])
-
-    def restore(self, snapshot: Snapshot, packed: bool = False) -> None:
-        """Take over what a snapshot holds, in place; ``packed`` as in ``to_snapshot``.
-
-        Raises DamagedFileError if it is not a state.
-        """
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over what a snapshot holds, in place. Raises DamagedFileError if it is not a state."""
         progress = progress_of(snapshot)
         arrays, feature_size = snapshot.arrays, self.head.rows.shape[1]
         count, size = len(progress.class_names), self.adapter.size
@@ -156,9 +151,9 @@ class RunState:
         self.class_counts = arrays["class_counts"].copy()
         self.confusion = kept_confusion(arrays.get("confusion"), progress.total_by_class)
         self.optimiser = None
-        self._restore_of_moved(arrays, count, packed)
+        self._restore_of_moved(snapshot, count)
         if self.statistics is not None:
-            self._restore_statistics(arrays, count, packed)
+            self._restore_statistics(snapshot, count)
         elif progress.phase == "training":
             optimiser = self.begin_optimiser()
             rows = (len(self.current_task.class_ids), feature_size)
@@ -167,24 +162,27 @@ class RunState:
             optimiser.row_velocity[:] = arrays["row_velocity"]
             optimiser.sigma_velocity[:] = arrays["sigma_velocity"]
 
-    def _restore_of_moved(self, arrays: dict[str, np.ndarray], count: int, packed: bool) -> None:
+    def _restore_of_moved(self, snapshot: Snapshot, count: int) -> None:
+        arrays = snapshot.arrays
         if "prototype_sums" in arrays and self.progress.phase != "training":
             raise DamagedFileError("a snapshot's array prototype_sums is there, though no task is being trained.")
-        is_there = "frozen_moment" in arrays
-        self.frozen_moment = self._restored_moment(arrays, "frozen_moment", packed) if is_there else None
+        is_there = "frozen_moment" in {*arrays, *snapshot.packed}
+        self.frozen_moment = self._restored_moment(snapshot, "frozen_moment") if is_there else None
         self.prototype_sums = None
         if "prototype_sums" in arrays:
             _expect(arrays, "prototype_sums", np.float64, (count, self.head.rows.shape[1]))
             self.prototype_sums = arrays["prototype_sums"].copy()
 
-    def _restored_moment(self, arrays: dict[str, np.ndarray], name: str, packed: bool) -> np.ndarray:
-        """A packed copy of an array."""
+    def _restored_moment(self, snapshot: Snapshot, name: str) -> np.ndarray:
+        """A packed copy of a matrix."""
+        if name in snapshot.packed:
+            return snapshot.packed[name].values.copy()
         size = self.head.rows.shape[1]
-        _expect(arrays, name, np.float64, (symmetric.packed_length(size),) if packed else (size, size))
-        return arrays[name].copy() if packed else symmetric.pack(arrays[name])
+        _expect(snapshot.arrays, name, np.float64, (size, size))
+        return symmetric.pack(snapshot.arrays[name])
 
-    def _restore_statistics(self, arrays: dict[str, np.ndarray], count: int, packed: bool) -> None:
-        size = self.head.rows.shape[1]
+    def _restore_statistics(self, snapshot: Snapshot, count: int) -> None:
+        arrays, size = snapshot.arrays, self.head.rows.shape[1]
         known = len(arrays.get("feature_counts", ()))
         _expect(arrays, "biases", np.float32, (count,))
         _expect(arrays, "feature_sums", np.float64, (known, size))
@@ -195,7 +193,7 @@ class RunState:
             _expect(arrays, "feature_scatter", np.float64, (size, size))
             self.statistics = Statistics.from_scatter(sums, counts, arrays["feature_scatter"])
         else:
-            self.statistics = Statistics(sums, counts, self._restored_moment(arrays, "feature_moment", packed))
+            self.statistics = Statistics(sums, counts, self._restored_moment(snapshot, "feature_moment"))
 
     def begin_optimiser(self) -> HeadOptimiser:
         """Set and return a new head optimiser for the current task, as the paper rebuilds it for each."""

@@ -91,7 +91,7 @@ def what_changed(snapshot: Snapshot, before: str) -> Snapshot:
     metadata |= {"tasks": tasks[-1:], "class_names": metadata["class_names"][known:], FOLLOWS: before}
     for name in _COUNTS:
         metadata[name] = {**metadata[name], "correct": metadata[name]["correct"][-1:]}
-    return Snapshot(arrays, metadata)
+    return Snapshot(arrays, metadata, snapshot.packed)
 
 
 def _followed(before: Snapshot, end: Snapshot) -> Snapshot:

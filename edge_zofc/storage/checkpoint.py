@@ -24,9 +24,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
+from edge_zofc.algorithm.symmetric import Packed
 from edge_zofc.errors import DamagedFileError, DivergedError, DoesNotFitError, InputError, explained
 from edge_zofc.storage.reading import read_at, read_bounded
 from edge_zofc.storage.writing import DISK, Files, write_atomic
@@ -59,12 +61,19 @@ _DTYPES = {
 }  # fmt: skip
 
 
+_Piece = memoryview | Packed
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """A state: ``arrays``, finite and of the types above, and JSON-able ``metadata`` (loaded, tuples are lists)."""
+    """A state: ``arrays``, finite and of the types above, and JSON-able ``metadata`` (loaded, tuples are lists).
+
+    ``packed`` are arrays too, but are only made whole in the file; what is loaded has none.
+    """
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
+    packed: dict[str, Packed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def save(folder: Path, snapshot: Snapshot, keep: int = KEEP, files: Files = DISK
         path = _path(folder, "snapshot", serials[-1])
         raise DamagedFileError(f"{path} has a number that no run reaches; remove it, then run the same command again.")
     path = _path(folder, "snapshot", serials[-1] + 1 if serials else 0)
-    write_atomic(path, _encode(snapshot, path), files)
+    write(path, snapshot, files)
     # Only now: the new name is on the disk, whatever happens to the old ones.
     for serial in serials[: len(serials) + 1 - keep]:
         old = _path(folder, "snapshot", serial)
@@ -109,7 +118,8 @@ def save_task(folder: Path, task: int, snapshot: Snapshot, files: Files = DISK) 
 
 def write(path: Path, snapshot: Snapshot, files: Files = DISK) -> None:
     """Write a file of this format under any name, for ``load``. Raises as ``save``."""
-    write_atomic(path, _encode(snapshot, path), files)
+    pieces = _encode(snapshot, path)
+    write_atomic(path, _bytes_of(pieces), files, size_bytes=_size(pieces))
 
 
 def load_latest(folder: Path) -> Loaded | None:
@@ -190,7 +200,7 @@ def tasks(folder: Path) -> list[int]:
 
 def file_bytes(snapshot: Snapshot) -> int:
     """How large the snapshot's file is. A run holds KEEP + 1 of them while saving, and one a finished task."""
-    return sum(map(len, _encode(snapshot, Path("a snapshot"))))
+    return _size(_encode(snapshot, Path("a snapshot")))
 
 
 def _path(folder: Path, kind: str, number: int) -> Path:
@@ -210,7 +220,7 @@ def _numbers(folder: Path, kind: str) -> list[int]:
     return sorted(found)
 
 
-def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
+def _encode(snapshot: Snapshot, path: Path) -> list[_Piece]:
     """The file in pieces; the arrays are not copied if they are contiguous."""
     entries: dict[str, Any] = {
         "__metadata__": {"sha256": "0" * 64, "format": PART if FOLLOWS in snapshot.metadata else FORMAT}
@@ -219,16 +229,16 @@ def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
         entries["__metadata__"]["state"] = json.dumps(snapshot.metadata, allow_nan=False, sort_keys=True)
     except ValueError as error:
         raise DivergedError(f"The state for {path} cannot be saved: {error}.") from error
-    pieces, end = [], 0
-    for name, array in sorted(snapshot.arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    pieces, end = list[_Piece](), 0
+    arrays: dict[str, np.ndarray | Packed] = {**snapshot.arrays, **snapshot.packed}
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         if name == "__metadata__" or array.dtype.name not in _DTYPES:
             raise ValueError(f"{name} of type {array.dtype} cannot be in a snapshot.")
-        if not np.isfinite(array).all():
+        if not np.isfinite(array.values if isinstance(array, Packed) else array).all():
             raise DivergedError(f"The state for {path} is not saved: {name} holds values that are not finite.")
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
-        start, end = end, end + little.nbytes
+        start, end = end, end + array.nbytes
         entries[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
-        pieces.append(little.view(np.uint8).data)
+        pieces.append(array if isinstance(array, Packed) else _little_endian(array))
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     head = bytearray(len(text).to_bytes(8, "little") + text)
@@ -237,8 +247,22 @@ def _encode(snapshot: Snapshot, path: Path) -> list[memoryview]:
             f"The state for {path} takes {len(head) + end} bytes where {MAX_SNAPSHOT_BYTES} are the limit; "
             "learn fewer classes or use a smaller backbone."
         )
-    head[_DIGEST] = _digest([head, *pieces])
+    head[_DIGEST] = _digest(chain([head], _bytes_of(pieces)))
     return [memoryview(head), *pieces]
+
+
+def _little_endian(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _bytes_of(pieces: Sequence[_Piece]) -> Iterator[memoryview]:
+    """What is written, in order; of a packed matrix a few rows at a time are there."""
+    for piece in pieces:
+        yield from map(_little_endian, piece.rows()) if isinstance(piece, Packed) else [piece]
+
+
+def _size(pieces: Sequence[_Piece]) -> int:
+    return sum(piece.nbytes for piece in pieces)
 
 
 def _decode(raw: bytes, path: Path) -> Snapshot:

@@ -87,14 +87,19 @@ class Files:
 DISK = Files()
 
 
-def write_atomic(path: Path, data: Data | Iterable[Data], files: Files = DISK, private: bool = False) -> None:
+def write_atomic(
+    path: Path, data: Data | Iterable[Data], files: Files = DISK, private: bool = False, size_bytes: int | None = None
+) -> None:
     """Replace ``path`` by ``data`` (bytes, or pieces in order) so that a cut leaves the old or the new file.
 
     On the disk when this returns. On a failure the old file is untouched and the temporary one removed. A symbolic link
-    at ``path`` is replaced, not followed. ``private``: nobody but the owner may read it. Raises as ``explained``.
+    at ``path`` is replaced, not followed. ``private``: nobody but the owner may read it. Pieces are asked for one by
+    one where ``size_bytes`` tells how large they are together. Raises as ``explained``.
     """
-    pieces = [data] if isinstance(data, Data) else list(data)
-    size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
+    pieces: Iterable[Data] = [data] if isinstance(data, Data) else data
+    if size_bytes is None:
+        pieces = list(pieces)
+        size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
     # The process number keeps two processes that write the same name from sharing a temporary file.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{getpid()}-{path.name}")
     with explained(path, "written", size_bytes):

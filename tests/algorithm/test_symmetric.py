@@ -60,3 +60,13 @@ def test_the_triangle_has_each_entry_once_and_comes_back(size: int) -> None:
     assert np.array_equal(found, matrix[np.triu_indices(size)])
     assert np.array_equal(symmetric.from_triangle(found, size), symmetric.pack(matrix))
     assert np.array_equal(symmetric.diagonal(symmetric.pack(matrix), size), np.diagonal(matrix))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_rows_of_a_packed_matrix_are_those_of_the_whole_one(size: int) -> None:
+    matrix = whole(size)
+    packed = symmetric.Packed(symmetric.pack(matrix), size)
+    rows = list(packed.rows())
+    assert np.array_equal(np.concatenate([np.zeros((0, size)), *rows]), matrix)
+    assert all(len(part) <= symmetric.SLAB and part.flags.c_contiguous for part in rows)
+    assert (packed.shape, packed.dtype, packed.nbytes) == (matrix.shape, matrix.dtype, matrix.nbytes)

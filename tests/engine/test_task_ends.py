@@ -13,6 +13,7 @@ import pytest
 from runs import BY_HEAD, FAST, go, plain_state
 from small import write_small_stream
 
+from edge_zofc.algorithm.symmetric import unpack
 from edge_zofc.data import stream as streams
 from edge_zofc.engine import evaluation, loop, run, trainer
 from edge_zofc.engine.feature_store import FeatureStore
@@ -29,7 +30,9 @@ def wholes(monkeypatch: pytest.MonkeyPatch) -> dict[int, Snapshot]:
     real, seen = trainer.save_end, dict[int, Snapshot]()
 
     def save(folder: Path, task: int, found: Snapshot) -> None:
-        seen[task] = Snapshot({k: v.copy() for k, v in found.arrays.items()}, json.loads(json.dumps(found.metadata)))
+        moments = {name: unpack(each.values, each.size) for name, each in found.packed.items()}
+        arrays = {name: array.copy() for name, array in found.arrays.items()} | moments
+        seen[task] = Snapshot(arrays, json.loads(json.dumps(found.metadata)))
         real(folder, task, found)
 
     monkeypatch.setattr(trainer, "save_end", save)
