@@ -23,8 +23,9 @@ from edge_zofc.errors import ImageError, InputError
 
 MARGIN = 0.1
 """How much of its accuracy a device may lose by a new head."""
-CHANCE = 0.05
-"""A loss that as good a head has as often as this, or more often, is put down to the few pictures it was tried on."""
+CHANCE = 0.16
+"""A loss that a head as good as the old one has as often as this, or more often, is put down to the few pictures: it is
+within one standard error, as in ``paired.is_worse``. So three pictures suffice, and one or two do not."""
 
 
 @dataclass(frozen=True)
