@@ -111,12 +111,12 @@ def _bytes(node: Node) -> int:
     if node.target in _VIEWS or not _is_value(node):
         return 0
     value = node.meta["val"]
-    return math.prod(map(_traced, value.shape)) * value.element_size()
+    return math.prod(map(_traced, value.shape)) * int(value.element_size())
 
 
 def _traced(size: Any) -> int:
     """A size as it was while the graph was traced."""
-    return int(size) if isinstance(size, int) else int(size.node.hint)
+    return size if isinstance(size, int) else int(size.node.hint)
 
 
 def _candidates(parts: _Parts) -> list[int]:
