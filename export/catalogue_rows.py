@@ -96,9 +96,10 @@ def measure_entry(name: str) -> Entry:
     loaded, model, parameters = build(name)
     shape = shape_of(name, loaded, model, parameters)
     with _written(model) as folder:
+        queries_share = model.layout.queries_share
         del loaded, model  # the measuring processes need the room
         weights = (folder / WEIGHTS).stat().st_size
-        activations = measure_activation_bytes(folder / GRAPH)
+        activations = measure_activation_bytes(folder / GRAPH, queries_share)
     return entry_of(shape, weights, activations)
 
 

@@ -16,6 +16,7 @@ from edge_zofc.device.memory_costs import (
     PICTURE_BYTES_A_PIXEL,
     PREPACKED,
     SESSION_BYTES,
+    UNSHARED_TOGETHER,
     head_costs,
     step_costs,
 )
@@ -134,6 +135,8 @@ def activations(sizes: BundleSizes, choice: Placement) -> int:
     """Bytes of a run of the first graph."""
     measured = sizes.activation_bytes
     together = measured.predict(choice.micro_batch, choice.parallel_queries)
+    if choice.parallel_queries > 1 and not sizes.queries_share:
+        together = int(together * UNSHARED_TOGETHER)
     if choice.arena:
         return together
     return int(measured.fixed * ARENA_OFF_FIXED + (together - measured.fixed) * ARENA_OFF_GROWING)

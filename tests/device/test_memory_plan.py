@@ -110,6 +110,13 @@ def test_activations_are_those_of_the_manifest() -> None:
     assert item(alone, "activations").anonymous_bytes == (1 + 2 * (6 + 20)) * MIB
 
 
+def test_several_adapters_that_share_nothing_are_asked_for_with_room_for_the_arenas_doubling() -> None:
+    films = manifest("w8").adapter.model_copy(update={"kind": "film", "blocks": (0, 5)})
+    asked = replace(work(), sizes=manifest("w8").model_copy(update={"adapter": films}).sizes)
+    found = memory_plan.plan(asked, 100_000 * MIB, memory_plan.Fixed(micro_batch=2, parallel_queries=3))
+    assert item(found, "activations").anonymous_bytes == int(1.6 * (1 + 2 * (6 + 3 * 20)) * MIB)
+
+
 @pytest.mark.parametrize(
     ("kind", "first", "shape"), [("film", 0, (4, 1)), ("film", 1, (16, 5)), ("bottleneck", 0, (16, 5))]
 )
