@@ -177,7 +177,7 @@ class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
     P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
     precision makes learning smaller. ``queries_share``: as the layout's.
-    ``gradient`` is None where there is no graph for it.
+    ``gradient`` is None where there is no graph for it, or ``is_exported`` is False: then nobody knows yet.
     """
 
     precision: Precision
@@ -190,6 +190,7 @@ class BundleSizes:
     has_linear_layers: bool
     queries_share: bool
     gradient: tuple[GradientMemory, ...] | None = None
+    is_exported: bool = True
 
 
 class Manifest(Strict):

@@ -252,7 +252,9 @@ def test_plan_answers_before_an_export(
     assert run("plan", "--backbone", "package-lite0", "--stream", small_stream, "--device-profile", "cpu-2gib") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("package-lite0 at 128 px in fp32, before an export: its activations")
-    assert "catalogue, an estimate until an export measures" in " ".join(" ".join(lines).split())
+    told = " ".join(" ".join(lines).split())
+    assert "catalogue, an estimate until an export measures" in told
+    assert "forward passes alone: what exact gradients take is known once there is a bundle." in told
     assert not [line for line in lines if len(line) > 80]
     found = answer(capsys, "plan", "--backbone", "package-lite0", "--stream", small_stream)
     assert (found["backbone"], found["time"]) == ("package-lite0", None)
@@ -393,6 +395,7 @@ def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: p
         (["split", "nowhere", "out", "--classes-per-task", "2"], 2, "nowhere"),
         (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
         (["plan", "--backbone", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
+        (["plan", "--backbone", "resnet18", "--estimator", "exact"], 2, "measured by an export; write a bundle"),
         (["plan", "--backbone", "resnet18", "--bundle", "b"], 2, "two things to plan for; give one"),
         (["plan", "--img-size", "224"], 2, "--img-size 224 belongs to --backbone"),
         (["plan", "--backbone", "resnet18", "--img-size", "4"], 2, "8 to 1024 pixels, got 4"),
