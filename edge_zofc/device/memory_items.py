@@ -51,8 +51,10 @@ class Work:
 
     @property
     def evaluations(self) -> int:
-        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided, 1 if exact."""
-        if self.options.estimator == "exact":
+        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided; 1 if exact, or
+        where the adapter rests and its features alone are asked for.
+        """
+        if self.options.estimator == "exact" or not self.options.moves:
             return 1
         return self.options.queries * len(queries(self.options.query_form, 1)) + 1
 

@@ -153,7 +153,8 @@ def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> 
 def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     together, step = choice.parallel_queries, work.evaluations
     some = f"{together} of {step} adapters a run" if together > 1 else "one adapter at a time, perturbed in place"
-    parts = ["all queries of a step share one run" if together == step else some]
+    every = "all queries of a step share one run" if step > 1 else "there are no queries"
+    parts = [every if together == step else some]
     parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
     if PREPACKED[work.sizes.precision][2]:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
