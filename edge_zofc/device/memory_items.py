@@ -17,6 +17,7 @@ from edge_zofc.device.memory_costs import (
     PREPACKED,
     SESSION_BYTES,
     UNSHARED_TOGETHER,
+    WIDENED,
     head_costs,
     step_costs,
 )
@@ -78,9 +79,10 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     if choice.head_backend == "torch" and base.torch is not None:
         yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
     size, precision = work.sizes.weights_bytes, work.sizes.precision
-    if choice.prepacking:
+    if choice.prepacking or precision in WIDENED:
         anonymous, mapped, _ = PREPACKED[precision]
-        note = f"{precision}, prepacked copy and what stays memory-mapped"
+        copied = "widened" if precision in WIDENED else "prepacked"
+        note = f"{precision}, {copied} copy and what stays memory-mapped"
         yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
     else:
         yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
