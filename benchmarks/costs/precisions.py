@@ -34,7 +34,7 @@ from edge_zofc.export.vit import AdapterViT
 from edge_zofc.export.writer import FIDELITY_PICTURES, PICTURES
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS, AdapterKind, Precision
 
-DEFAULT = ("package-lite0:film", "package-lite0:bottleneck", "package-lite2:film", "convnext_atto:film", "package-vit")
+DEFAULT = ("package-lite0:film", "package-lite0:bottleneck", "package-lite2:film", "convnext_tiny:film", "package-vit")
 RUNS = 30
 COLUMNS: Columns = {
     "backbone": ("backbone", ""),
