@@ -89,6 +89,7 @@ class Entry:
             activations_from="the catalogue, an estimate until an export measures",
             has_linear_layers=self.linear_layers > 0,
             queries_share=self.adapter_kind != "film",  # which are on every block
+            is_exported=False,
         )
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,10 @@ def measure_entry(name: str) -> Entry:
     loaded, model, parameters = build(name)
     shape = shape_of(name, loaded, model, parameters)
     with _written(model) as folder:
+        queries_share = model.layout.queries_share
         del loaded, model  # the measuring processes need the room
         weights = (folder / WEIGHTS).stat().st_size
-        activations = measure_activation_bytes(folder / GRAPH)
+        activations = measure_activation_bytes(folder / GRAPH, queries_share)
     return entry_of(shape, weights, activations)
 
 
@@ -108,7 +109,10 @@ def entry_of(shape: dict[str, int | str], weights_bytes: int, activations: Activ
 
 
 def time_forwards(names: Iterable[str], tell: Callable[[str], None]) -> dict[str, float]:
-    """Seconds of one picture through each graph on one thread, the median of a second's runs, at least five."""
+    """Processor seconds of one picture through each graph on one thread, the median of a second's runs, at least five.
+
+    Other work on the machine hardly changes them.
+    """
     found = {}
     for name in names:
         tell(f"{name}: writing its graph with random weights")
@@ -129,9 +133,9 @@ def _forward_seconds(graph: Path, model: Adapted) -> float:
     times: list[float] = []
     session.run(["features"], feeds)  # the first run of a session is slower
     while len(times) < _TIMED_RUNS or sum(times) < _TIMED_SECONDS:
-        started = perf_counter()
+        started = process_time()
         session.run(["features"], feeds)
-        times.append(perf_counter() - started)
+        times.append(process_time() - started)
     return median(times)
 
 

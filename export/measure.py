@@ -33,6 +33,9 @@ POINTS = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 4), (4, 3), (4, 9))
 """(images, adapters) of the runs."""
 LARGE_POINT, LARGE_BYTES = (16, 5), 256 << 20
 """One more where it takes little: small backbones are run at such sizes, and small runs cost more for each pair."""
+ALONE, LARGE_ALONE = ((1, 1), (2, 1), (4, 1), (8, 1)), (16, 1)
+"""The same where queries share nothing, so that a plan never puts several into one run. The arena grows by doubling:
+12 pairs of EfficientNet-Lite0 at 224 px take 15.8 MiB each where 1, 2, 4, 8 and 16 take 10.1 to 11.0."""
 REPEATS = 2
 """Of each point the larger one: what 8-bit kernels take differs from process to process, by 40 MiB for a ViT-B."""
 _RUNS = 2  # the arena may ask for more in the second run, which finds it divided by the first
@@ -44,21 +47,26 @@ Point = tuple[int, int, int]
 """images, adapters, bytes."""
 
 
-def measure_activation_bytes(graph: Path, threads: int = 1) -> ActivationBytes:
-    """Run ``graph`` REPEATS times at POINTS, arena on, ``threads`` threads, and fit. Linux only (reads /proc).
+def measure_activation_bytes(graph: Path, queries_share: bool, threads: int = 1) -> ActivationBytes:
+    """Run ``graph`` REPEATS times at POINTS, or at ALONE where queries share nothing, arena on, and fit.
 
-    Raises DoesNotFitError if a child process fails, with the last line that it wrote.
+    Linux only (reads /proc). Raises DoesNotFitError if a child process fails, with the last line that it wrote.
     """
+    runs, large = (POINTS, LARGE_POINT) if queries_share else (ALONE, LARGE_ALONE)
 
     def measured(images: int, adapters: int) -> Point:
         found = [_measured_in_child(graph, images, adapters, threads) for _ in range(REPEATS)]
         return images, adapters, max(found)
 
-    points = [measured(*point) for point in POINTS]
+    points = [measured(*point) for point in runs]
     fitted = fit(points)
-    if fitted.predict(*LARGE_POINT) > LARGE_BYTES:
+    if fitted.predict(*large) <= LARGE_BYTES:
+        fitted = fit([*points, measured(*large)])
+    if queries_share:
         return fitted
-    return fit([*points, measured(*LARGE_POINT)])
+    # Runs of one adapter do not tell what is an image's and what a pair's: where nothing is shared, all is a pair's.
+    together = fitted.per_image + fitted.per_image_and_adapter
+    return ActivationBytes(fixed=fitted.fixed, per_image=0, per_image_and_adapter=together)
 
 
 def _measured_in_child(graph: Path, images: int, adapters: int, threads: int) -> int:

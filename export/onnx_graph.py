@@ -1,7 +1,7 @@
 """Writes an AdapterViT as an ONNX graph: ``images`` [B,3,S,S] and ``adapters`` [K,P] -> ``features`` [K,B,D].
 
 The nodes are written one by one with ``onnx.helper``. What torch's exporter writes (``traced_graph``) is right too, but
-slower: it has no operator for a whole attention, and computes every token of the last block (benchmarks/COSTS.md).
+slower: no operator for a whole attention, and every token of the last block is computed (benchmarks/results/COSTS.md).
 
 Between the operators tokens are rows of a matrix [rows, D], so that a linear layer with its bias is one Gemm. The only
 run-time shapes are K and B. They are read from the inputs once.

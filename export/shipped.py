@@ -23,7 +23,7 @@ class Shipped:
     """A backbone that can be loaded without a network.
 
     ``name`` and ``architecture`` (timm's) stand for it in a manifest and in timm; ``image`` is how pictures are made at
-    the size that was measured best (benchmarks/QUESTIONS.md). ``package`` holds its weights, of ``sha256``.
+    the size that was measured best (benchmarks/results/QUESTIONS.md). ``package`` holds its weights, of ``sha256``.
     """
 
     name: str

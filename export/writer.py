@@ -139,7 +139,7 @@ def _write_and_measure(
     fidelity = _write_checked(folder, model, inputs, options, tell)
     tell(_describe(fidelity))
     # Here the session and the copy of the weights are gone: the measuring processes need the room.
-    activation_bytes = measure_activation_bytes(folder / GRAPH)
+    activation_bytes = measure_activation_bytes(folder / GRAPH, model.layout.queries_share)
     tell(f"activations: {activation_bytes.predict(1, 1) / 2**20:.1f} MiB a picture")
     return _Measured(fidelity, activation_bytes, _gradient(folder, model, inputs, options, tell))
 

@@ -38,7 +38,8 @@ def backbones_text(rows: Sequence[Mapping[str, Any]], width: int) -> str:
         "'plan --backbone NAME' answers for your board.",
     ]
     notes.append(
-        "ms: forward time of onnxruntime on one thread, one picture, measured here with random weights."
+        "ms: processor time of a forward pass of one picture, onnxruntime on one thread, measured here with random "
+        "weights."
         if measured
         else "--measure adds the forward time on this machine."
     )

@@ -183,7 +183,7 @@ def predict(options: argparse.Namespace) -> int:
     run, pictures, notes = using.run_and_pictures(options.names, RUN)
     for text in notes:
         log.warning(text)
-    trained = using.open_run(run, options.bundle)
+    trained = using.open_run(run, options.bundle, needs_limit=True)
     # What the run's plan found room for is what this process may take, too.
     size = min(len(pictures), trained.settings.execution.micro_batch)
     backbone = using.open_backbone(trained, options.threads, size)
@@ -197,7 +197,7 @@ def predict(options: argparse.Namespace) -> int:
         else:
             classes = [asdict(guess) for guess in one.guesses]
             answers.append({"image": str(path), "likeness": one.likeness, "unknown": one.unknown, "classes": classes})
-            lines.append(f"{shown(path)}: {named_text(one, options.unknown, trained.limit)}")
+            lines.append(f"{shown(path)}: {named_text(one, options.unknown)}")
     answer(options, {"predictions": answers}, "\n".join(lines))
     return InputError.exit_code if any("error" in answer for answer in answers) else 0
 

@@ -43,7 +43,7 @@ def _resized(sizes: BundleSizes, side: int) -> BundleSizes:
     """Activations grow with the pixels. Weights stay, but for a ViT's position table, which is next to nothing."""
     share, old = (side / sizes.image_side) ** 2, sizes.activation_bytes
     scaled = ActivationBytes(
-        fixed=old.fixed,
+        fixed=math.ceil(share * old.fixed),
         per_image=math.ceil(share * old.per_image),
         per_image_and_adapter=math.ceil(share * old.per_image_and_adapter),
     )

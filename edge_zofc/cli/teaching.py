@@ -85,11 +85,11 @@ def lesson(options: argparse.Namespace) -> int:
     return answer(options, data, table(rows, "lrrrl", terminal_width()))
 
 
-def named_text(found: Named, may_be_unknown: bool, limit: float) -> str:
+def named_text(found: Named, may_be_unknown: bool) -> str:
     """A picture's answer on a line. Without ``may_be_unknown`` the most probable classes stand there in any case."""
     if may_be_unknown and found.unknown:
         nearest = found.guesses[0]
-        return f"unknown (likeness {found.likeness:.2f}, below {limit:.2f}; nearest {shown(nearest.class_name)})"
+        return f"unknown (likeness {found.likeness:.2f}, below {found.limit:.2f}; nearest {shown(nearest.class_name)})"
     if may_be_unknown:
         return ", ".join(f"{guess.class_name}, likeness {guess.likeness:.2f}" for guess in found.guesses)
     return ", ".join(f"{guess.class_name} {guess.probability:.3f}" for guess in found.guesses)

@@ -23,7 +23,8 @@ LOOP_BYTES = 3 * MIB
 # prepacked, and whether that pays. Measured on a ViT-B/16 at 224, one thread, x86-64: fp32 327 MiB anonymous, the same
 # peak of the resident set, and 1.15 times as fast on an Intel Xeon (a ViT-Ti/16 at 96 px 1.05 to 1.26 times; as fast as
 # without on an AMD EPYC); w8 nothing is packed at all; w4 41 of 54 MiB and 2.4 times as fast. int8: an earlier
-# measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32; not measured.
+# measurement (196 against 115 MiB of 86, 1.3 times as fast). fp16 on a CPU is widened to fp32, packed or not: `learn`
+# on EfficientNet-Lite0 at 128 px held 134 MiB anonymous and 46 of files, 138 and 46 are predicted so.
 PREPACKED: dict[Precision, tuple[float, float, bool]] = {
     "fp32": (1.0, 0.05, True),
     "w8": (0.0, 1.0, False),
@@ -31,6 +32,8 @@ PREPACKED: dict[Precision, tuple[float, float, bool]] = {
     "int8": (0.95, 0.1, True),
     "fp16": (2.0, 0.1, False),
 }
+WIDENED: frozenset[Precision] = frozenset({"fp16"})
+"""Held as the first two numbers say whether weights are prepacked or not."""
 # An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
 # at 96 and ViT-B/16 at 224.
 SESSION_BYTES = (3 * MIB, 13 * MIB)
@@ -43,6 +46,9 @@ MERGED_MATRICES, TRIED_MATRICES = 3.5, 2.0
 # about half the speed: 0.58 to 0.74 of 10 to 79 MiB (EfficientNet-Lite0, b 4 and 8; ViT-Ti, b 8, K 9; ViT-B, b 2, K 5;
 # ViT-B w8, b 4, K 5), 0.73 of 8 MiB (ViT-B, b 1, K 1).
 ARENA_OFF = 0.75
+# Where queries share nothing an export measures runs of one adapter. Runs of several, which are taken only if they are
+# asked for, took up to 1.55 times as much a pair (EfficientNet-Lite0 at 224 px, 4 pictures x 3 adapters).
+UNSHARED_TOGETHER = 1.6
 # The arena asks for powers of two: the same run mapped 178 MiB beyond the 200 that it touched.
 ARENA_RESERVED = 1.25
 # Vectors of the adapter's size beyond those of sgd: adam's second moment and two temporaries; conserve's two

@@ -15,6 +15,8 @@ from edge_zofc.device.memory_costs import (
     PICTURE_BYTES_A_PIXEL,
     PREPACKED,
     SESSION_BYTES,
+    UNSHARED_TOGETHER,
+    WIDENED,
     head_costs,
     step_costs,
 )
@@ -49,8 +51,10 @@ class Work:
 
     @property
     def evaluations(self) -> int:
-        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided, 1 if exact."""
-        if self.options.estimator == "exact":
+        """Adapters evaluated in a step, which also trains the head: Q + 1 one-sided, 2 Q + 1 two-sided; 1 if exact, or
+        where the adapter rests and its features alone are asked for.
+        """
+        if self.options.estimator == "exact" or not self.options.moves:
             return 1
         return self.options.queries * len(queries(self.options.query_form, 1)) + 1
 
@@ -74,9 +78,10 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     if choice.head_backend == "torch" and base.torch is not None:
         yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
     size, precision = work.sizes.weights_bytes, work.sizes.precision
-    if choice.prepacking:
+    if choice.prepacking or precision in WIDENED:
         anonymous, mapped, _ = PREPACKED[precision]
-        note = f"{precision}, prepacked copy and what stays memory-mapped"
+        copied = "widened" if precision in WIDENED else "prepacked"
+        note = f"{precision}, {copied} copy and what stays memory-mapped"
         yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
     else:
         yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
@@ -132,4 +137,6 @@ def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
 def activations(sizes: BundleSizes, choice: Placement) -> int:
     """Bytes of a run of the first graph."""
     together = sizes.activation_bytes.predict(choice.micro_batch, choice.parallel_queries)
+    if choice.parallel_queries > 1 and not sizes.queries_share:
+        together = int(together * UNSHARED_TOGETHER)
     return together if choice.arena else int(together * ARENA_OFF)

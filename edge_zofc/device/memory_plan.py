@@ -12,7 +12,7 @@ from itertools import product
 from math import ceil
 
 from edge_zofc.algorithm.heads import HeadBackend
-from edge_zofc.device.memory_costs import ARENA_RESERVED, MIB, PREPACKED
+from edge_zofc.device.memory_costs import ARENA_RESERVED, MIB, PREPACKED, WIDENED
 from edge_zofc.device.memory_items import PlanItem, Work, activations, gradient_item, plan_items
 from edge_zofc.device.profiles import format_bytes
 from edge_zofc.device.system import stack_bytes
@@ -153,10 +153,13 @@ def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> 
 def _reason(work: Work, choice: Placement, fixed: Fixed) -> str:
     together, step = choice.parallel_queries, work.evaluations
     some = f"{together} of {step} adapters a run" if together > 1 else "one adapter at a time, perturbed in place"
-    parts = ["all queries of a step share one run" if together == step else some]
+    every = "all queries of a step share one run" if step > 1 else "there are no queries"
+    parts = [every if together == step else some]
     parts.append("arena on for speed" if choice.arena else "arena off to give activations back")
     if PREPACKED[work.sizes.precision][2]:
         parts.append("weights prepacked for speed" if choice.prepacking else "weights left memory-mapped")
+    elif work.sizes.precision in WIDENED:
+        parts.append(f"weights widened to fp32, as a processor has no {work.sizes.precision} of its own")
     else:
         parts.append(f"weights memory-mapped (prepacking {work.sizes.precision} is no faster)")
     if choice.head_backend == "numpy" and fixed.head_backend is None and work.options.head == "cosine":

@@ -16,6 +16,7 @@ from edge_zofc.device.memory_costs import (
     PICTURE_BYTES_A_PIXEL,
     PREPACKED,
     SESSION_BYTES,
+    WIDENED,
 )
 from edge_zofc.device.memory_items import PlanItem, activations
 from edge_zofc.device.memory_plan import MemoryPlan
@@ -65,7 +66,8 @@ def _items(
     if page:
         yield PlanItem("web page", *PAGE_BYTES, "starlette, uvicorn and their clients, measured once")
     size, (held, mapped, _) = sizes.weights_bytes, PREPACKED[sizes.precision]
-    parts = (int(size * held), int(size * mapped)) if placement.prepacking else (0, size)
+    is_held = placement.prepacking or sizes.precision in WIDENED
+    parts = (int(size * held), int(size * mapped)) if is_held else (0, size)
     yield PlanItem("weights", *parts, sizes.precision)
     yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     yield PlanItem("activations", activations(sizes, placement), 0, "1 picture x 1 adapter")

@@ -22,7 +22,7 @@ CLASSES = 20
 """What the first plan reckons with; ``learn`` plans again."""
 
 
-def plan_of_teaching(sizes: BundleSizes, kept: Placement, threads: int, page: bool) -> MemoryPlan:
+def plan_of_teaching(sizes: BundleSizes, kept: Placement, threads: int, page: bool = False) -> MemoryPlan:
     """What a process takes that answers and is shown pictures, with room for UNKNOWN_CLASSES classes.
 
     ``kept``: the placement of the run.

@@ -21,6 +21,7 @@ SPARE_CLASSES = 20
 """Classes that a plan makes room for beyond those of the stream and the run: each ``learn`` plans anew."""
 UNKNOWN_CLASSES = 100
 """Classes that a plan makes room for where no stream is named."""
+_NOT_KNOWN_YET = "What exact gradients take is measured by an export; write a bundle and plan with --bundle."
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def rivals(
             "leave one of the two out."
         )
     if asked.estimator == "exact" and asked.moves and sizes.gradient is None:
-        raise InputError(NO_GRADIENT)
+        raise InputError(NO_GRADIENT if sizes.is_exported else _NOT_KNOWN_YET)
     names, alone = [asked.estimator], ""
     if asked.estimator == "auto":
         alone = _why_alone(asked, sizes, of_spsa)
@@ -148,7 +149,8 @@ def _why(first: Rival, chosen: Rival) -> str:
 def _why_alone(asked: Options, sizes: BundleSizes, of_spsa: Sequence[str]) -> str:
     """Why "auto" means forward passes, whatever the budget; "" where it may mean exact gradients."""
     if sizes.gradient is None:
-        return "the bundle has no graph for exact gradients"
+        known = "the bundle has no graph for exact gradients"
+        return known if sizes.is_exported else "what exact gradients take is known once there is a bundle"
     if of_spsa:
         return f"{of_spsa[0].replace('_', '-')} was given, which belongs to them"
     return "the optimizer conserve compares them" if asked.optimizer == "conserve" else ""

@@ -45,8 +45,8 @@ class TrainedRun:
     class_names: tuple[str, ...]
     statistics: Statistics
     """Sums and counts by class, which likeness is measured from."""
-    limit: float
-    """The likeness below which a picture is unknown."""
+    limit: float | None
+    """The likeness below which a picture is unknown; None where it was not asked for."""
 
     @property
     def normalise(self) -> bool:
@@ -71,13 +71,18 @@ class Guess:
 
 @dataclass(frozen=True)
 class Named:
-    """The most probable classes of a picture, best first, its likeness to the nearest class, and whether that is so
-    small that it is none of them.
+    """The most probable classes of a picture, best first, its likeness to the nearest class, and the limit below which
+    it is none of them.
     """
 
     guesses: tuple[Guess, ...]
     likeness: float
-    unknown: bool
+    limit: float
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is like no class."""
+        return self.likeness < self.limit
 
 
 @dataclass(frozen=True)
@@ -149,10 +154,11 @@ def _is_learnt(folder: Path) -> bool:
     return RunFolder(folder).is_run() or FleetFolder(folder).is_fleet()
 
 
-def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
+def open_run(folder: Path, bundle_folder: Path | None = None, *, needs_limit: bool = False) -> TrainedRun:
     """Open a run's newest checkpoint, with what was shown since, or a fleet's shares as one.
 
-    Raises InputError if nothing is known yet.
+    ``needs_limit``: measure the limit of likeness, from the features that the run keeps. Raises InputError if nothing
+    is known yet.
     """
     if FleetFolder(folder).is_fleet():
         return _open_fleet(FleetFolder(folder), bundle_folder)
@@ -162,9 +168,8 @@ def open_run(folder: Path, bundle_folder: Path | None = None) -> TrainedRun:
     with closing(TaughtRun(run, bundle, settings)) as taught:
         if not taught.class_names:
             raise InputError(f"The run in {folder} knows no class yet; go on with 'edge-zofc learn --run {folder}'.")
-        return TrainedRun(
-            bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics, taught.limit
-        )
+        limit = taught.limit if needs_limit else None
+        return TrainedRun(bundle, settings, taught.theta, taught.head, taught.class_names, taught.statistics, limit)
 
 
 def _open_fleet(fleet: FleetFolder, bundle_folder: Path | None) -> TrainedRun:
@@ -189,7 +194,13 @@ def open_backbone(trained: TrainedRun, threads: int, micro_batch: int | None = N
 
 
 def predict(trained: TrainedRun, backbone: Backbone, pictures: Sequence[Path], top: int) -> list[Named | ImageError]:
-    """The ``top`` most probable classes of each picture, or why it could not be read."""
+    """The ``top`` most probable classes of each picture, or why it could not be read.
+
+    Raises ValueError for a run that was opened without its limit.
+    """
+    limit = trained.limit
+    if limit is None:
+        raise ValueError("a run that names pictures is opened with needs_limit")
     results: list[Named | ImageError] = [ImageError("It was not looked at.") for _ in pictures]
     likeness = Likeness(trained.statistics)
 
@@ -203,8 +214,7 @@ def predict(trained: TrainedRun, backbone: Backbone, pictures: Sequence[Path], t
         for index, (row, alike) in zip(indices, rows, strict=True):
             order = np.argsort(-row, kind="stable")[:top]
             guesses = tuple(Guess(trained.class_names[i], float(row[i]), float(alike[i])) for i in order)
-            nearest = float(alike.max())
-            results[index] = Named(guesses, nearest, nearest < trained.limit)
+            results[index] = Named(guesses, float(alike.max()), limit)
     return results
 
 

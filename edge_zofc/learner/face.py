@@ -64,19 +64,18 @@ class Learner:
 
     @classmethod
     def open(
-        cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1, limit_memory: bool = False,
-        page: bool = False,
-    ) -> Learner:  # fmt: skip
+        cls, run: str | Path, *, bundle: str | Path | None = None, threads: int = 1, limit_memory: bool = False
+    ) -> Learner:
         """The run in the folder ``run``; ``bundle``: where its bundle is now, if it moved. A fleet answers only.
 
-        ``limit_memory`` holds this whole process to what such a process needs (``device/teaching_plan.py``), ``page``
-        with room for a web page. Raises InputError if there is no run, DamagedFileError if a file of it is damaged.
+        ``limit_memory`` holds this whole process to what such a process needs (``device/teaching_plan.py``).
+        Raises InputError if there is no run, DamagedFileError if a file of it is damaged.
         """
         folder, fleet = RunFolder(Path(run)), FleetFolder(Path(run))
         settings = fleet.about().settings() if fleet.is_fleet() else folder.settings()
         found = run_bundle(fleet if fleet.is_fleet() else folder, settings, None if bundle is None else Path(bundle))
         if limit_memory:
-            enforce(plan_of_teaching(found.manifest.sizes, settings.execution, threads, page))
+            enforce(plan_of_teaching(found.manifest.sizes, settings.execution, threads))
         if fleet.is_fleet():
             return cls(FleetRun(fleet, found, settings, threads))
         return cls(Teaching(folder, found, settings, threads))

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_zofc.device.memory_limit import enforce
 from edge_zofc.device.profiles import AUTO, MIB, load_profile
 from edge_zofc.engine.begin import plan_of_teaching
 from edge_zofc.engine.predict import run_bundle
@@ -95,7 +96,8 @@ def open_learner(request: LiveRequest) -> tuple[Learner, Limits]:
     sizes = run_bundle(folder, settings, request.bundle).manifest.sizes
     plan = plan_of_teaching(sizes, settings.execution, request.threads, page=True)
     budget = settings.memory_budget_bytes or load_profile(settings.device_profile or AUTO).learning_budget_bytes
-    learner = Learner.open(request.run, bundle=request.bundle, threads=request.threads, limit_memory=True, page=True)
+    enforce(plan)
+    learner = Learner.open(request.run, bundle=request.bundle, threads=request.threads)
     return learner, Limits(plan.budget_bytes // MIB, budget // MIB)
 
 

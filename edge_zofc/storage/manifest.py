@@ -105,6 +105,11 @@ class AdapterLayout(Strict):
         """P, the number of adapter parameters."""
         return self.pieces[-1].offset + self.pieces[-1].size
 
+    @property
+    def queries_share(self) -> bool:
+        """Whether several adapters share a part of a run, as some of the network comes before the first of them."""
+        return self.kind != "film" or self.blocks[0] != 0
+
     @model_validator(mode="after")
     def _pieces_touch(self) -> AdapterLayout:
         if self.kind == "bottleneck" and self.rank < 1:
@@ -171,8 +176,8 @@ class FileEntry(Strict):
 class BundleSizes:
     """What a plan counts of a bundle, or of one that is not there yet. S is the input's side, D a feature's length,
     P the adapter's; ``activations_from`` says where ``activation_bytes`` were measured. Without linear layers no
-    precision makes learning smaller. ``queries_share``: some of the network comes before the first adapter.
-    ``gradient`` is None where there is no graph for it.
+    precision makes learning smaller. ``queries_share``: as the layout's.
+    ``gradient`` is None where there is no graph for it, or ``is_exported`` is False: then nobody knows yet.
     """
 
     precision: Precision
@@ -185,6 +190,7 @@ class BundleSizes:
     has_linear_layers: bool
     queries_share: bool
     gradient: tuple[GradientMemory, ...] | None = None
+    is_exported: bool = True
 
 
 class Manifest(Strict):
@@ -221,7 +227,7 @@ class Manifest(Strict):
             activations_from="the export's measurement",
             gradient=None if self.gradient is None else self.gradient.memory,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
-            queries_share=self.adapter.kind != "film" or self.adapter.blocks[0] != 0,
+            queries_share=self.adapter.queries_share,
         )
 
     @model_validator(mode="after")

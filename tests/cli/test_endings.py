@@ -34,6 +34,7 @@ from edge_zofc.storage.bundle import Bundle
         (["split", "nowhere", "out", "--classes-per-task", "2"], 2, "nowhere"),
         (["plan", "--memory-budget", "lots"], 2, "There is no bundle"),
         (["plan", "--backbone", "resnet81"], 2, "'resnet81'; the nearest are resnet18"),
+        (["plan", "--backbone", "resnet18", "--estimator", "exact"], 2, "measured by an export; write a bundle"),
         (["plan", "--backbone", "resnet18", "--bundle", "b"], 2, "two things to plan for; give one"),
         (["plan", "--img-size", "224"], 2, "--img-size 224 belongs to --backbone"),
         (["plan", "--backbone", "resnet18", "--img-size", "4"], 2, "8 to 1024 pixels, got 4"),

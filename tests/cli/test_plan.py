@@ -34,7 +34,9 @@ def test_plan_answers_before_an_export(
     assert run("plan", "--backbone", "package-lite0", "--stream", small_stream, "--device-profile", "cpu-2gib") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("package-lite0 at 128 px in fp32, before an export: its activations")
-    assert "catalogue, an estimate until an export measures" in " ".join(" ".join(lines).split())
+    told = " ".join(" ".join(lines).split())
+    assert "catalogue, an estimate until an export measures" in told
+    assert "forward passes alone: what exact gradients take is known once there is a bundle." in told
     assert not [line for line in lines if len(line) > 80]
     found = answer(capsys, "plan", "--backbone", "package-lite0", "--stream", small_stream)
     assert (found["backbone"], found["time"]) == ("package-lite0", None)

@@ -9,8 +9,24 @@ import pytest
 from runs import go
 from small import write_small_stream
 
-from edge_zofc.engine.predict import evaluate, open_backbone, open_run
+from edge_zofc.engine.predict import Named, evaluate, open_backbone, open_run, predict
 from edge_zofc.storage.bundle import Bundle
+
+
+def test_the_limit_of_likeness_is_measured_where_it_is_asked_for(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = write_small_stream(tmp_path / "stream", tasks=2)
+    go(small_bundle, stream, tmp_path / "run")
+    pictures = sorted(stream.glob("*/test/*/*.png"))[:2]
+    trained = open_run(tmp_path / "run", needs_limit=True)
+    found = predict(trained, open_backbone(trained, 1), pictures, 1)
+    assert [one.limit for one in found if isinstance(one, Named)] == [trained.limit] * 2
+    monkeypatch.setattr("edge_zofc.engine.taught_run.learnt_groups", None)  # what reads the features
+    trained = open_run(tmp_path / "run")
+    assert trained.limit is None
+    with pytest.raises(ValueError, match="needs_limit"):
+        predict(trained, open_backbone(trained, 1), pictures, 1)
 
 
 def test_a_stream_of_test_pictures_alone_is_evaluated(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -22,4 +22,4 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measuring processes: one test of them is enough."""
-    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph: NUMBERS)
+    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph, _share: NUMBERS)

@@ -38,7 +38,7 @@ def test_a_row_is_measured_again(name: str) -> None:
 def test_rows_are_printed_as_the_table_has_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(catalogue_rows, "measure_activation_bytes", lambda _graph: MEASURED)
+    monkeypatch.setattr(catalogue_rows, "measure_activation_bytes", lambda _graph, _share: MEASURED)
     main([OWN_VIT])
     header, row = capsys.readouterr().out.splitlines()
     assert header.split(",") == list(Entry.__dataclass_fields__)

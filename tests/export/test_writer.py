@@ -58,7 +58,7 @@ def test_the_same_export_twice_is_the_same_bundle_whatever_the_threads_and_the_m
     """FAULTS B3: with resized positions, too."""
     options = ExportOptions(tmp_path / "a", backbone="package-vit", precision=precision, depth=2, img_size=128)
     numbers = iter(ActivationBytes(fixed=n, per_image=2, per_image_and_adapter=3) for n in (1, 2))
-    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph: next(numbers))
+    monkeypatch.setattr(writer, "measure_activation_bytes", lambda _graph, _share: next(numbers))
     before = torch.get_num_threads()
     found = []
     try:

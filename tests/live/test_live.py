@@ -12,6 +12,9 @@ from live_process import Process, started
 from pictures import blocks
 
 from edge_zofc.cli.main import main
+from edge_zofc.device.teaching_plan import teaching_plan
+from edge_zofc.engine import begin
+from edge_zofc.live import live
 from edge_zofc.live.guard import Guard, Listen
 from edge_zofc.live.live import address_of
 from edge_zofc.storage.run_folder import RunFolder
@@ -39,6 +42,17 @@ def test_a_lesson_is_kept_over_a_kill_and_learnt_by_the_child(small_bundle, tmp_
         assert page.end(signal.SIGTERM) == 143
         assert "Traceback" not in process.stderr.read()
     assert main(["predict", str(tmp_path / "run"), str(next((tmp_path / "run/lesson/tasks").rglob("*.jpg")))]) == 0
+
+
+def test_the_memory_is_planned_once_with_the_page_and_held(small_bundle, tmp_path, monkeypatch):
+    planned, held = [], []
+    monkeypatch.setattr(begin, "teaching_plan", lambda *words: planned.append(words) or teaching_plan(*words))
+    monkeypatch.setattr(live, "enforce", held.append)
+    request = live.LiveRequest("browser", None, tmp_path / "run", small_bundle.folder, "127.0.0.1:0")
+    learner, limits = live.open_learner(request)
+    learner.close()
+    assert [words[-1] for words in planned] == [True]
+    assert [plan.budget_bytes >> 20 for plan in held] == [limits.here_mib]
 
 
 def test_ctrl_c_ends_it_in_order_and_pictures_of_a_folder_come(small_bundle, tmp_path):

@@ -39,7 +39,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "best_strength", max)
         numbers = ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18)
-        patch.setattr(writer, "measure_activation_bytes", lambda _graph: numbers)
+        patch.setattr(writer, "measure_activation_bytes", lambda _graph, _share: numbers)
         return export_bundle(options)
 
 
