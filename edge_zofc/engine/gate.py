@@ -1,7 +1,7 @@
 """Whether the adapter moves at all, and whether the moved one stays.
 
-Before the first step: where the classes stand far apart (``algorithm/crowding.py``) it stays at its start. That takes one
-look at kept features and no pass through the graph, and spares steps that take 4 to 30 times the passes of all the rest.
+Before the first step: where the classes stand far apart (``algorithm/crowding.py``) it stays at its start. That takes
+one look at kept features and no pass through the graph. The steps take 4 to 30 times the passes of all the rest.
 
 After the steps: the heads of both adapters on held-out pictures of all classes known.
 A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
