@@ -319,6 +319,55 @@ def test_once_the_adapter_stays_no_steps_are_left_in_the_forecast(
     assert left[0] == 16 + 32 + 16  # the test pictures of the task, and all of the next one
 
 
+def test_a_first_batch_that_costs_far_more_than_guessing_is_the_last_one(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digits cost 30 times what guessing costs, lost 2.7 points, and took 10 times the passes for it."""
+    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)  # untrained, the small bundle's first batch costs 5.6 times as much
+    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    off = go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
+    assert [task["steps"] for task in result["tasks"]] == [1, 0, 0]
+    passes, least = (found["last_learn"]["image_forwards"] for found in (result, off))
+    assert (passes, least) == (144 + 8 * 3, 144)
+    assert passes <= 1.5 * least
+    assert result["adapter"]["state"] == "rests"
+    assert result["adapter"]["gave_up"]
+    assert result["accuracy_matrix"] == off["accuracy_matrix"]
+    mine, theirs = (snapshot(tmp_path / name).arrays for name in ("run", "off"))
+    assert {name: array.tobytes() for name, array in mine.items()} == {n: a.tobytes() for n, a in theirs.items()}
+    kinds = [record.kind for record in read(tmp_path / "run" / "journal.bin")[1]]
+    assert kinds[:4] == [Kind.TASK_START, Kind.STEP, Kind.REST, Kind.TASK_END]
+    replay_run(small_bundle.folder, tmp_path / "run" / "journal.bin", tmp_path / "theta", None, None)
+    assert np.array_equal(load_file(tmp_path / "theta")["adapter"], small_bundle.initial_adapter())
+    assert "nothing to learn from" in (tmp_path / "run" / "events.jsonl").read_text()
+    assert [task["adapter_gave_up"] for task in read_history(tmp_path / "run", None)["tasks"]] == [True, False, False]
+
+
+def test_an_adapter_that_is_on_goes_on_after_such_a_batch(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)
+    assert go(small_bundle, stream, tmp_path / "run", changes={**MOVING, "adapter": "on"})["steps"] == 6
+
+
+def test_a_run_that_is_killed_while_it_gives_up_goes_on_to_the_same_bits(
+    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)
+
+    def learn(run: Path) -> None:
+        go(small_bundle, stream, run, changes=MOVING)
+
+    with pytest.MonkeyPatch.context() as patch:
+        points = KillPoints(patch)
+        learn(tmp_path / "whole")
+    journal = (tmp_path / "whole/journal.bin").read_bytes()
+    due = points.names.index("graph") + points.names[points.names.index("graph") :].index("event")
+    for at, run in killed_and_resumed(learn, tmp_path, range(due, points.count // 2, 6)):
+        assert end_state(run)["state"] == end_state(tmp_path / "whole")["state"], f"killed at touch {at}"
+        assert (run / "journal.bin").read_bytes() == journal
+
+
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_run_that_is_killed_while_it_decides_goes_on_to_the_same_bits(
     small_bundle: Bundle, unlike: Path, tmp_path: Path, deleted: bool
