@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from edge_zofc.errors import EdgeZofcError
 from edge_zofc.storage.writing import write_atomic
 
 Columns = Mapping[str, Sequence[str]]
@@ -34,6 +36,20 @@ def for_terminal(columns: Columns, rows: Sequence[Row]) -> str:
 def as_markdown(columns: Columns, rows: Sequence[Row]) -> str:
     """A Markdown table. The reason of a failure stands in the second column."""
     return _table("pipe", columns, [_texts(columns, row, (_reason(row),)) for row in rows]) + "\n"
+
+
+def print_measured(columns: Columns, rows: Iterable[Row]) -> int:
+    """Print rows that are measured one after another as a Markdown table; returns the exit code.
+
+    A measurement that raises EdgeZofcError ends all: its sentence goes to stderr, and nothing to stdout.
+    """
+    try:
+        text = as_markdown(columns, list(rows))
+    except EdgeZofcError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(text)
+    return 0
 
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:

@@ -14,10 +14,10 @@ from statistics import mean
 from typing import Any
 
 from edge_zofc.benchmarks.process import edge_zofc
-from edge_zofc.benchmarks.tables import as_markdown
+from edge_zofc.benchmarks.tables import print_measured
 from edge_zofc.data.folders import class_folders
 from edge_zofc.data.stream import numbered_tasks
-from edge_zofc.errors import EdgeZofcError, InputError
+from edge_zofc.errors import InputError
 from edge_zofc.storage.result import read_result
 
 COLUMNS = {
@@ -80,25 +80,26 @@ def learn_at_rest(bundle: Path, stream: Path, run: Path) -> None:
     edge_zofc("learn", *words, "--adapter", "off")
 
 
+def fleet_parser(module: str) -> argparse.ArgumentParser:
+    """What benchmarks of fleets take: the bundle, where runs go, how many devices, and folders of pictures."""
+    parser = argparse.ArgumentParser(prog=f"python -m edge_zofc.benchmarks.accuracy.{module}")
+    parser.add_argument("--bundle", metavar="FOLDER", type=Path, required=True, help="bundle of all devices")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder for runs and fleets")
+    parser.add_argument("--devices", metavar="N", type=int, default=8, help="devices (default: 8)")
+    parser.add_argument("pictures", metavar="PICTURES", type=Path, nargs="+", help="{train,test}/<class>/ each")
+    return parser
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Print a Markdown table, a row for each folder of pictures; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.accuracy.fleet")
-    parser.add_argument("--bundle", metavar="FOLDER", type=Path, required=True, help="bundle of all devices")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder for runs and shares")
-    parser.add_argument("--devices", metavar="N", type=int, default=8, help="devices (default: 8)")
+    parser = fleet_parser("fleet")
     parser.add_argument("--seed", metavar="N", type=int, default=1993, help="of the class order (default: 1993)")
-    parser.add_argument("pictures", metavar="PICTURES", type=Path, nargs="+", help="{train,test}/<class>/ each")
     options = parser.parse_args(words)
-    try:
-        rows = [
-            measure(options.bundle, folder, options.devices, options.seed, options.out / folder.name)
-            for folder in options.pictures
-        ]
-    except EdgeZofcError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(as_markdown(COLUMNS, rows))
-    return 0
+    rows = (
+        measure(options.bundle, folder, options.devices, options.seed, options.out / folder.name)
+        for folder in options.pictures
+    )
+    return print_measured(COLUMNS, rows)
 
 
 if __name__ == "__main__":

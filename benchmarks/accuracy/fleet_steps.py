@@ -10,7 +10,6 @@ which may be few, so that classes of any number of pictures are shared.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from edge_zofc.algorithm.aggregation import Aggregate
-from edge_zofc.benchmarks.accuracy.fleet import dealt_out, learn_at_rest
+from edge_zofc.benchmarks.accuracy.fleet import dealt_out, fleet_parser, learn_at_rest
 from edge_zofc.benchmarks.process import edge_zofc
-from edge_zofc.benchmarks.tables import as_markdown
+from edge_zofc.benchmarks.tables import print_measured
 from edge_zofc.data.folders import class_folders, part_folder
 from edge_zofc.data.stream import numbered_tasks
-from edge_zofc.errors import DamagedFileError, EdgeZofcError
+from edge_zofc.errors import DamagedFileError
 from edge_zofc.fleet.coordinator import Coordinator
 from edge_zofc.fleet.member import Member
 from edge_zofc.fleet.sharing import MIN_PICTURES
@@ -120,28 +119,19 @@ def _tell(sentence: str) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print a Markdown table, a row for each folder of pictures; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m edge_zofc.benchmarks.accuracy.fleet_steps")
-    parser.add_argument("--bundle", metavar="FOLDER", type=Path, required=True, help="bundle of all devices")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder for runs and fleets")
-    parser.add_argument("--devices", metavar="N", type=int, default=8, help="devices (default: 8)")
+    parser = fleet_parser("fleet_steps")
     parser.add_argument("--split", choices=get_args(Split), default="unlike", help="what each has (default: unlike)")
     parser.add_argument("--steps", metavar="N", type=int, default=25, help="steps (default: 25)")
     parser.add_argument("--estimator", choices=get_args(Estimator), default="exact", help="default: exact")
     parser.add_argument("--step-pictures", metavar="N", type=int, default=16, help="of a device and step (default: 16)")
     parser.add_argument("--aggregate", choices=get_args(Aggregate), default="trimmed", help="default: trimmed")
-    parser.add_argument("pictures", metavar="PICTURES", type=Path, nargs="+", help="{train,test}/<class>/ each")
     options = parser.parse_args(words)
     plan = Plan(options.steps, options.estimator, pictures=options.step_pictures, aggregate=options.aggregate)
-    try:
-        rows = [
-            measure(options.bundle, folder, options.split, options.devices, plan, options.out / folder.name)
-            for folder in options.pictures
-        ]
-    except EdgeZofcError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(as_markdown(COLUMNS, rows))
-    return 0
+    rows = (
+        measure(options.bundle, folder, options.split, options.devices, plan, options.out / folder.name)
+        for folder in options.pictures
+    )
+    return print_measured(COLUMNS, rows)
 
 
 if __name__ == "__main__":

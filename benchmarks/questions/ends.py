@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from edge_zofc.benchmarks.questions.flatness import RADIUS, RHO
-from edge_zofc.benchmarks.tables import as_markdown
+from edge_zofc.benchmarks.tables import print_measured
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.engine.predict import TrainedRun, open_backbone, open_run
-from edge_zofc.errors import EdgeZofcError, InputError
+from edge_zofc.errors import InputError
 from edge_zofc.inference.backbone import Backbone, GradientGraph
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.result import read_result
@@ -49,7 +49,8 @@ class _Place:
         samples = list_samples(found, found.tasks[0], "test")
         samples = samples[:: max(1, -(-len(samples) // pictures))]
         self.trained, self.backbone = trained, open_backbone(trained, threads=1, micro_batch=1)
-        self.images = [load_test(sample.path, trained.bundle.manifest.image) for sample in samples]
+        spec, normalise = trained.bundle.manifest.image, trained.normalise
+        self.images = [load_test(sample.path, spec, normalise=normalise) for sample in samples]
         self.labels = np.array([sample.class_id for sample in samples])
         self.class_ids = np.arange(len(trained.class_names))
 
@@ -115,13 +116,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--directions", metavar="N", type=int, default=20, help="random ones (default: 20)")
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
     options = parser.parse_args(words)
-    try:
-        rows = [measure(run, options.stream, options.pictures, options.directions) for run in options.runs]
-    except EdgeZofcError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(as_markdown(COLUMNS, rows))
-    return 0
+    rows = (measure(run, options.stream, options.pictures, options.directions) for run in options.runs)
+    return print_measured(COLUMNS, rows)
 
 
 if __name__ == "__main__":

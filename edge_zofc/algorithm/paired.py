@@ -23,3 +23,13 @@ def gain(only_first: int, only_second: int, pictures: int) -> tuple[float, float
 def is_worse(only_first: int, only_second: int) -> bool:
     """Whether the second is worse than the first by more than one standard error (McNemar 1947)."""
     return only_first - only_second > math.sqrt(only_first + only_second)
+
+
+def chance(only_first: int, only_second: int) -> float:
+    """How often a second that is as good as the first loses by this much or more: the exact sign test, one-sided.
+
+    For few pictures too, where ``is_worse`` asks for little. (McNemar 1947; Agresti 2013, section 11.1.)
+    """
+    differing = only_first + only_second
+    ways = sum(math.comb(differing, count) for count in range(only_first, differing + 1))
+    return ways / (1 << differing)

@@ -33,7 +33,8 @@ _MARGIN = argument(
     metavar="X",
     type=float,
     default=0.1,
-    help="take no head that loses more of a device's own test pictures, as a fraction (default: 0.1)",
+    help="take no head that loses more than this fraction of a device's own test pictures, and more than chance "
+    "(default: 0.1)",
 )
 
 

@@ -131,7 +131,7 @@ class Member:
             tried = self._tried(open_merged(merged, bundle, theta))
             what = f"head {news.number} of {news.devices} devices, {len(merged.class_names)} classes"
             if tried.is_worse(self.margin):
-                reason = f"{tried}, more than the {100 * self.margin:g} % that it may lose"
+                reason = f"{tried}, more than the {100 * self.margin:g} % that it may lose and more than chance"
                 self.tell(f"{what}: not taken, {reason}")
                 return Receipt(nonce=news.nonce, taken=False, reason=reason)
             self._keep(merged.about, body)
@@ -166,7 +166,7 @@ class Member:
         """The new head beside the last one of the fleet, else the run's own."""
         streams = learnt_streams(self.run)
         if not streams:
-            return Tried(0, 0, 0)
+            return Tried(0, 0, 0, 0)
         return try_on(self._old(new.bundle.folder), new, streams, self.tell)
 
     def _old(self, bundle_folder: Path) -> TrainedRun:

@@ -18,7 +18,7 @@ from edge_zofc.algorithm.naming import solved_head
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.engine.predict import TrainedRun
 from edge_zofc.errors import InputError
-from edge_zofc.fleet.canary import Tried
+from edge_zofc.fleet.canary import Tried, among
 from edge_zofc.fleet.exchange import Answer, Ask, kind_of, opened, sealed
 from edge_zofc.fleet.member import Member
 from edge_zofc.fleet.sharing import Sharing, adapter_sha256
@@ -65,20 +65,16 @@ class VirtualMember(Member):
         )
 
     def _tried(self, new: TrainedRun) -> Tried:
-        self._new, places = new, self.world.dealt[1][self.number]
-        old = self._last()
-        both = [] if old is None else [name for name in old[0] if name in new.class_names]
-        if old is None or not (both and len(places)):
-            return Tried(0, 0, 0)
-        own = [place for place in places if self.world.class_names[self.world.test.labels[place]] in both]
-        held_out = np.array(own, np.int64)
-        right = self._right(*old, both, held_out), self._right(new.class_names, new.head, both, held_out)
-        return Tried(*right, len(own))
+        self._new, old = new, self._last()
+        if old is None:
+            return Tried(0, 0, 0, 0)
+        both = [name for name in old[0] if name in new.class_names]
+        own = [place for place in self.world.dealt[1][self.number] if self._is_of(place, both)]
+        heads = (among(head, names, both) for names, head in (old, (new.class_names, new.head)))
+        return Tried.of(*(self.world.are_right(head, both, np.array(own, np.int64)) for head in heads))
 
-    def _right(self, names: Sequence[str], head: Head, both: Sequence[str], places: np.ndarray) -> int:
-        ids = np.array([names.index(name) for name in both], np.int64)
-        biases = None if head.biases is None else head.biases[ids]
-        return self.world.right(Head(head.rows[ids], head.sigma, biases), both, places)
+    def _is_of(self, place: int, names: Sequence[str]) -> bool:
+        return self.world.class_names[self.world.test.labels[place]] in names
 
     def _last(self) -> tuple[tuple[str, ...], Head] | None:
         """The last head that it took, else its own; None before it has learnt anything."""

@@ -112,10 +112,13 @@ class World:
         found.add(self.train.features[places], labels.astype(np.int64))
         return tuple(self.class_names[i] for i in ids), found
 
-    def right(self, head: Head, names: Sequence[str], places: np.ndarray | None = None) -> int:
-        """How many test pictures a head with these classes names rightly; None: of all."""
-        part = self.test if places is None else Looked(self.test.features[places], self.test.labels[places])
-        if not len(names) or not len(part.labels):
-            return 0
+    def right(self, head: Head, names: Sequence[str]) -> int:
+        """How many of all test pictures a head with these classes names rightly."""
+        return int(self.are_right(head, names, np.arange(len(self.test.labels))).sum())
+
+    def are_right(self, head: Head, names: Sequence[str], places: np.ndarray) -> np.ndarray:
+        """Which test pictures at ``places`` int64 [n] a head with these classes names rightly, bool [n]."""
+        if not len(names) or not len(places):
+            return np.zeros(len(places), bool)
         ids = np.array([self.class_names.index(name) for name in names], np.int64)
-        return int((ids[named(head, part.features)] == part.labels).sum())
+        return np.asarray(ids[named(head, self.test.features[places])] == self.test.labels[places])

@@ -1,6 +1,6 @@
 """What a browser may ask the page's server for; the only module that knows Starlette.
 
-    GET   /?token=T       sets the cookie and leads to /           GET   /  /live.js  /live.css  /icon.svg
+    GET   /?token=T       sets the cookie and leads to /           GET   /  /NAME.js  /live.css  /icon.svg
     GET   /live.mjpeg     the camera's pictures                    GET   /events   View, Known and Doing as they change
     GET   /api/pictures   the lesson's pictures                    GET   /picture/N.jpg   one of them, by its number
     POST  /api/...        a gesture; /api/frame takes a picture of the browser's own camera
@@ -37,11 +37,13 @@ from edge_zofc.live.streams import Bell, Stream, events, pictures
 BODY_SECONDS = 15.0
 """A body that takes longer is refused."""
 GESTURE_SECONDS = 60.0
+MODULES = ("live", "server", "page", "answer", "things", "holding", "lesson", "doing", "camera")
+"""The page's code: ``live.js`` imports the others."""
 STATIC = {
     "/": ("index.html", "text/html"),
-    "/live.js": ("live.js", "text/javascript"),
     "/live.css": ("live.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in MODULES},
 }
 _PICTURE = re.compile(r"([1-9][0-9]{0,8})\.jpg")
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from edge_zofc.benchmarks.tables import as_markdown, for_terminal, write_csv, write_json
+import pytest
+
+from edge_zofc.benchmarks.tables import Row, as_markdown, for_terminal, print_measured, write_csv, write_json
+from edge_zofc.errors import DoesNotFitError
 
 COLUMNS = {"name": ("method", ""), "loss": ("loss", ".2f"), "passes": ("passes", ",d")}
 ROWS = [{"name": "one", "loss": 0.125, "passes": 12345, "more": 1}, {"name": "another", "loss": None}]
@@ -40,6 +44,17 @@ def test_a_failed_row_says_why_in_both_forms() -> None:
     assert [text.strip() for text in as_markdown(COLUMNS, rows).splitlines()[3].split("|")] == [
         "", "large", "did not run: no room", "", "",
     ]  # fmt: skip
+
+
+def test_rows_that_are_measured_are_printed_once_all_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> Iterator[Row]:
+        yield ROWS[0]
+        raise DoesNotFitError("No room.")
+
+    assert print_measured(COLUMNS, iter(ROWS)) == 0
+    assert capsys.readouterr() == (as_markdown(COLUMNS, ROWS), "")
+    assert print_measured(COLUMNS, fails()) == 3
+    assert capsys.readouterr() == ("", "No room.\n")
 
 
 def test_csv_holds_the_chosen_values_as_they_are(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from small import write_small_stream
+from typed import answer
 
 from edge_zofc.cli.main import main
 from edge_zofc.storage.bundle import Bundle
@@ -18,13 +17,6 @@ FEW = ["--batch-size", "8", "--steps", "3", "--device-profile", "cpu-2gib", "--m
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_stream(tmp_path_factory.mktemp("estimators") / "stream", tasks=1, classes=4)
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main([*map(str, words), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
 
 
 def test_plan_shows_memory_passes_and_time_of_both(

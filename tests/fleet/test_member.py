@@ -9,17 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from devices import three_devices
 from shares import made_share
 from small import write_small_bundle
 
-from edge_zofc.algorithm.statistics import Statistics
-from edge_zofc.engine.own_pictures import learnt_streams
 from edge_zofc.engine.predict import open_run
 from edge_zofc.errors import EdgeZofcError
-from edge_zofc.fleet.canary import Tried, among, try_on
 from edge_zofc.fleet.coordinator import Coordinator, RoundDone
 from edge_zofc.fleet.exchange import Answer, Ask, News, Receipt, opened, sealed
 from edge_zofc.fleet.member import Member
@@ -28,23 +23,6 @@ from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.share import Share, encode
 
 NONCE = "ab" * 16
-
-
-@pytest.fixture(scope="module")
-def home(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs that have learnt two classes each; read them, do not change them."""
-    home = tmp_path_factory.mktemp("members")
-    three_devices(small_bundle, home)
-    return home
-
-
-@pytest.fixture
-def runs(home: Path, tmp_path: Path) -> list[Path]:
-    """Copies of these runs, beside their streams."""
-    for number in range(3):
-        (tmp_path / f"stream{number}").symlink_to(home / f"stream{number}")
-        shutil.copytree(home / f"run{number}", tmp_path / f"run{number}")
-    return [tmp_path / f"run{number}" for number in range(3)]
 
 
 def member(run: Path, bundle: Bundle, name: str = "d0", **more: Any) -> tuple[Member, list[str]]:
@@ -192,18 +170,6 @@ def test_news_that_do_not_fit_are_not_taken(small_bundle: Bundle, runs: list[Pat
 def test_other_messages_end_in_a_sentence(raw: bytes, small_bundle: Bundle, runs: list[Path]) -> None:
     with pytest.raises(EdgeZofcError, match=r"[.]$"):
         member(runs[0], small_bundle)[0].reply(raw)
-
-
-def test_heads_are_compared_among_the_classes_that_both_know(small_bundle: Bundle, runs: list[Path]) -> None:
-    old = open_run(runs[0], small_bundle.folder)
-    both = among(old, ["class01"])
-    assert both.class_names == ("class01",) and both.head.rows.shape[0] == 1
-    assert np.array_equal(both.head.rows[0], old.head.rows[1]) and isinstance(both.statistics, Statistics)
-    (stream,) = learnt_streams(runs[0])
-    assert stream.resolve().name == "stream0"
-    assert try_on(old, old, [stream], print) == Tried(8, 8, 8)
-    assert try_on(old, open_run(runs[1], small_bundle.folder), [stream], print) == Tried(0, 0, 0)
-    assert Tried(10, 9, 10).is_worse(0.05) and not Tried(10, 9, 10).is_worse(0.1) and not Tried(0, 0, 0).is_worse(0)
 
 
 def test_a_run_of_another_bundle_is_refused_before_its_share_is_looked_at(

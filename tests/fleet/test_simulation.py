@@ -73,6 +73,15 @@ def test_a_cap_is_that_of_the_fleet(small_bundle: Bundle, tmp_path: Path) -> Non
     assert other.cap == 2 and other.rounds[-1].scores.shares == last.shares
 
 
+def test_devices_with_pictures_enough_do_not_take_a_head_of_wrong_labels(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Each has 25 test pictures; three devices lie."""
+    _, found, _ = simulated(small_bundle, tmp_path, each=200, hostile=0.25, attack="labels")
+    for one in found.rounds:
+        assert one.answered == 12 and one.taken <= 3
+    _, honest, _ = simulated(small_bundle, tmp_path / "honest", each=200)
+    assert [one.taken for one in honest.rounds] == [12, 12, 12]
+
+
 def test_who_has_three_strikes_is_asked_no_more(small_bundle: Bundle, tmp_path: Path) -> None:
     _, found, _ = simulated(small_bundle, tmp_path, rounds=5, hostile=0.25, attack="noise")
     assert [one.asked for one in found.rounds] == [12, 12, 12, 9, 9]

@@ -20,8 +20,25 @@ from edge_zofc.storage.journal import INITIAL, Header, Journal, Kind, Record, re
 from edge_zofc.storage.writing import DISK, Files
 
 IDENTITY = "0123456789abcdef" * 4
+HEADER = Header(seed=7, bundle_identity=IDENTITY, adapter_size=3, eps=0.25, momentum=0.5, queries=2)
+RESTING = Header(7, IDENTITY, 3, 0.25, 0.5, 2, BALANCED, "adam")
 DENSE = Header(7, IDENTITY, 3, 0.25, 0.5, 0, GRADIENT, "adam")
 """Its gradients have three entries."""
+SMALL = [
+    Record(Kind.TASK_START, 0, 0),
+    Record(Kind.STEP, 0, 0, 0.5, (1.0, -2.0)),
+    Record(Kind.STEP, 0, 1, 0.5, (0.0, 0.25)),
+    Record(Kind.TASK_END, 0, 2),
+]
+HEADER_LITERAL = (
+    b"EZOFCJNL\x01\x00\x02\x00"
+    b"\x00\x00\x80\x3e\x00\x00\x00\x3f\x20\x00\x00\x00"
+    b"\x07\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00"
+    b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"
+    b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"
+    b"philox4x64-10/1" + bytes(17)
+)
+"""HEADER as ``journal_format.py`` specifies it, without its CRC-32."""
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -40,6 +57,10 @@ def write_journal(path: Path, header: Header, records: Sequence[Record], files: 
         for record in records:
             journal.append(record)
     return path
+
+
+def write_small(path: Path, records: Sequence[Record] = SMALL, header: Header = HEADER) -> Path:
+    return write_journal(path, header, records)
 
 
 def dense_step(task: int, step: int, *gradient: float) -> Record:

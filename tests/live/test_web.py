@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import ExitStack
+from importlib.resources import files
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,9 +18,10 @@ from edge_zofc.live import seer, server, streams
 from edge_zofc.live.camera import Camera
 from edge_zofc.live.guard import MAX_PICTURE_BYTES
 from edge_zofc.live.lesson import MAX_PICTURES
-from edge_zofc.live.web import WRITES
+from edge_zofc.live.web import STATIC, WRITES
 
 JPEG = blocks()
+WEB = files("edge_zofc.live") / "web"
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +77,32 @@ def test_every_answer_has_the_policy(shared):
         assert "server" not in headers and "access-control-allow-origin" not in headers
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"), [("/live.js", "text/javascript"), ("/live.css", "text/css"), ("/icon.svg", "image/svg+xml")]
-)
+@pytest.mark.parametrize(("path", "kind"), [(path, kind) for path, (_, kind) in STATIC.items()])
 def test_the_parts_of_the_page_are_there(shared, path, kind):
     status, headers, body = shared.ask("GET", path)
     assert status == 200 and headers["content-type"].startswith(kind) and len(body) > 100
 
 
+def test_every_file_of_the_page_is_served():
+    assert sorted(path.name for path in WEB.iterdir()) == sorted(name for name, _ in STATIC.values())
+
+
+def test_modules_of_the_page_import_each_other_and_names_that_are_exported():
+    code = {path.name: path.read_text() for path in WEB.iterdir() if path.name.endswith(".js")}
+    exported = {
+        name: set(re.findall(r"^export (?:async )?(?:function|const) ([\w$]+)", text, re.MULTILINE))
+        for name, text in code.items()
+    }
+    imported = {"live.js"}
+    for text in code.values():
+        for names, other in re.findall(r"^import \{ (.+) \} from \"\./(.+)\";$", text, re.MULTILINE):
+            imported.add(other)
+            assert set(names.split(", ")) <= exported[other]
+    assert imported == set(code)
+
+
 def test_the_page_names_no_other_host_and_has_no_code_or_style_in_its_markup(shared):
-    page = shared.ask("GET", "/")[2] + shared.ask("GET", "/live.js")[2] + shared.ask("GET", "/live.css")[2]
+    page = b"".join(shared.ask("GET", path)[2] for path in STATIC if path != "/icon.svg")
     assert page.replace(b"http://www.w3.org/2000/svg", b"").count(b"://") == 0
     assert b"innerHTML" not in page and b"style=" not in page and b"onclick=" not in shared.ask("GET", "/")[2]
 

@@ -27,6 +27,7 @@ def test_the_page_shows_devices_and_classes_as_plain_text(fleet: Path) -> None:
     path, merged = write_fleet_report(fleet)
     page = path.read_text()
     assert path == fleet / "report.html"
+    assert "edge-zofc: the fleet in fleet/</title>" in page and "the fleet fleet" not in page
     assert "<h1>2 devices, 3 classes, 48 pictures</h1>" in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>" not in page
     assert "Revoked: c." in page and "2 times the median" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_the_rise_along_the_gradient_is_rho_times_its_length_where_the_loss_is_n
     monkeypatch.setattr(ends, "RHO", small)
     rise = place.rises(directions=1)["gradient_rise"]
     assert rise == pytest.approx(small * float(np.linalg.norm(gradient)), rel=0.05)
+
+
+def test_pictures_are_normalised_as_the_run_learnt_them(run: Path, stream: Path) -> None:
+    """``--preset paper`` learns from pixels in [0, 1]."""
+    trained = open_run(run)
+    plain = replace(trained.settings.options, normalise=False)
+    learnt_plain = replace(trained, settings=trained.settings.model_copy(update={"options": plain}))
+    lows = [min(float(one.min()) for one in ends._Place(each, stream, 4).images) for each in (trained, learnt_plain)]
+    assert lows[0] < 0 <= lows[1]
 
 
 def test_a_bundle_without_exact_gradients_ends_in_a_sentence(
