@@ -4,7 +4,7 @@
 
 What an adapter wins, it wins by parting classes that the frozen backbone sees as much alike, those that come later
 included. Errors among the classes that are there do not tell: nine kinds of groceries at rest have none in their
-training pictures, as ten kinds of objects, and yet more than three points are won on the one stream and none on the
+training pictures, as ten kinds of objects, and yet more than three points are won on the one stream and two lost on the
 other (benchmarks/results/RESULTS.md). First Session Adaptation (arXiv 2303.13199) also foretells from distances between
 features whether to adapt.
 """

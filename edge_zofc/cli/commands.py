@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, fields
 from typing import Any
@@ -229,19 +228,11 @@ def replay(options: argparse.Namespace) -> int:
     return answer(options, asdict(found), text)
 
 
-def _adapter_word(task: Mapping[str, Any]) -> str:
-    """What became of the adapter at a task's end."""
-    from edge_zofc.report.text import gate_word
-
-    early = "stays" if task["adapter_stays"] else "rests" if task["adapter_gave_up"] else ""
-    return early or gate_word(task["adapter"])
-
-
 def history(options: argparse.Namespace) -> int:
     """List what a run has learnt, and when."""
     from edge_zofc.device.profiles import format_bytes
     from edge_zofc.engine.history import read_history
-    from edge_zofc.report.text import percent, table
+    from edge_zofc.report.text import gate_word, percent, table
 
     found = read_history(options.run, options.bundle)
     rows: list[tuple[Any, ...]] = [("task", "classes", "pictures", "steps", "its own", "all seen", "adapter", "name")]
@@ -249,7 +240,7 @@ def history(options: argparse.Namespace) -> int:
         numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
         name = task["name"] if task["finished"] else f"{task['name']} (unfinished)"
         accuracies = (percent(task[which]) for which in ("own_accuracy", "stage_accuracy"))
-        rows.append((*numbers, *accuracies, _adapter_word(task), name))
+        rows.append((*numbers, *accuracies, "stays" if task["adapter_stays"] else gate_word(task["adapter"]), name))
     largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     lines = [table(rows, "rrrrrrrl", terminal_width())]

@@ -3,9 +3,6 @@
 Before the first step: where the classes stand far apart (``algorithm/crowding.py``) it stays at its start. That takes
 one look at kept features and no pass through the graph. The steps take 4 to 30 times the passes of all the rest.
 
-After the first batch: where it costs ten times what guessing costs, its crops and flips are other things than its
-pictures, as with digits, and there is nothing to learn from.
-
 After the steps: the heads of both adapters on held-out pictures of all classes known.
 A fifth of each class's training pictures takes no part in the steps: the last ones in the order of their names, so
 that a burst is not torn apart. Their features are kept at a task's end, under the adapter and under its start, in files
@@ -18,7 +15,6 @@ than a standard error. Else it rests at its start for good, with the statistics 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,9 +32,6 @@ from edge_zofc.engine.progress import Gate
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage.journal import Kind
-
-NO_GUIDE = 10.0
-"""How many times what guessing costs, the logarithm of the classes: photographs are below 1, digits at 13 to 38."""
 
 
 def held_out_set(trainer: Trainer, index: int) -> PictureSet:
@@ -78,32 +71,6 @@ def _crowding(trainer: Trainer, pictures: PictureSet, labels: np.ndarray) -> flo
         np.add.at(sums, labels[positions], unit(features.astype(np.float64)))
         counts += np.bincount(labels[positions], minlength=classes)
     return crowding(sums, counts)
-
-
-def is_no_guide(trainer: Trainer) -> bool:
-    """Whether the first batch of the present task, at the adapter's start, shows that its loss teaches nothing."""
-    task, options = trainer.state.current_task, trainer.options
-    if options.adapter != "auto" or task.first_loss is None:
-        return False
-    return task.first_loss > NO_GUIDE * math.log(len(task.class_ids))
-
-
-def give_up(trainer: Trainer) -> None:
-    """Let the adapter rest after the first batch of the present task."""
-    task = trainer.state.current_task
-    task.gave_up = True
-    _rest(trainer)
-    trainer.note(
-        f"The adapter rests: its first batch costs {task.first_loss:.3g}, more than {NO_GUIDE:g} times what guessing "
-        "costs, so that there is nothing to learn from; --adapter on moves it all the same."
-    )
-
-
-def _rest(trainer: Trainer) -> None:
-    """Back to the adapter's start for good."""
-    trainer.state.adapter.rest(trainer.frozen_theta)
-    trainer.state.frozen_moment = None
-    trainer.record(Kind.REST)
 
 
 def keep_frozen(state: RunState, statistics: Statistics) -> None:
@@ -148,7 +115,9 @@ def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, la
     right = [_named_rightly(store, both, *one) for one in zip(adapters, (statistics, frozen), strict=True)]
     gate = _gate(moved=right[0], frozen=right[1])
     if not gate.keeps:
-        _rest(trainer)
+        state.adapter.rest(trainer.frozen_theta)
+        state.frozen_moment = None
+        trainer.record(Kind.REST)
         trainer.note(
             f"The adapter rests: {gate.right_moved} of {gate.held_out} held-out pictures were named rightly with it, "
             f"{gate.right_frozen} without."

@@ -68,7 +68,6 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
             "adapter": None if task.gate is None else task.gate.model_dump(),
             "crowding": task.crowding,
             "adapter_stays": task.is_roomy,
-            "adapter_gave_up": task.gave_up,
             "finished": index < finished,
             "can_roll_back": index in ends and index < finished,
         }

@@ -73,8 +73,6 @@ class TaskProgress(_Model):
     """None where the adapter is where it started, or where nobody asked."""
     crowding: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Of its classes at the adapter's start, before the first step; None where nobody asked."""
-    gave_up: bool = False
-    """Whether the adapter went back to its start after the first batch."""
     first_losses: list[float] = Field(default_factory=list)
     recent_losses: list[float] = Field(default_factory=list)
     """Losses of the first and of the latest batches behind those, at most ``divergence.WINDOW`` each."""

@@ -72,8 +72,7 @@ def _adapter_result(trainer: Trainer) -> AdapterResult | None:
     crowding = finished[0].crowding if finished else None
     gates = [task.gate for task in finished if task.gate is not None]
     if not gates:
-        gave_up = any(task.gave_up for task in finished)
-        return AdapterResult(state="rests" if gave_up else "start", crowding=crowding, gave_up=gave_up)
+        return AdapterResult(state="start", crowding=crowding)
     last = gates[-1]
     counts = last.held_out, last.right_frozen, last.right_moved
     held_out = _paired(*counts, last.only_frozen, last.only_moved)

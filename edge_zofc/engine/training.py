@@ -13,7 +13,6 @@ from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample
 from edge_zofc.engine.evaluation import labels_of
 from edge_zofc.engine.feature_store import PictureSet
-from edge_zofc.engine.gate import give_up, is_no_guide
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.pictures import Picked
 from edge_zofc.engine.step import take_step
@@ -45,11 +44,9 @@ def train_by_episodes(trainer: Trainer, samples: list[Sample], pictures: Picture
     labels, index = labels_of(samples), len(progress.tasks) - 1
     fit = np.flatnonzero(~held_out(labels))
     retry_smaller(trainer, _set_prototypes, pictures, labels, fit)
-    while progress.batch < options.steps_of(len(samples)) and not is_no_guide(trainer):
+    while progress.batch < options.steps_of(len(samples)):
         drawn = episode(labels[fit], options.batch_size, options.seed, index, progress.batch)
         _step(trainer, samples, fit[drawn])
-    if is_no_guide(trainer):
-        give_up(trainer)
     trainer.prototypes = state.prototype_sums = None
 
 

@@ -99,7 +99,7 @@ def forwards_left(trainer: Trainer) -> int:
     """Image-forwards that the pending tasks still take, at most. The stream is listed once."""
     state, options = trainer.state, trainer.options
     progress, pending = state.progress, trainer.pending_tasks()
-    if progress.tasks and (progress.tasks[0].is_roomy or progress.tasks[0].gave_up):
+    if progress.tasks and progress.tasks[0].is_roomy:
         options = replace(options, adapter="off")
     if trainer.sized is None or trainer.sized[0] is not trainer.stream:
         tasks = trainer.stream.tasks

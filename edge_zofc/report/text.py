@@ -68,8 +68,6 @@ def adapter_sentence(result: RunResult) -> str:
         return ""
     if found.state == "start":
         return "It did not move." if found.crowding is None or found.crowding >= LIMIT else _stayed(found.crowding)
-    if found.gave_up:
-        return "It rests at its start: its first batch cost far more than guessing, so there was nothing to learn from."
     if found.state == "rests":
         return f"It rests at its start: moved, it won {_gained(found.held_out)} on held-out training pictures."
     how = "exact gradients" if result.options.get("estimator") == "exact" else "forward passes alone"

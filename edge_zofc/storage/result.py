@@ -124,12 +124,10 @@ class AdapterResult(_Record):
 
     ``state``: ``moved`` and stayed, ``rests`` after it did harm, ``start``: it was not to move. Before the first step
     ``crowding`` of the first task's classes decides that (``algorithm/crowding.py``); None where nobody asked.
-    ``gave_up``: it rests since its first batch, whose loss taught nothing.
     """
 
     state: Literal["moved", "rests", "start"]
     crowding: Change | None = None
-    gave_up: bool = False
     held_out: Paired | None = None
     tested: Paired | None = None
 

@@ -145,7 +145,7 @@ def test_the_frozen_head_beside_it_is_that_of_a_run_whose_adapter_is_off(
     moved = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
     off = go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
     assert off["steps"] == 0
-    assert off["adapter"] == dict.fromkeys(("crowding", "held_out", "tested")) | {"state": "start", "gave_up": False}
+    assert off["adapter"] == dict.fromkeys(("crowding", "held_out", "tested")) | {"state": "start"}
     assert moved["frozen_head"]["accuracy_matrix"] == off["accuracy_matrix"]
     assert off["forward_passes"] == 96
 
@@ -264,7 +264,7 @@ def test_a_first_task_of_few_classes_leaves_the_adapter_where_it_is_and_says_so(
 def test_classes_that_stand_far_apart_cost_the_passes_of_a_run_whose_adapter_is_off(
     small_bundle: Bundle, unlike: Path, tmp_path: Path
 ) -> None:
-    """They cost 5 to 12 times as many, and nothing was won."""
+    """With steps ten kinds of objects cost 6 times as many, and lost 2.4 points."""
     result = go(small_bundle, unlike, tmp_path / "run", changes=MOVING)
     off = go(small_bundle, unlike, tmp_path / "off", changes={**MOVING, "adapter": "off"})
     assert result["steps"] == 0
@@ -317,55 +317,6 @@ def test_once_the_adapter_stays_no_steps_are_left_in_the_forecast(
         on_forwards=look,
     )
     assert left[0] == 16 + 32 + 16  # the test pictures of the task, and all of the next one
-
-
-def test_a_first_batch_that_costs_far_more_than_guessing_is_the_last_one(
-    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Digits cost 13 to 38 times what guessing costs, and lost 2.7 points of Average for 14 times the passes."""
-    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)  # untrained, the small bundle's first batch costs 5.6 times as much
-    result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
-    off = go(small_bundle, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
-    assert [task["steps"] for task in result["tasks"]] == [1, 0, 0]
-    passes, least = (found["last_learn"]["image_forwards"] for found in (result, off))
-    assert (passes, least) == (144 + 8 * 3, 144)
-    assert passes <= 1.5 * least
-    assert result["adapter"]["state"] == "rests"
-    assert result["adapter"]["gave_up"]
-    assert result["accuracy_matrix"] == off["accuracy_matrix"]
-    mine, theirs = (snapshot(tmp_path / name).arrays for name in ("run", "off"))
-    assert {name: array.tobytes() for name, array in mine.items()} == {n: a.tobytes() for n, a in theirs.items()}
-    kinds = [record.kind for record in read(tmp_path / "run" / "journal.bin")[1]]
-    assert kinds[:4] == [Kind.TASK_START, Kind.STEP, Kind.REST, Kind.TASK_END]
-    replay_run(small_bundle.folder, tmp_path / "run" / "journal.bin", tmp_path / "theta", None, None)
-    assert np.array_equal(load_file(tmp_path / "theta")["adapter"], small_bundle.initial_adapter())
-    assert "nothing to learn from" in (tmp_path / "run" / "events.jsonl").read_text()
-    assert [task["adapter_gave_up"] for task in read_history(tmp_path / "run", None)["tasks"]] == [True, False, False]
-
-
-def test_an_adapter_that_is_on_goes_on_after_such_a_batch(
-    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)
-    assert go(small_bundle, stream, tmp_path / "run", changes={**MOVING, "adapter": "on"})["steps"] == 6
-
-
-def test_a_run_that_is_killed_while_it_gives_up_goes_on_to_the_same_bits(
-    small_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "NO_GUIDE", 1.0)
-
-    def learn(run: Path) -> None:
-        go(small_bundle, stream, run, changes=MOVING)
-
-    with pytest.MonkeyPatch.context() as patch:
-        points = KillPoints(patch)
-        learn(tmp_path / "whole")
-    journal = (tmp_path / "whole/journal.bin").read_bytes()
-    due = points.names.index("graph") + points.names[points.names.index("graph") :].index("event")
-    for at, run in killed_and_resumed(learn, tmp_path, range(due, points.count // 2, 6)):
-        assert end_state(run)["state"] == end_state(tmp_path / "whole")["state"], f"killed at touch {at}"
-        assert (run / "journal.bin").read_bytes() == journal
 
 
 @pytest.mark.parametrize("deleted", [False, True])

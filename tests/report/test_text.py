@@ -113,10 +113,6 @@ HELD_OUT = "+2.5 points (95 %: -2.0 to +7.0)"
             "It stayed at its start: a class of the first task and the one most like it are 0.55 alike, and below 0.70 "
             "it wins little.",
         ),
-        (
-            {"adapter": {"state": "rests", "crowding": 0.88, "gave_up": True}},
-            "It rests at its start: its first batch cost far more than guessing, so there was nothing to learn from.",
-        ),
         (moved(2, "rests"), f"It rests at its start: moved, it won {HELD_OUT} on held-out training pictures."),
         ({"adapter": {"state": "rests"}}, "It rests at its start: moved, it won – on held-out training pictures."),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.manifest import ActivationBytes
 
 MOVING: dict[str, Any] = {"batch_size": 8, "queries": 2, "steps": 3, "adapter_lr": 0.05}
-
-
-@pytest.fixture(autouse=True)
-def goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its first batch too, which costs more than ten times what guessing costs under a random ViT."""
-    monkeypatch.setattr(gate, "NO_GUIDE", math.inf)
 
 
 @pytest.fixture(scope="module")
