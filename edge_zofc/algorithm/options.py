@@ -79,7 +79,7 @@ class Options:
         Optimizer, Help("what a step makes of the gradient estimate (default: the preset's)", None)
     ] = "sgd"
     adapter: Annotated[
-        AdapterUse, Help("auto: moved, and put back where that does harm; on: moved; off: it rests", None)
+        AdapterUse, Help("auto: moved where that may win, put back where it does harm; on: moved; off: it rests", None)
     ] = "on"
     loss: Annotated[
         LossKind,

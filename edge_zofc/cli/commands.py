@@ -240,7 +240,7 @@ def history(options: argparse.Namespace) -> int:
         numbers = (task[name] for name in ("task", "classes", "train_images", "steps"))
         name = task["name"] if task["finished"] else f"{task['name']} (unfinished)"
         accuracies = (percent(task[which]) for which in ("own_accuracy", "stage_accuracy"))
-        rows.append((*numbers, *accuracies, gate_word(task["adapter"]), name))
+        rows.append((*numbers, *accuracies, "stays" if task["adapter_stays"] else gate_word(task["adapter"]), name))
     largest = sorted(found["bytes"].items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     lines = [table(rows, "rrrrrrrl", terminal_width())]

@@ -63,6 +63,8 @@ def estimators_text(rows: Sequence[Row], chosen: Options, width: int) -> str:
     notes = ["Peak and least in MiB: of this plan, and of the thriftiest."]
     if times:
         notes.append("Image-forwards and gradient passes at most; minutes on this machine, decoding included.")
+        if chosen.adapter == "auto" and chosen.loss == "episodic":
+            notes.append("Fewer where the first task's classes stand far apart: the adapter takes no step then.")
     notes += [_paces(time) for time in times if time.seconds_a_forward is not None]
     return "\n".join([table(lines, "rrrrrl", width), *(table([(note,)], "l", width) for note in notes)])
 

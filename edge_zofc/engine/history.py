@@ -66,6 +66,8 @@ def _tasks(state: RunState, ends: set[int]) -> list[dict[str, Any]]:
             "own_accuracy": matrix[index][index] if index < len(matrix) else None,
             "stage_accuracy": stages[index] if index < len(stages) else None,
             "adapter": None if task.gate is None else task.gate.model_dump(),
+            "crowding": task.crowding,
+            "adapter_stays": task.is_roomy,
             "finished": index < finished,
             "can_roll_back": index in ends and index < finished,
         }

@@ -8,7 +8,7 @@
 
 With ``--head lda`` there is no head step. The head is solved in closed form when a task begins, and again when it ends,
 since its rows are then those of an adapter that has moved. What steers the adapter is by default the loss of
-``algorithm/episodes.py``, in the first task, and ``gate.py`` judges what came of it.
+``algorithm/episodes.py``, in the first task; ``gate.py`` says before whether it moves, and judges what came of it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
 from edge_zofc.algorithm.heads import NEVER, solve
-from edge_zofc.algorithm.options import LEAST_EPISODIC_CLASSES
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.class_parts import keep_parts
 from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
 from edge_zofc.engine.feature_store import PictureSet, adapter_key
-from edge_zofc.engine.gate import add_to_frozen, keep_frozen, pass_gate
+from edge_zofc.engine.gate import add_to_frozen, before_steps, keep_frozen, pass_gate
 from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
 from edge_zofc.engine.progress import TaskProgress
@@ -129,7 +128,17 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
-    moves = trainer.options.moves_in(len(state.progress.tasks), len(task.class_ids))
+    moves, crowding = before_steps(trainer, task, pictures, labels)
+    progress = TaskProgress(
+        name=task.name,
+        class_ids=list(task.class_ids),
+        train_images=len(samples) - len(unreadable),
+        skipped_images=len(unreadable) + dropped,
+        fingerprint=fingerprint(trainer.stream, task),
+        begun_under=adapter_key(state.adapter.theta),
+        unreadable=unreadable,
+        crowding=crowding,
+    )
     wanted = (_solves_now(state, moves), state.frozen_moment is not None)
     found, frozen = (
         class_statistics(store, pictures, adapter, labels, classes, moment)
@@ -141,16 +150,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     state.class_counts += frozen.counts
     if trainer.options.adapter == "auto" and moves:
         keep_frozen(state, found)
-    progress = TaskProgress(
-        name=task.name,
-        class_ids=list(task.class_ids),
-        train_images=len(samples) - len(unreadable),
-        skipped_images=len(unreadable) + dropped,
-        fingerprint=fingerprint(trainer.stream, task),
-        begun_under=adapter_key(state.adapter.theta),
-        unreadable=unreadable,
-    )
-    _open_task(trainer, progress)
+    _open_task(trainer, progress, moves)
 
 
 def _solves_now(state: RunState, moves: bool) -> bool:
@@ -158,17 +158,13 @@ def _solves_now(state: RunState, moves: bool) -> bool:
     return state.statistics is not None and (moves or state.frozen_moment is None)
 
 
-def _open_task(trainer: Trainer, task: TaskProgress) -> None:
+def _open_task(trainer: Trainer, task: TaskProgress, moves: bool) -> None:
     """The first batch of a task whose head rows are there; recorded, told and saved."""
     state, names = trainer.state, trainer.stream.class_names
     state.progress.tasks.append(task)
     state.progress.epoch = state.progress.batch = 0
-    number, classes, options = len(state.progress.tasks) - 1, len(task.class_ids), trainer.options
-    state.progress.phase = "training" if options.moves_in(number, classes) else "trained"
-    if options.loss == "episodic" and options.moves and number == 0 and classes < LEAST_EPISODIC_CLASSES:
-        trainer.note(
-            f"The adapter stays where it is: the first task has {classes} classes, it needs {LEAST_EPISODIC_CLASSES}."
-        )
+    number = len(state.progress.tasks) - 1
+    state.progress.phase = "training" if moves else "trained"
     state.adapter.reset_velocity()
     if state.statistics is None:
         state.begin_optimiser()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge_zofc.algorithm.crowding import LIMIT
 from edge_zofc.algorithm.heads import HeadBackend
 from edge_zofc.data.folders import identity
 from edge_zofc.storage.checkpoint import Snapshot
@@ -70,9 +71,16 @@ class TaskProgress(_Model):
     """Of its pictures, so many took no part in the steps; some of them may be unreadable."""
     gate: Gate | None = None
     """None where the adapter is where it started, or where nobody asked."""
+    crowding: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Of its classes at the adapter's start, before the first step; None where nobody asked."""
     first_losses: list[float] = Field(default_factory=list)
     recent_losses: list[float] = Field(default_factory=list)
     """Losses of the first and of the latest batches behind those, at most ``divergence.WINDOW`` each."""
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether its classes stand so far apart that the adapter stays at its start."""
+        return self.crowding is not None and self.crowding < LIMIT
 
 
 class Counts(_Model):

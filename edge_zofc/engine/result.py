@@ -68,18 +68,20 @@ def _adapter_result(trainer: Trainer) -> AdapterResult | None:
     progress = trainer.state.progress
     if trainer.options.head != "lda" or trainer.options.adapter == "on":
         return None
-    gates = [task.gate for task in trainer.state.finished_tasks if task.gate is not None]
+    finished = trainer.state.finished_tasks
+    crowding = finished[0].crowding if finished else None
+    gates = [task.gate for task in finished if task.gate is not None]
     if not gates:
-        return AdapterResult(state="start")
+        return AdapterResult(state="start", crowding=crowding)
     last = gates[-1]
     counts = last.held_out, last.right_frozen, last.right_moved
     held_out = _paired(*counts, last.only_frozen, last.only_moved)
     if not last.keeps:
-        return AdapterResult(state="rests", held_out=held_out)
+        return AdapterResult(state="rests", crowding=crowding, held_out=held_out)
     right = [sum(counts.correct_by_class) for counts in (progress.frozen, progress.learner)]
     pictures = sum(progress.total_by_class)
     tested = _paired(pictures, right[0], right[1], progress.only_frozen, progress.only_moved) if pictures else None
-    return AdapterResult(state="moved", held_out=held_out, tested=tested)
+    return AdapterResult(state="moved", crowding=crowding, held_out=held_out, tested=tested)
 
 
 def _paired(pictures: int, right_frozen: int, right_moved: int, only_frozen: int, only_moved: int) -> Paired:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,8 @@ def forwards_left(trainer: Trainer) -> int:
     """Image-forwards that the pending tasks still take, at most. The stream is listed once."""
     state, options = trainer.state, trainer.options
     progress, pending = state.progress, trainer.pending_tasks()
+    if progress.tasks and progress.tasks[0].is_roomy:
+        options = replace(options, adapter="off")
     if trainer.sized is None or trainer.sized[0] is not trainer.stream:
         tasks = trainer.stream.tasks
         named = zip(tasks, task_sizes(trainer.stream, tasks), strict=True)

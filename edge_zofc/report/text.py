@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from edge_zofc.algorithm.crowding import LIMIT
 from edge_zofc.errors import printable
 from edge_zofc.storage.result import Paired, RunResult, Scores
 
@@ -66,7 +67,7 @@ def adapter_sentence(result: RunResult) -> str:
     if found is None:
         return ""
     if found.state == "start":
-        return "It did not move."
+        return "It did not move." if found.crowding is None or found.crowding >= LIMIT else _stayed(found.crowding)
     if found.state == "rests":
         return f"It rests at its start: moved, it won {_gained(found.held_out)} on held-out training pictures."
     how = "exact gradients" if result.options.get("estimator") == "exact" else "forward passes alone"
@@ -75,6 +76,14 @@ def adapter_sentence(result: RunResult) -> str:
     return (
         f"It moved by {how}: {_gained(found.tested)} on {count(found.tested.pictures, 'test picture')}, "
         f"{_gained(found.held_out)} on held-out training pictures."
+    )
+
+
+def _stayed(crowding: float) -> str:
+    """Why it was not to move."""
+    return (
+        f"It stayed at its start: a class of the first task and the one most like it are {crowding:.2f} alike, and "
+        f"below {LIMIT:.2f} it wins little."
     )
 
 

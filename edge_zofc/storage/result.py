@@ -122,10 +122,12 @@ class Paired(_Record):
 class AdapterResult(_Record):
     """What the adapter was worth: on held-out training pictures, which decide, and on test pictures, which do not.
 
-    ``state``: ``moved`` and stayed, ``rests`` after it did harm, ``start``: it was not to move.
+    ``state``: ``moved`` and stayed, ``rests`` after it did harm, ``start``: it was not to move. Before the first step
+    ``crowding`` of the first task's classes decides that (``algorithm/crowding.py``); None where nobody asked.
     """
 
     state: Literal["moved", "rests", "start"]
+    crowding: Change | None = None
     held_out: Paired | None = None
     tested: Paired | None = None
 

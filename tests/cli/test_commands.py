@@ -114,6 +114,18 @@ def test_the_history_tells_at_each_tasks_end_what_the_adapter_won_until_it_rests
     assert [row[8:-1] for row in rows] == [[f"{won:+.1f}"], ["rests"], []]
 
 
+def test_history_and_summary_say_that_the_adapter_was_not_to_move(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "crowding", lambda sums, counts: 0.5)
+    stream = write_small_stream(tmp_path / "stream", tasks=1, classes=4, alike=True)
+    words = ["--steps", "6", "--batch-size", "8", "--queries", "2", "--device-profile", "cpu-2gib"]
+    assert run("learn", "--bundle", small_bundle.folder, "--stream", stream, "--run", tmp_path / "run", *words) == 0
+    assert "Adapter: It stayed at its start: " in " ".join(capsys.readouterr().out.split())
+    assert run("history", tmp_path / "run") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["stays", "000_task"]
+
+
 def test_split_profiles_and_doctor(small_stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         place = tmp_path / "pictures" / f"class{number}"

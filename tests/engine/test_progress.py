@@ -46,6 +46,15 @@ def test_a_gate_that_no_pictures_have_is_refused(changes: dict[str, Any], words:
         Gate.model_validate({**GATE, **changes})
 
 
+@pytest.mark.parametrize("crowding", [-1.1, 1.1, float("nan"), "near"])
+def test_a_crowding_that_no_classes_have_is_refused(crowding: object) -> None:
+    assert TaskProgress(name="000_a", class_ids=[0, 1], crowding=0.69).is_roomy
+    assert not TaskProgress(name="000_a", class_ids=[0, 1], crowding=0.7).is_roomy
+    assert not TaskProgress(name="000_a", class_ids=[0, 1]).is_roomy
+    with pytest.raises(ValidationError, match="crowding"):
+        TaskProgress.model_validate({"name": "000_a", "class_ids": [0, 1], "crowding": crowding})
+
+
 def progress(**changes: Any) -> RunProgress:
     """One finished task of two classes, of whose 8 test pictures the learner named 6 and the frozen head 5."""
     learner, frozen = (Counts(correct=[[sum(right)]], correct_by_class=right) for right in ([4, 2], [3, 2]))

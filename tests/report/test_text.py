@@ -107,6 +107,12 @@ HELD_OUT = "+2.5 points (95 %: -2.0 to +7.0)"
     [
         ({}, ""),
         ({"adapter": {"state": "start"}}, "It did not move."),
+        ({"adapter": {"state": "start", "crowding": 0.88}}, "It did not move."),
+        (
+            {"adapter": {"state": "start", "crowding": 0.554}},
+            "It stayed at its start: a class of the first task and the one most like it are 0.55 alike, and below 0.70 "
+            "it wins little.",
+        ),
         (moved(2, "rests"), f"It rests at its start: moved, it won {HELD_OUT} on held-out training pictures."),
         ({"adapter": {"state": "rests"}}, "It rests at its start: moved, it won – on held-out training pictures."),
         (
