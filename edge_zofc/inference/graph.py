@@ -46,8 +46,8 @@ def session_options(options: Placement) -> Any:
     # way back through an EfficientNet-Lite0 at 128 px 17 MiB in place of 10, of a ViT-B/16 at 224 px 235 in place of
     # 120, and no faster.
     settings.enable_mem_pattern = False
-    # In the file's order as far as it can be. Else a value may be made long before it is used, and waits in memory: 3 of
-    # 13 MiB on an EfficientNet-Lite0's way back, 8 of 31 in a ViT-Ti with 8 pictures and 9 adapters.
+    # In the file's order as far as it can be. Else a value may be made long before it is used, and waits in memory: 3
+    # of 13 MiB on an EfficientNet-Lite0's way back, 8 of 31 in a ViT-Ti with 8 pictures and 9 adapters.
     settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     settings.log_severity_level = FATAL  # errors are raised, and told once; warnings would mix with our own output
     # Within a run idle threads spin: an operator of a small network is over before a sleeping one has woken (1.3 times
