@@ -156,7 +156,8 @@ def test_the_costs_of_both_estimators_stand_in_one_table(
     assert (inference["arm"], spsa["arm"], exact["arm"]) == ("inference-thrifty", "spsa-whole-thrifty", "exact-thrifty")
     for row in (inference, spsa, exact):
         assert row["over_inference"] == row["peak_rss_mib"] / inference["peak_rss_mib"]
-        assert row["failed"] is None and row["micro_batch"] == row["parallel_queries"] == 1
+        assert row["failed"] is None and row["parallel_queries"] == 1
+        assert row["micro_batch"] <= 2  # two of these small pictures take less than budgets are rounded up by
         assert row["above_base_mib"] == row["peak_rss_mib"] - row["base_mib"] > 0
         assert len(row["step_seconds"]) == 2 and row["seconds_per_step"] > 0
     assert inference["first_loss"] is None and inference["image_forwards"] == 8
@@ -184,8 +185,8 @@ def test_inference_takes_the_placement_of_learning_with_one_adapter_a_run(exact_
         for how in ("fast", "thrifty")
     ]
     fast, thrifty = placements
-    assert fast["parallel_queries"] == thrifty["parallel_queries"] == thrifty["micro_batch"] == 1
-    assert fast["micro_batch"] > 1
+    assert fast["parallel_queries"] == thrifty["parallel_queries"] == 1
+    assert fast["micro_batch"] > thrifty["micro_batch"]
 
 
 def test_a_limit_under_which_an_arm_is_too_slow_does_not_hold(
