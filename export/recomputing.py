@@ -114,6 +114,13 @@ def _bytes(node: Node) -> int:
     return math.prod(map(_traced, value.shape)) * int(value.element_size())
 
 
+def _viewed(node: Node) -> Node:
+    """What a node is a view of, itself if it is none."""
+    while node.target in _VIEWS:
+        node = node.all_input_nodes[0]
+    return node
+
+
 def _traced(size: Any) -> int:
     """A size as it was while the graph was traced."""
     return size if isinstance(size, int) else int(size.node.hint)
@@ -140,9 +147,9 @@ def _best_cuts(parts: _Parts) -> tuple[int, list[Node]]:
 
     Kept are all cuts, and what the backward half asks for of the largest segment.
     """
-    asked = {used for node in (*parts.backward, *parts.aside) for used in node.all_input_nodes}
+    asked = {_viewed(used) for node in (*parts.backward, *parts.aside) for used in node.all_input_nodes}
     kept = list(accumulate(_bytes(node) if node in asked else 0 for node in parts.forward))
-    candidates = [(place, kept[place], _bytes(parts.forward[place])) for place in _candidates(parts)]
+    candidates = [(place, kept[place], _bytes(_viewed(parts.forward[place]))) for place in _candidates(parts)]
     best, chosen = kept[-1], list[int]()
     for part in range(1, _TRIED):
         limit = kept[-1] * part // _TRIED
