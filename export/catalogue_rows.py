@@ -26,12 +26,10 @@ from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
 from edge_zofc.export.backbones import BackboneRequest, LoadedBackbone, load_backbone
 from edge_zofc.export.catalogue import NAMES, Entry
 from edge_zofc.export.measure import measure_activation_bytes
-from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import linear_layers
 from edge_zofc.export.session import open_session
 from edge_zofc.export.shipped import SHIPPED
-from edge_zofc.export.traced_graph import write_traced_graph
-from edge_zofc.export.vit import AdapterViT
+from edge_zofc.export.writer import write_forward_graph
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS, ActivationBytes
 
 _TIMED_SECONDS, _TIMED_RUNS = 1.0, 5
@@ -84,10 +82,7 @@ def _written(model: Adapted) -> Iterator[Path]:
     """A folder with the graph in fp32, removed at the end."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if isinstance(model, AdapterViT):
-            write_graph(model, "fp32", folder)
-        else:
-            write_traced_graph(model, "fp32", folder)
+        write_forward_graph(model, "fp32", folder)
         yield folder
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from edge_zofc.inference.graph import save_memory
+
 
 def open_session(graph: Path | bytes, threads: int = 0) -> ort.InferenceSession:
     """Open ``graph``, a file or its bytes, on the CPU; ``threads`` 0 leaves the number to onnxruntime.
@@ -16,8 +18,7 @@ def open_session(graph: Path | bytes, threads: int = 0) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # as the runtime has it, so that what it takes can be measured here
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    save_memory(options)  # as the runtime does, which is measured here
     # Threads that spin while they wait take the processor from torch, which runs in between.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = graph if isinstance(graph, bytes) else str(graph)

@@ -162,13 +162,18 @@ def _gradient(
         return None
 
 
+def write_forward_graph(model: Adapted, precision: Precision, folder: Path) -> None:
+    """Write the graph of the features, and its weights, to ``folder``."""
+    if isinstance(model, AdapterViT):
+        write_graph(model, precision, folder)
+    else:
+        write_traced_graph(model, precision, folder)
+
+
 def _write_checked(
     folder: Path, model: Adapted, inputs: _Inputs, options: ExportOptions, tell: Callable[[str], None]
 ) -> Fidelity:
-    if isinstance(model, AdapterViT):
-        write_graph(model, options.precision, folder)
-    else:
-        write_traced_graph(model, options.precision, folder)
+    write_forward_graph(model, options.precision, folder)
     # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
     (folder / ADAPTER).write_bytes(save({"adapter": inputs.start}))
     reference = dequantised_weights(model, options.precision)

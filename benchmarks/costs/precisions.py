@@ -24,14 +24,11 @@ from edge_zofc.errors import InputError
 from edge_zofc.export.adapted import Adapted, AdapterRequest, adapted
 from edge_zofc.export.backbones import BackboneRequest, load_backbone
 from edge_zofc.export.fidelity import measure_fidelity, moved_adapter
-from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.precision import check_precision, dequantised_weights
 from edge_zofc.export.probe_pictures import probe_pictures
 from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.export.shipped import SHIPPED
-from edge_zofc.export.traced_graph import write_traced_graph
-from edge_zofc.export.vit import AdapterViT
-from edge_zofc.export.writer import FIDELITY_PICTURES, PICTURES
+from edge_zofc.export.writer import FIDELITY_PICTURES, PICTURES, write_forward_graph
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS, AdapterKind, Precision
 
 DEFAULT = ("package-lite0:film", "package-lite0:bottleneck", "package-lite2:film", "convnext_tiny:film", "package-vit")
@@ -75,8 +72,7 @@ def _measured(
     model: Adapted, precision: Precision, folder: Path, known: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> dict[str, float]:
     """What is known of the graph once it is written; ``known``: images, adapters, and torch's features in fp32."""
-    write = write_graph if isinstance(model, AdapterViT) else write_traced_graph
-    write(model, precision, folder)  # type: ignore[arg-type]  # each takes its own kind
+    write_forward_graph(model, precision, folder)
     images, adapters, wanted = known
     session = open_session(folder / GRAPH, threads=1)
     found = compute_features(session, images, adapters)

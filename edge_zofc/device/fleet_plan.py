@@ -14,9 +14,9 @@ from edge_zofc.device.memory_costs import (
     MERGED_MATRICES,
     PICTURE_BYTES,
     PICTURE_BYTES_A_PIXEL,
-    PREPACKED,
     SESSION_BYTES,
     TRIED_MATRICES,
+    weights_held,
 )
 from edge_zofc.device.memory_items import PlanItem, activations
 from edge_zofc.device.process_cost import BaseCost
@@ -69,8 +69,7 @@ def _tried(sizes: BundleSizes, kept: Placement, width: int) -> Iterator[PlanItem
     yield PlanItem(
         "covariance of the head", int(TRIED_MATRICES * 8 * width**2), 0, f"of {width} x {width}, of two heads"
     )
-    size, (held, mapped, _) = sizes.weights_bytes, PREPACKED[sizes.precision]
-    parts = (int(size * held), int(size * mapped)) if kept.prepacking else (0, size)
+    parts = weights_held(sizes.weights_bytes, sizes.precision, kept.prepacking)
     yield PlanItem("weights", *parts, f"{sizes.precision}, while a head is tried")
     yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     placement = kept.model_copy(update={"parallel_queries": 1, "threads": 1})

@@ -34,6 +34,16 @@ PREPACKED: dict[Precision, tuple[float, float, bool]] = {
 }
 WIDENED: frozenset[Precision] = frozenset({"fp16"})
 """Held as the first two numbers say whether weights are prepacked or not."""
+
+
+def weights_held(size: int, precision: Precision, prepacking: bool) -> tuple[int, int]:
+    """Anonymous and file-backed bytes of an open session's weights, which take ``size`` in their file."""
+    anonymous, mapped, _ = PREPACKED[precision]
+    if prepacking or precision in WIDENED:
+        return int(size * anonymous), int(size * mapped)
+    return 0, size
+
+
 # An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
 # at 96 and ViT-B/16 at 224.
 SESSION_BYTES = (3 * MIB, 13 * MIB)

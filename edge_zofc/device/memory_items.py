@@ -13,12 +13,12 @@ from edge_zofc.device.memory_costs import (
     MORE_VECTORS,
     PICTURE_BYTES,
     PICTURE_BYTES_A_PIXEL,
-    PREPACKED,
     SESSION_BYTES,
     UNSHARED_TOGETHER,
     WIDENED,
     head_costs,
     step_costs,
+    weights_held,
 )
 from edge_zofc.device.process_cost import BaseCost
 from edge_zofc.storage.manifest import BundleSizes
@@ -78,13 +78,9 @@ def _process_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
     if choice.head_backend == "torch" and base.torch is not None:
         yield PlanItem("torch", base.torch.anonymous_bytes, base.torch.file_bytes, f"import and first step; {how}")
     size, precision = work.sizes.weights_bytes, work.sizes.precision
-    if choice.prepacking or precision in WIDENED:
-        anonymous, mapped, _ = PREPACKED[precision]
-        copied = "widened" if precision in WIDENED else "prepacked"
-        note = f"{precision}, {copied} copy and what stays memory-mapped"
-        yield PlanItem("weights", int(size * anonymous), int(size * mapped), note)
-    else:
-        yield PlanItem("weights", 0, size, f"{precision}, memory-mapped")
+    copied = "widened" if precision in WIDENED else "prepacked" if choice.prepacking else ""
+    note = f"{copied} copy and what stays memory-mapped" if copied else "memory-mapped"
+    yield PlanItem("weights", *weights_held(size, precision, choice.prepacking), f"{precision}, {note}")
     yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     shape = f"{choice.micro_batch} picture(s) x {choice.parallel_queries} adapter(s)"
     note = f"{shape}, from {work.sizes.activations_from}, arena {'on' if choice.arena else 'off'}"

@@ -14,9 +14,8 @@ from edge_zofc.device.memory_costs import (
     MIB,
     PICTURE_BYTES,
     PICTURE_BYTES_A_PIXEL,
-    PREPACKED,
     SESSION_BYTES,
-    WIDENED,
+    weights_held,
 )
 from edge_zofc.device.memory_items import PlanItem, activations
 from edge_zofc.device.memory_plan import MemoryPlan
@@ -65,9 +64,7 @@ def _items(
     yield PlanItem("Python and libraries", base.process.anonymous_bytes, base.process.file_bytes, how)
     if page:
         yield PlanItem("web page", *PAGE_BYTES, "starlette, uvicorn and their clients, measured once")
-    size, (held, mapped, _) = sizes.weights_bytes, PREPACKED[sizes.precision]
-    is_held = placement.prepacking or sizes.precision in WIDENED
-    parts = (int(size * held), int(size * mapped)) if is_held else (0, size)
+    parts = weights_held(sizes.weights_bytes, sizes.precision, placement.prepacking)
     yield PlanItem("weights", *parts, sizes.precision)
     yield PlanItem("inference session", *SESSION_BYTES, "onnxruntime's graph and kernels, measured once")
     yield PlanItem("activations", activations(sizes, placement), 0, "1 picture x 1 adapter")

@@ -42,13 +42,7 @@ def session_options(options: Placement) -> Any:
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.enable_cpu_mem_arena = options.arena
-    # A pattern lays a run's values out a second time, beside what the arena took for the first run: of one picture's
-    # way back through an EfficientNet-Lite0 at 128 px 17 MiB in place of 10, of a ViT-B/16 at 224 px 235 in place of
-    # 120, and no faster.
-    settings.enable_mem_pattern = False
-    # In the file's order as far as it can be. Else a value may be made long before it is used, and waits in memory: 3
-    # of 13 MiB on an EfficientNet-Lite0's way back, 8 of 31 in a ViT-Ti with 8 pictures and 9 adapters.
-    settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    save_memory(settings)
     settings.log_severity_level = FATAL  # errors are raised, and told once; warnings would mix with our own output
     # Within a run idle threads spin: an operator of a small network is over before a sleeping one has woken (1.3 times
     # as fast on a ViT-Ti/16 at 96 px, one picture, 2 threads). Between runs they sleep: the head's step and the
@@ -58,6 +52,17 @@ def session_options(options: Placement) -> Any:
     if not options.prepacking:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     return settings
+
+
+def save_memory(settings: Any) -> None:
+    """Have runs of a session with these ``SessionOptions`` hold no more than they must, at the same speed."""
+    # A pattern lays a run's values out a second time, beside what the arena took for the first run: of one picture's
+    # way back through an EfficientNet-Lite0 at 128 px 17 MiB in place of 10, of a ViT-B/16 at 224 px 235 in place of
+    # 120, and no faster.
+    settings.enable_mem_pattern = False
+    # In the file's order as far as it can be. Else a value may be made long before it is used, and waits in memory: 3
+    # of 13 MiB on an EfficientNet-Lite0's way back, 8 of 31 in a ViT-Ti with 8 pictures and 9 adapters.
+    settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
 
 
 class Graph:

@@ -26,8 +26,7 @@ from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.onnx_writer import digest_of, stored_tensors
 from edge_zofc.export.precision import dequantised_weights
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.export.traced_graph import write_traced_graph
-from edge_zofc.export.vit import AdapterViT
+from edge_zofc.export.writer import write_forward_graph
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH, WEIGHTS, AdapterKind
 
 SMOOTH = {"convnext_atto": 64, "convnextv2_atto": 64, "vit_tiny_patch16_224": 64, "efficientnet_b0": 64}
@@ -51,8 +50,7 @@ def of_timm(name: str, kind: AdapterKind, side: int) -> Adapted:
 
 def written(folder: Path, model: Adapted) -> Path:
     """The folder with both graphs of the model."""
-    write = write_graph if isinstance(model, AdapterViT) else write_traced_graph
-    write(model, "fp32", folder)  # type: ignore[arg-type]
+    write_forward_graph(model, "fp32", folder)
     write_gradient_graph(model, folder)
     return folder
 
