@@ -37,3 +37,11 @@ def test_bytes_are_those_of_a_share(small_bundle: Bundle) -> None:
     found = joined_plan(sizes, Placement.simple(), BASE, 3)
     assert found.up_bytes == pytest.approx(len(share), rel=0.02)
     assert found.up_bytes < found.down_bytes < 1.3 * found.up_bytes
+
+
+def test_weights_in_fp16_are_widened_while_a_head_is_tried(small_bundle: Bundle) -> None:
+    """Not prepacked they were counted as mapped alone, half of what they take."""
+    sizes = replace(small_bundle.manifest.sizes, precision="fp16", weights_bytes=8 * MIB)
+    kept = Placement.simple().model_copy(update={"prepacking": False})
+    weights = next(item for item in joined_plan(sizes, kept, BASE, 5).items if item.name == "weights")
+    assert weights.anonymous_bytes == 16 * MIB
