@@ -97,7 +97,8 @@ def lacking(arm: Arm, bundle: Bundle) -> str:
         return f"torch has no {manifest.precision}"
     if arm.estimator == "exact" and manifest.gradient is None:
         return "the bundle has no graph for exact gradients"
-    if arm.directions == "shifts" and np.array_equal(bundle.scales(SHIFTS), bundle.scales(BALANCED)):
+    shifts, balanced = (np.asarray(bundle.scales(scheme)) for scheme in (SHIFTS, BALANCED))
+    if arm.directions == "shifts" and np.array_equal(shifts, balanced):
         return "the adapter has no shifts of its own, so they would be the balanced directions"
     return ""
 
