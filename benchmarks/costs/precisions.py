@@ -2,8 +2,9 @@
 
     python -m edge_zofc.benchmarks.costs.precisions [NAME[:KIND] ...]
 
-A name is one of ``edge-zofc backbones``; those without a package get random weights. Fidelity is measured as an export
-measures it, on the package's photographs, on one thread.
+A name is a package's or timm's; those without a package get random weights, of a size at which every block
+counts: with timm's own a ConvNeXt's blocks add a millionth to what passes them by, and no rounding in them would show.
+Fidelity is measured as an export measures it, on the package's photographs, on one thread.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from torch import nn
 
 from edge_zofc.benchmarks.tables import Columns, as_markdown
 from edge_zofc.errors import InputError
@@ -31,7 +33,9 @@ from edge_zofc.export.shipped import SHIPPED
 from edge_zofc.export.writer import FIDELITY_PICTURES, PICTURES, write_forward_graph
 from edge_zofc.storage.manifest import GRAPH, WEIGHTS, AdapterKind, Precision
 
-DEFAULT = ("package-lite0:film", "package-lite0:bottleneck", "package-lite2:film", "convnext_tiny:film", "package-vit")
+CONVNEXTS = ("convnext_atto:film", "test_convnext:film")
+"""The smallest of convolutions alone, and timm's smallest with matrix products."""
+DEFAULT = ("package-lite0:film", "package-lite0:bottleneck", "package-lite2:film", *CONVNEXTS, "package-vit")
 RUNS = 30
 COLUMNS: Columns = {
     "backbone": ("backbone", ""),
@@ -48,6 +52,8 @@ COLUMNS: Columns = {
 def measure(name: str, kind: AdapterKind | None, folder: Path) -> Iterator[dict[str, object]]:
     """A row for each precision that the backbone has; ``kind`` None: its own. Files go to ``folder``."""
     loaded = load_backbone(BackboneRequest(name, random_weights=name not in SHIPPED))
+    if name not in SHIPPED:
+        fill_randomly(loaded.model)
     images = probe_pictures(loaded.image, PICTURES)
     model = adapted(loaded, AdapterRequest(kind=kind), images)
     start = moved_adapter(model)[None]
@@ -66,6 +72,19 @@ def measure(name: str, kind: AdapterKind | None, folder: Path) -> Iterator[dict[
             "precision": precision,
             **_measured(model, precision, place, (images, start, wanted)),
         }
+
+
+def fill_randomly(network: nn.Module) -> None:
+    """Draw every matrix and kernel so that it keeps the size of what it is given (He et al., ICCV 2015); layer scales
+    are 1. The same at every call.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter)
+            elif name.endswith("gamma"):
+                parameter.fill_(1.0)
 
 
 def _measured(
