@@ -113,7 +113,7 @@ def _of_one_seed(
     more = tuple(options.learn_options.split())
     points = [Point(bundle, stream, seed, None, 0, more)]
     for name, steps in wanted.items():
-        if CURVES[name].estimator == "exact" and read_bundle(bundle).manifest.gradient is None:
+        if CURVES[name].estimator == "exact" and not read_bundle(bundle).manifest.goes_back:
             tell(f"{bundle.name}: no exact steps, the bundle has no graph for exact gradients")
             continue
         points += [Point(bundle, stream, seed, name, count, more) for count in steps]

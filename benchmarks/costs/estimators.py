@@ -136,7 +136,7 @@ def _runs(arm: Arm, task: Task) -> bool:
     manifest = read_bundle(task.bundle).manifest
     missing = {
         "torch": manifest.precision != "fp32" and f"torch has no {manifest.precision}",
-        "exact": manifest.gradient is None and "the bundle has no graph for exact gradients",
+        "exact": not manifest.goes_back and "the bundle has no graph for exact gradients",
         "spsa": False,
         "inference": False,
     }[arm.estimator]
