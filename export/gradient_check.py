@@ -46,7 +46,7 @@ def write_checked_gradient(
             f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed"
         )
     memory = measure_gradient_memory(folder)
-    taken = sorted((one.anonymous + one.file + one.run) / 2**20 for one in memory)
+    taken = sorted((one.anonymous + one.file + (one.run or 0)) / 2**20 for one in memory)
     tell(
         f"exact gradients: relative error {errors.min():.1e} against torch's autograd (at kinks up to "
         f"{errors.max():.1e}), {taken[0]:.0f} to {taken[-1]:.0f} MiB more while learning"

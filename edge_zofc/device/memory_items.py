@@ -126,7 +126,7 @@ def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
     ways = {(one.prepacking, one.arena): one for one in work.sizes.gradient}
     found = ways[choice.prepacking, choice.arena]
     # A run back has the room of a run forward, never both.
-    more = max(0, found.run - activations(work.sizes, choice))
+    more = max(0, (found.run or 0) - activations(work.sizes, choice))
     note = "weights for the way back, one picture at a time, from the export's measurement"
     return PlanItem("exact gradients", found.anonymous + more, found.file, note)
 

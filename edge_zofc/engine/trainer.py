@@ -34,7 +34,7 @@ log = logging.getLogger("edge_zofc")
 Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
 NO_GRADIENT = (
-    "The bundle has no graph for exact gradients, or one of an older version; export it with --gradient, "
+    "The bundle has no graph for exact gradients that this version reads; export it with --gradient, "
     "or use --estimator spsa."
 )
 SNAPSHOT_SECONDS = 30.0

@@ -59,7 +59,9 @@ class Steps:
                 "pictures cannot be taken out of its head; give --cap 0 with --steps."
             )
         if self.are_due and plan.estimator == "exact" and not coordinator.bundle.manifest.goes_back:
-            raise InputError("The bundle has no graph for exact gradients; give --estimator spsa.")
+            raise InputError(
+                "The bundle has no graph for exact gradients that this version reads; give --estimator spsa."
+            )
 
     @property
     def are_due(self) -> bool:

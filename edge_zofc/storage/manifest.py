@@ -148,14 +148,15 @@ class ActivationBytes(Strict):
 
 class GradientMemory(Strict):
     """Measured bytes, opened with or without ``prepacking`` and the ``arena``: what the session that goes both ways
-    holds more than that of the features, and ``run``, what its run back of one picture takes at its peak.
+    holds more than that of the features, and ``run``, what its run back of one picture takes at its peak. Without
+    ``run``, until format version 5: what a second session took.
     """
 
     prepacking: bool
     arena: bool
     anonymous: Bytes
     file: Bytes
-    run: Bytes = 0
+    run: Bytes | None = None
 
 
 class GradientInfo(Strict):
@@ -243,6 +244,9 @@ class Manifest(Strict):
             raise ValueError(f"files must be exactly {', '.join(self.due_files)}")
         if self.gradient is not None and self.format_version < GRADIENT_VERSION:
             raise ValueError(f"a gradient is of format version {GRADIENT_VERSION}, not {self.format_version}")
+        runs = [] if self.gradient is None else [one.run is not None for one in self.gradient.memory]
+        if any(is_there != self.goes_back for is_there in runs):
+            raise ValueError(f"a gradient has run since format version {BOTH_WAYS_VERSION}")
         if self.tuning is not None and self.format_version < TUNING_VERSION:
             raise ValueError(f"a tuning is of format version {TUNING_VERSION}, not {self.format_version}")
         return self
@@ -268,6 +272,9 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
     for name in ("gradient", "tuning"):
         if found[name] is None:
             del found[name]
+    for way in found.get("gradient", {}).get("memory", ()):
+        if way["run"] is None:
+            del way["run"]
     if manifest.adapter.kind == "bottleneck":
         del found["adapter"]["kind"]
     return found

@@ -162,7 +162,11 @@ def test_auto_takes_them_where_the_bundle_has_them_and_says_why(
     few = {"batch_size": 8, "steps": 2}
     for bundle, kind, why in (
         (exact_bundle, "exact", "by exact gradients."),
-        (small_bundle, "spsa", "by forward passes alone: the bundle has no graph for exact gradients."),
+        (
+            small_bundle,
+            "spsa",
+            "by forward passes alone: the bundle has no graph for exact gradients that this version reads.",
+        ),
     ):
         caplog.clear()
         with caplog.at_level("INFO"):
