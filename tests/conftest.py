@@ -61,6 +61,12 @@ def exact_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def film_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with a film in place of a bottleneck, and no graph for exact gradients."""
+    return write_small_bundle(tmp_path_factory.mktemp("film") / "bundle", film=True)
+
+
+@pytest.fixture(scope="session")
 def small_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tasks of two classes, 8 + 4 pictures each, on which an adapter moves; read it, do not change it."""
     return write_small_stream(tmp_path_factory.mktemp("small") / "stream", alike=True)

@@ -3,7 +3,8 @@
     fast      the plan chooses under a budget that limits nothing
     thrifty   one picture and one adapter a run, under the least budget that the plan accepts
 
-Inference is placed as SPSA is, with one adapter a run.
+Inference is placed as SPSA is, with one adapter a run. ``shifts`` are the directions that ``learn`` takes by default;
+an adapter without shifts has no arm of them, as they would be its balanced ones.
 
 An image-forward is one picture once through the network. A gradient pass counts as GRADIENT_PASS of them: the way
 forward, and about two for the way back. SPSA takes Q + 1 image-forwards a picture. Exact gradients in onnxruntime take
@@ -20,11 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from edge_zofc.algorithm.directions import BALANCED, SHIFTS
 from edge_zofc.algorithm.options import make_options
 from edge_zofc.benchmarks.costs.learn import budget
 from edge_zofc.benchmarks.costs.setup import PLENTY_BYTES
 from edge_zofc.benchmarks.process import Ended, command, run
 from edge_zofc.errors import InputError
+from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.run_folder import EVENTS
 
 Estimator = Literal["inference", "spsa", "exact", "torch"]
@@ -74,6 +79,7 @@ def _in_onnxruntime(name: str, title: str, estimator: Estimator, directions: str
 
 ARMS = (
     *_in_onnxruntime("inference", "inference", "inference"),
+    *_in_onnxruntime("spsa-shifts", "SPSA, shifts", "spsa", "shifts"),
     *_in_onnxruntime("spsa-balanced", "SPSA, balanced directions", "spsa", "balanced"),
     *_in_onnxruntime("spsa-whole", "SPSA, whole directions", "spsa", "whole"),
     *_in_onnxruntime("exact", "exact, onnxruntime", "exact"),
@@ -82,6 +88,19 @@ ARMS = (
     Arm("torch-micro", "first order in torch, one picture at a time", "torch", True),
     Arm("torch-micro-checkpoint", "first order in torch, one picture, checkpointing", "torch", True, checkpoint=True),
 )
+
+
+def lacking(arm: Arm, bundle: Bundle) -> str:
+    """Why an arm cannot run with a bundle, or would only repeat another one; "" where it can."""
+    manifest = bundle.manifest
+    if arm.estimator == "torch" and manifest.precision != "fp32":
+        return f"torch has no {manifest.precision}"
+    if arm.estimator == "exact" and not manifest.goes_back:
+        return "the bundle has no graph for exact gradients"
+    shifts, balanced = (np.asarray(bundle.scales(scheme)) for scheme in (SHIFTS, BALANCED))
+    if arm.directions == "shifts" and np.array_equal(shifts, balanced):
+        return "the adapter has no shifts of its own, so they would be the balanced directions"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Each point is a ``learn`` of its own over the whole stream, with the estimator's other options as they are by default.
 ``--adapter on``: no gate takes a gain back. Adam has no schedule, so a run of N steps is the beginning of a longer one,
 and the points of one seed lie on one path. The gain is that over the adapter at rest, of the same seed. Seconds and
-image-forwards are those of the steps alone (``estimator_arms.py`` says how gradient passes are counted).
+image-forwards are those of the steps alone (``estimator_arms.py`` says how gradient passes are counted). Without the
+exact arm nothing says what half of its gain took.
 
 A seed is also a class order: the first learns the stream as it is, each other one its classes in an order of its own.
 With ``--out`` a point that is there is not measured again.
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_zofc.benchmarks.chart_style import BLUE, GREY, STYLE
-from edge_zofc.benchmarks.costs.estimator_arms import ARMS
+from edge_zofc.benchmarks.costs.estimator_arms import ARMS, lacking
 from edge_zofc.benchmarks.costs.setup import SEED, tell
 from edge_zofc.benchmarks.process import edge_zofc
 from edge_zofc.benchmarks.streams.class_orders import has_other_orders, in_order
@@ -72,16 +73,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learn-options", metavar="'...'", default="", help="more options of learn, in one argument")
 
 
-def run(options: argparse.Namespace, folder: Path, show: Callable[..., None]) -> None:
-    """Measure the curve of each bundle; ``show`` takes a table's name, its rows and a caption. Raises InputError."""
+def run(options: argparse.Namespace, arms: Sequence[str], folder: Path, show: Callable[..., None]) -> None:
+    """Measure the curve of each bundle for those of ``arms`` that have one; ``show`` takes a table's name, its rows and
+    a caption. Raises InputError.
+    """
     if options.stream is None:
         raise InputError("--curve needs --stream FOLDER, a stream of edge-zofc split.")
     if options.seeds < 1:
         raise InputError(f"--seeds is {options.seeds}, it must be at least 1.")
     if options.seeds > 1 and not has_other_orders(options.stream):
         raise InputError(f"The classes of {options.stream} come back in later tasks; give --seeds 1.")
-    wanted = {name: counts(options.spsa_steps, "spsa-steps") for name in CURVES}
-    wanted[REFERENCE] = counts(options.exact_steps, "exact-steps")
+    steps = {one: counts(getattr(options, f"{one}_steps"), f"{one}-steps") for one in ("spsa", "exact")}
+    wanted = {name: steps[arm.estimator] for name, arm in CURVES.items() if arm.name in arms}
+    if not wanted:
+        known = ", ".join(arm.name for arm in CURVES.values())
+        raise InputError(f"--arms is '{options.arms}', which has none for --curve; choose from {known}.")
     place = (options.out or folder).resolve()
     measured = [
         point
@@ -113,8 +119,9 @@ def _of_one_seed(
     more = tuple(options.learn_options.split())
     points = [Point(bundle, stream, seed, None, 0, more)]
     for name, steps in wanted.items():
-        if CURVES[name].estimator == "exact" and not read_bundle(bundle).manifest.goes_back:
-            tell(f"{bundle.name}: no exact steps, the bundle has no graph for exact gradients")
+        missing = lacking(CURVES[name], read_bundle(bundle))
+        if missing:
+            tell(f"{bundle.name}, {CURVES[name].title}: left out, {missing}")
             continue
         points += [Point(bundle, stream, seed, name, count, more) for count in steps]
     return [_measured(point, place) for point in points]
@@ -229,7 +236,7 @@ def draw(curves: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     bundles = list(dict.fromkeys(row["bundle"] for row in curves))
-    looks = dict(zip(CURVES, ((GREY, "o"), (GREY, "s"), (BLUE, "D")), strict=True))
+    looks = dict(zip(CURVES, ((GREY, "^"), (GREY, "o"), (GREY, "s"), (BLUE, "D")), strict=True))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(bundles) + 1, 3.4), layout="constrained")
         for axes, bundle in zip(figure.subplots(1, len(bundles), squeeze=False)[0], bundles, strict=True):

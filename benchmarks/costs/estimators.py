@@ -38,6 +38,7 @@ from edge_zofc.benchmarks.costs.estimator_arms import (
     beside_inference,
     command_of,
     ending,
+    lacking,
     numbers,
 )
 from edge_zofc.benchmarks.costs.machine import machine_line, machine_state
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         add(f"--{name}", metavar="BUNDLE", type=Path, nargs="+", default=[], help=text)
     add("--stream", metavar="FOLDER", type=Path, help="its first task is learnt; of --curve all are")
-    add("--arms", metavar="LIST", help="of costs and limits (default: all)")
+    add("--arms", metavar="LIST", help="(default: all; of the curve those of learn that are fast)")
     add("--batch-sizes", metavar="LIST", default="16,64", help="of costs; of limits the first (default: 16,64)")
     add("--steps", metavar="N", type=int, default=5, help="of costs and limits (default: 5)")
     estimator_curve.add_arguments(parser)
@@ -92,7 +93,7 @@ def main(options: argparse.Namespace) -> int:
                 ]
                 _show(options, f"estimators-{asked}", beside_inference(rows), f"{options.steps} steps")
         if options.curve:
-            estimator_curve.run(options, folder, partial(_show, options))
+            estimator_curve.run(options, [arm.name for arm in arms], folder, partial(_show, options))
     return 0
 
 
@@ -133,13 +134,7 @@ def _photographs(stream: Path) -> Path:
 
 def _runs(arm: Arm, task: Task) -> bool:
     """Whether an arm can run with a task's bundle at all; if not it is told."""
-    manifest = read_bundle(task.bundle).manifest
-    missing = {
-        "torch": manifest.precision != "fp32" and f"torch has no {manifest.precision}",
-        "exact": not manifest.goes_back and "the bundle has no graph for exact gradients",
-        "spsa": False,
-        "inference": False,
-    }[arm.estimator]
+    missing = lacking(arm, read_bundle(task.bundle))
     if missing:
         tell(f"{task.bundle.name}, {arm.title}: left out, {missing}")
     return not missing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,16 @@ class Panel:
         """Two lines."""
         return f"{self.name}, {self.size}\nbatch {self.batch_size}, {self.how}"
 
-    def arms(self, bar: str) -> tuple[str, ...]:
-        """The arms of ``bench estimators`` of which a bar shows the least."""
+    def arms(self, bar: str, measured: Collection[str]) -> tuple[str, ...]:
+        """The arms of ``bench estimators`` of which a bar shows the least; ``measured`` are those that the panel has.
+
+        Forward passes alone are shown with shifts, ``learn``'s default, where the adapter has some.
+        """
         if bar == "torch-best":
             return TORCH
-        names = {"torch-batch": "torch-batch", "spsa": f"spsa-balanced-{self.placement}"}
-        return (names.get(bar, f"{bar}-{self.placement}"),)
+        shifts = f"spsa-shifts-{self.placement}"
+        spsa = shifts if shifts in measured else f"spsa-balanced-{self.placement}"
+        return ({"torch-batch": "torch-batch", "spsa": spsa}.get(bar, f"{bar}-{self.placement}"),)
 
 
 PANELS = (
@@ -68,7 +72,8 @@ def peaks(rows: Sequence[dict[str, Any]]) -> Measured:
     found = {(row["bundle"], row["batch_size"], row["arm"]): row["peak_rss_mib"] for row in rows if not row["failed"]}
 
     def least(panel: Panel, bar: str) -> float:
-        keys = [(panel.bundle, panel.batch_size, arm) for arm in panel.arms(bar)]
+        place = panel.bundle, panel.batch_size
+        keys = [(*place, arm) for arm in panel.arms(bar, {arm for *where, arm in found if tuple(where) == place})]
         missing = [key for key in keys if key not in found]
         if missing:
             bundle, batch_size, arm = missing[0]

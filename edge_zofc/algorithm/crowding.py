@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_zofc.algorithm.statistics import Statistics
+
 LIMIT = 0.7
 """Below it the adapter stays at its start."""
 _ROWS = 256
@@ -21,9 +23,10 @@ _DIGITS = 4
 """Of the result: more depend on how a processor rounds."""
 
 
-def crowding(sums: np.ndarray, counts: np.ndarray) -> float:
-    """From the sums float64 [C, D] of features of length 1 by class, and how many there are, int64 [C].
+def crowding(sums: np.ndarray, counts: np.ndarray, squares: np.ndarray | None = None) -> float:
+    """From the sums float64 [C, D] of features by class, and how many there are, int64 [C].
 
+    ``squares`` float64 [C] are the sums of their squared lengths; None: all have length 1.
     The length of a class's mean is estimated without the part that is each picture's own, which would make classes of
     few pictures look unlike. Classes of one picture are left out. Where fewer than two are left it is 1.0, as close as
     can be.
@@ -31,8 +34,9 @@ def crowding(sums: np.ndarray, counts: np.ndarray) -> float:
     some = counts > 1
     if np.count_nonzero(some) < 2:
         return 1.0
+    squares = (counts if squares is None else squares)[some]
     sums, counts = sums[some], counts[some]
-    squared = (np.sum(sums * sums, axis=1) - counts) / (counts * (counts - 1))
+    squared = (np.sum(sums * sums, axis=1) - squares) / (counts * (counts - 1))
     means = sums / (counts * np.sqrt(np.maximum(squared, 1e-12)))[:, None]
     found = np.empty(len(means))
     for start in range(0, len(means), _ROWS):
@@ -41,3 +45,15 @@ def crowding(sums: np.ndarray, counts: np.ndarray) -> float:
         cosines[own, start + own] = -1.0
         found[start : start + _ROWS] = cosines.max(axis=1)
     return round(float(np.clip(found, -1.0, 1.0).mean()), _DIGITS)
+
+
+def crowding_of(found: Statistics) -> float:
+    """The same from what a closed-form head is solved from, which knows no single picture.
+
+    Features have the length that they have, and every class the spread that all share, as in the head. With 8 pictures
+    a class or more it lies within 0.02 of the other (benchmarks/results/LOG.md).
+    """
+    counts = np.maximum(found.counts, 1)
+    between = np.sum(found.sums * found.sums, axis=1) / counts
+    spread = (found.moment_trace - between.sum()) / max(found.counts.sum() - np.count_nonzero(found.counts), 1)
+    return crowding(found.sums, found.counts, between + (counts - 1) * spread)

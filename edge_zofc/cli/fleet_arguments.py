@@ -92,6 +92,12 @@ FLEET: dict[str, tuple[Add, ...]] = {
             "steps",
             number("--steps", "steps of the adapter, measured by all devices (default: 0)", 0, default=0),
             argument(
+                "--adapter",
+                choices=("auto", "on"),
+                default="auto",
+                help="auto: no step where classes of all devices stand far apart (default); on: steps all the same",
+            ),
+            argument(
                 "--estimator",
                 choices=("auto", "spsa", "exact"),
                 default="auto",

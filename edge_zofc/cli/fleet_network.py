@@ -87,6 +87,7 @@ def _plan(options: argparse.Namespace, has_gradient: bool) -> Plan:
         close_at=options.close_at,
         quorum=options.quorum,
         aggregate=options.aggregate,
+        adapter=options.adapter,
     )
 
 

@@ -128,7 +128,7 @@ def rivals(
 
 
 def choose(found: Sequence[Rival]) -> tuple[Options, MemoryPlan, str]:
-    """Options and plan of the first of ``rivals`` that fits, and why it was chosen.
+    """Options and plan of the first of ``rivals`` that fits, and a sentence on how steps are taken, and why so.
 
     Raises DoesNotFitError, of the thriftiest, if none does.
     """
@@ -140,10 +140,12 @@ def choose(found: Sequence[Rival]) -> tuple[Options, MemoryPlan, str]:
 
 
 def _why(first: Rival, chosen: Rival) -> str:
-    if chosen is not first:
-        return f"The adapter learns by forward passes alone. By exact gradients: {first.why_not}"
+    """With "if": where the first task's classes are few or far apart, which is seen later, no step is taken."""
     how = {"exact": "exact gradients", "spsa": "forward passes alone"}[chosen.options.estimator]
-    return f"The adapter learns by {how}{f': {chosen.alone}' if chosen.alone else ''}."
+    told = f"If the adapter moves, it learns by {how}"
+    if chosen is not first:
+        return f"{told}. By exact gradients: {first.why_not}"
+    return f"{told}{f': {chosen.alone}' if chosen.alone else ''}."
 
 
 def _why_alone(asked: Options, sizes: BundleSizes, of_spsa: Sequence[str]) -> str:

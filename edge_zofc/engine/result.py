@@ -64,7 +64,7 @@ def result_of(trainer: Trainer, plan: MemoryPlan, profile: DeviceProfile, cost: 
 
 
 def _adapter_result(trainer: Trainer) -> AdapterResult | None:
-    """None for a cosine head, and where nobody asked what the adapter is worth."""
+    """None for a cosine head, where nobody asked what the adapter is worth, and before the first steps are judged."""
     progress = trainer.state.progress
     if trainer.options.head != "lda" or trainer.options.adapter == "on":
         return None
@@ -72,7 +72,7 @@ def _adapter_result(trainer: Trainer) -> AdapterResult | None:
     crowding = finished[0].crowding if finished else None
     gates = [task.gate for task in finished if task.gate is not None]
     if not gates:
-        return AdapterResult(state="start", crowding=crowding)
+        return None if progress.step else AdapterResult(state="start", crowding=crowding)
     last = gates[-1]
     counts = last.held_out, last.right_frozen, last.right_moved
     held_out = _paired(*counts, last.only_frozen, last.only_moved)

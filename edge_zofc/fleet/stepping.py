@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_zofc.algorithm.adapter import lattice_eps
 from edge_zofc.algorithm.aggregation import Aggregate, aggregated, bounded
+from edge_zofc.algorithm.crowding import LIMIT, crowding_of
 from edge_zofc.algorithm.directions import GRADIENT, SCHEMES
 from edge_zofc.algorithm.options import Options, make_options
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError, printable
@@ -34,6 +35,7 @@ class Plan:
     """``steps`` in all, each of at most ``sample`` devices with ``pictures`` each, which have ``deadline`` seconds.
 
     A step ends when a fraction ``close_at`` of those that were asked answered, and is taken where ``quorum`` did.
+    ``adapter`` "on": the steps are taken however far apart the classes stand.
     """
 
     steps: int = 0
@@ -44,6 +46,7 @@ class Plan:
     close_at: float = 1.0
     quorum: float = 0.5
     aggregate: Aggregate = "trimmed"
+    adapter: Literal["auto", "on"] = "auto"
 
 
 class Steps:
@@ -52,6 +55,7 @@ class Steps:
     def __init__(self, coordinator: Coordinator, plan: Plan) -> None:
         self.fleet, self.plan = coordinator, plan
         self._judge: Judge | None = None
+        self._crowding: tuple[int, float] | None = None
         about = coordinator.fleet.about()
         if self.are_due and about.cap is not None:
             raise InputError(
@@ -79,6 +83,27 @@ class Steps:
     def options(self) -> Options:
         """Those of a run that would take such steps."""
         return make_options("edge", {"estimator": self.plan.estimator})
+
+    def win_little(self) -> bool:
+        """Whether no step is begun, as the classes of the newest head stand far apart; told once for each head.
+
+        Steps that have begun go on.
+        """
+        fleet, head = self.fleet, self.fleet.ledger.devices.head
+        has_begun = fleet.journal is not None and fleet.journal.steps > 0
+        if self.plan.adapter == "on" or not self.are_left or has_begun or not fleet.fleet.names(fleet.fleet.about()):
+            return False
+        if self._crowding is None or self._crowding[0] != head:
+            found = crowding_of(fleet.fleet.merged().statistics)
+            self._crowding = head, found
+            if found < LIMIT:
+                fleet.log("steps_not_begun", head=head, crowding=found)
+                fleet.tell(
+                    f"no step is taken: the classes of all devices stand far apart, a class and the one most like it "
+                    f"are {found:.2f} alike. Below {LIMIT:.2f} the adapter wins little; --adapter on moves it all the "
+                    "same."
+                )
+        return self._crowding[1] < LIMIT
 
     def begin(self) -> FleetJournal:
         """The fleet's journal, begun if need be. Raises as ``Journal.create``."""

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.algorithm import crowding as module
-from edge_zofc.algorithm.crowding import crowding
+from edge_zofc.algorithm.crowding import crowding, crowding_of
 from edge_zofc.algorithm.heads import unit
+from edge_zofc.algorithm.statistics import Statistics
 
 
 def of(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
@@ -79,3 +80,36 @@ def test_many_classes_are_compared_in_portions(monkeypatch: pytest.MonkeyPatch) 
     whole = of(features, labels, 23)
     monkeypatch.setattr(module, "_ROWS", 4)
     assert of(features, labels, 23) == whole
+
+
+def statistics_of(features: np.ndarray, labels: np.ndarray, classes: int) -> Statistics:
+    found = Statistics.empty(classes, features.shape[1])
+    found.add(features.astype(np.float32), labels)
+    return found
+
+
+def test_a_heads_statistics_say_the_same_of_two_classes_at_60_degrees_whose_lengths_differ() -> None:
+    """No spread at all, and lengths of 1 and 4."""
+    ray = np.array([[1.0, 0.0], [2.0, 2 * np.sqrt(3.0)]])
+    assert crowding_of(statistics_of(np.repeat(ray, 3, axis=0), np.repeat([0, 1], 3), 2)) == pytest.approx(
+        0.5, abs=1e-3
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+def test_a_heads_statistics_say_nearly_what_single_features_say(seed: int) -> None:
+    """12 classes of 8 pictures whose lengths vary by a seventh, as those of an EfficientNet do."""
+    draw = np.random.default_rng(seed)
+    kinds = unit(draw.normal(size=(1, 400)) + draw.uniform(0.3, 2) * draw.normal(size=(12, 400)))
+    labels = np.repeat(np.arange(12), 8)
+    features = unit(kinds[labels] + 0.04 * draw.normal(size=(len(labels), 400)))
+    longer = 20 * features * draw.normal(1, 1 / 7, (len(labels), 1))
+    assert crowding_of(statistics_of(longer, labels, 12)) == pytest.approx(of(features, labels, 12), abs=0.03)
+
+
+def test_a_heads_statistics_without_two_classes_of_two_pictures_are_as_close_as_can_be() -> None:
+    ray = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert crowding_of(statistics_of(ray, np.array([0, 1, 1]), 3)) == 1.0
+    assert crowding_of(statistics_of(ray[:2], np.array([0, 1]), 2)) == 1.0
+    assert crowding_of(Statistics.empty(0, 2)) == 1.0

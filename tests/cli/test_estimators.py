@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from small import write_small_stream
 from typed import answer
 
 from edge_zofc.cli.main import main
+from edge_zofc.engine import gate
 from edge_zofc.storage.bundle import Bundle
 
 FEW = ["--batch-size", "8", "--steps", "3", "--device-profile", "cpu-2gib", "--micro-batch", "2"]
@@ -60,9 +62,33 @@ def test_the_reason_names_what_exact_gradients_lack(
     base = ["--bundle", exact_bundle.folder, "--stream", stream, *FEW]
     exact, spsa = answer(capsys, "plan", *base)["estimators"]
     found = answer(capsys, "plan", *base, "--memory-budget", (exact["least_bytes"] + spsa["least_bytes"]) // 2)
-    assert "by forward passes alone. By exact gradients: Learning needs" in found["why"]
+    assert found["why"].startswith(
+        "If the adapter moves, it learns by forward passes alone. By exact gradients: Learning needs"
+    )
     assert "above the budget" in found["why"]
     assert found["estimators"][0]["peak_bytes"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "state"), [([], 0.5, "start"), (["--adapter", "on"], 0.5, None), ([], 0.9, "moved")]
+)
+def test_no_run_says_that_its_adapter_learns_before_it_knows_whether_it_does(
+    words: list[str], found: float, state: str | None, exact_bundle: Bundle, stream: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where the classes stand far apart no step is taken: what is printed is true there too."""
+    monkeypatch.setattr(gate, "crowding", lambda sums, counts: found)
+    monkeypatch.setattr(gate, "is_worse", lambda first, second: False)
+    base = ["learn", "--bundle", exact_bundle.folder, "--stream", stream, "--run", tmp_path / "run", "--json"]
+    assert main([*map(str, base), *FEW, *words]) == 0
+    printed = capsys.readouterr()
+    told, result = " ".join(printed.err.split()), json.loads(printed.out)
+    assert "If the adapter moves, it learns by exact gradients." in told
+    assert "The adapter learns" not in told
+    stays = state == "start"
+    assert ("The adapter stays at its start: the classes of the first task stand far apart" in told) == stays
+    assert (result["steps"], result["gradient_passes"]) == ((0, 0) if stays else (3, 24))
+    assert (result["adapter"] and result["adapter"]["state"]) == state
 
 
 def test_a_run_keeps_the_estimator_that_it_began_with(

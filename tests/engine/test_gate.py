@@ -287,6 +287,15 @@ def test_classes_that_stand_far_apart_cost_the_passes_of_a_run_whose_adapter_is_
     ]
 
 
+def test_a_run_that_is_stopped_amid_its_steps_does_not_say_that_the_adapter_did_not_move(
+    small_bundle: Bundle, stream: Path, tmp_path: Path
+) -> None:
+    part = go(small_bundle, stream, tmp_path / "run", changes=MOVING, max_steps=2)
+    assert part["steps"] == 2 and part["adapter"] is None
+    whole = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
+    assert whole["steps"] == 6 and whole["adapter"]["state"] == "moved"
+
+
 def test_classes_that_stand_close_together_move_the_adapter(small_bundle: Bundle, stream: Path, tmp_path: Path) -> None:
     result = go(small_bundle, stream, tmp_path / "run", changes=MOVING)
     assert result["steps"] == 6

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fleet_steps import Walker, begun, over, walkers
 from shares import made_share
 
-from edge_zofc.fleet import serving
+from edge_zofc.algorithm.statistics import Statistics
+from edge_zofc.fleet import serving, stepping
 from edge_zofc.fleet.coordinator import Coordinator, RoundDone
 from edge_zofc.fleet.exchange import Answer, Ask, News, Receipt, kind_of, opened, sealed
 from edge_zofc.fleet.keys import KeyFolder
 from edge_zofc.fleet.serving import Pace, serve
 from edge_zofc.fleet.sharing import adapter_sha256
+from edge_zofc.fleet.stepping import Plan, Steps
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.fleet_journal import FleetJournal
 from edge_zofc.storage.share import encode
 
 
@@ -77,6 +82,54 @@ def test_one_round_begins_without_those_who_do_not_come(
     assert (done.answered, done.devices) == (("b",), 1)
     done = serve(fleet, keys, Wire(small_bundle, []), Pace(deadline=0.01, once=True), lambda done: None)
     assert (done.answered, done.devices) == ((), 1), "the head stays"
+
+
+class Listed(Wire):
+    """A transport whose devices are functions of bytes."""
+
+    def __init__(self, bundle: Bundle, devices: dict[str, Walker]) -> None:
+        super().__init__(bundle, [])
+        self.there, self.devices = list(devices), devices
+
+    def exchange(self, messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes]]:
+        return iter(over(self.devices)(messages, deadline))
+
+
+@pytest.mark.parametrize(("alike", "adapter", "steps"), [(0.5, "auto", 0), (0.5, "on", 2), (0.71, "auto", 2)])
+def test_a_fleet_whose_classes_stand_far_apart_takes_no_step_unless_it_is_asked_to(
+    alike: float, adapter: Any, steps: int, small_bundle: Bundle, keys: KeyFolder, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    told, seen = list[str](), list[Statistics]()
+    monkeypatch.setattr(stepping, "crowding_of", lambda found: seen.append(found) or alike)
+    fleet = Coordinator(keys.fleet, small_bundle.folder, told.append)
+    link = Listed(small_bundle, walkers(small_bundle, tmp_path, 2))
+    for _ in range(2):
+        serve(fleet, keys, link, Pace(deadline=0.01, once=True), lambda done: None, Plan(2, adapter=adapter))
+        fleet = Coordinator(keys.fleet, small_bundle.folder, told.append)
+    journal = FleetJournal.find(keys.fleet)
+    assert (0 if journal is None else journal.steps) == steps
+    why = [text for text in told if "no step is taken: the classes of all devices stand far apart" in text]
+    events = (keys.fleet / "events.jsonl").read_text()
+    assert len(why) == events.count("steps_not_begun") == (0 if steps else 2)
+    assert all("are 0.50 alike. Below 0.70" in text and "--adapter on" in text for text in why)
+    # Both devices' pictures, by the head's own statistics; asked before the first step alone.
+    assert [found.counts.tolist() for found in seen] == [[24, 12, 12]] * {"auto": 1 if steps else 2, "on": 0}[adapter]
+
+
+def test_made_up_classes_stand_far_apart_and_a_head_is_asked_once(small_bundle: Bundle, tmp_path: Path) -> None:
+    told, devices = list[str](), walkers(small_bundle, tmp_path)
+    steps = begun(small_bundle, tmp_path / "fleet", devices, Plan(2), told)
+    assert steps.win_little() and steps.win_little()
+    assert sum("no step is taken" in text for text in told) == 1
+    assert not Steps(steps.fleet, Plan(2, adapter="on")).win_little()
+    assert not Steps(steps.fleet, Plan()).win_little()
+    assert steps.step(devices, over(devices))
+    assert not steps.win_little(), "steps that have begun go on"
+
+
+def test_a_fleet_without_shares_is_not_asked_how_its_classes_stand(small_bundle: Bundle, tmp_path: Path) -> None:
+    assert not Steps(Coordinator(tmp_path / "fleet", small_bundle.folder, print), Plan(2)).win_little()
 
 
 def test_rounds_go_on_and_keys_count_from_the_next(

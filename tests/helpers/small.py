@@ -11,16 +11,16 @@ from PIL import Image
 from safetensors.numpy import save
 
 from edge_zofc.algorithm.adapter import LATTICE_STEP
-from edge_zofc.export.adapters import adapter_layout, initial_adapter
+from edge_zofc.export.adapters import adapter_layout, film_layout, initial_adapter
 from edge_zofc.export.gradient_graph import write_gradient_graph
 from edge_zofc.export.onnx_graph import write_graph
-from edge_zofc.export.vit import AdapterViT
+from edge_zofc.export.vit import FILM_PLACES, AdapterViT
 from edge_zofc.storage import bundle, manifest
 
 SIDE, WIDTH, DEPTH = 32, 32, 2
 
 
-def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2) -> AdapterViT:
+def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2, film: bool = False) -> AdapterViT:
     """An untrained ViT with adapters, the same at every call; torch's global random state is left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -37,15 +37,20 @@ def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2) -> AdapterViT:
         for parameter in vit.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.15)
-    return AdapterViT(vit, adapter_layout(WIDTH, blocks, rank, 0.1))
+    films = film_layout(dict.fromkeys(blocks, WIDTH), FILM_PLACES)
+    return AdapterViT(vit, films if film else adapter_layout(WIDTH, blocks, rank, 0.1))
 
 
 def write_small_bundle(
-    folder: Path, precision: bundle.Precision = "fp32", fidelity: float = 0.99, gradient: bool = False
+    folder: Path,
+    precision: bundle.Precision = "fp32",
+    fidelity: float = 0.99,
+    gradient: bool = False,
+    film: bool = False,
 ) -> bundle.Bundle:
     """A bundle around ``small_model``. Its fidelity and activation bytes are made up; export measures them."""
     folder.mkdir(parents=True)
-    model = small_model()
+    model = small_model(film=film)
     write_graph(model, precision, folder)
     if gradient:
         write_gradient_graph(model, folder)

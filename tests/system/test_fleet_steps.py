@@ -19,7 +19,20 @@ from edge_zofc.engine.replay import replay_run
 from edge_zofc.storage.bundle import Bundle
 
 pytestmark = pytest.mark.flower
-STEPS = ("--steps", 6, "--step-pictures", 4, "--step-deadline", 60, "--every", 2, "--estimator", "spsa")
+STEPS = (
+    "--steps",
+    6,
+    "--step-pictures",
+    4,
+    "--step-deadline",
+    60,
+    "--every",
+    2,
+    "--estimator",
+    "spsa",
+    "--adapter",
+    "on",
+)
 DEVICES = range(4)
 LONG = 600.0
 """Seconds, for a machine that does other things too."""

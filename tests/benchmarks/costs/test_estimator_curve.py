@@ -85,7 +85,21 @@ def test_a_list_of_steps_is_in_order_and_has_each_once() -> None:
 def test_the_picture_has_a_line_for_each_arm(tmp_path: Path) -> None:
     draw(averaged(MEASURED), tmp_path / "curve.svg")
     text = (tmp_path / "curve.svg").read_text()
+    with_shifts = [*MEASURED, row("spsa-shifts", 20, 1993, 0.52)]
+    draw(averaged(with_shifts), tmp_path / "shifts.svg")
+    assert "SPSA, shifts" in (tmp_path / "shifts.svg").read_text() and "shifts" not in text
     assert "exact, onnxruntime" in text and "balanced directions" in text and "whole directions" not in text
+
+
+def test_a_film_has_a_curve_of_shifts(film_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = write_small_stream(tmp_path / "stream", tasks=1, classes=4, alike=True)
+    words = ["--curve", str(film_bundle.folder), "--stream", str(stream), "--seeds", "1", "--json"]
+    words += ["--arms", "spsa-shifts-fast", "--spsa-steps", "1", "--learn-options", "--batch-size 8"]
+    assert run("estimators", words) == 0
+    points, curve = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [each["arm"] for each in points["runs"]] == [None, "spsa-shifts"]
+    assert points["rows"][0]["image_forwards"] == 8 * 9
+    assert curve["rows"][0]["half_step_seconds"] is None
 
 
 def test_the_command_learns_each_point_once_and_draws_them(
@@ -104,5 +118,8 @@ def test_the_command_learns_each_point_once_and_draws_them(
     assert len(curve["rows"]) == 6
     assert (tmp_path / "out" / "estimators-curve.svg").exists()
     monkeypatch.setattr(estimator_curve, "edge_zofc", lambda *words: pytest.fail("it was measured again"))
+    asked = ["--arms", "spsa-whole-fast,exact-thrifty"]
+    assert run("estimators", [*words, *asked]) == 0
+    assert [each["arm"] for each in json.loads(capsys.readouterr().out.splitlines()[0])["rows"]] == ["spsa-whole"]
     assert run("estimators", words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["runs"] == points["runs"]

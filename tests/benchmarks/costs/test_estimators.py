@@ -15,6 +15,7 @@ import pytest
 import torch
 from small import small_model, write_small_stream
 
+from edge_zofc.algorithm.options import make_options
 from edge_zofc.benchmarks import run
 from edge_zofc.benchmarks.costs import estimators
 from edge_zofc.benchmarks.costs.cgroup import lowest
@@ -61,6 +62,7 @@ def first_order(bundle: Bundle, stream: Path, micro_batch: int, checkpoint: bool
     [
         ("inference-thrifty", 16),
         ("spsa-balanced-fast", 16 * 9),
+        ("spsa-shifts-thrifty", 16 * 9),
         ("exact-thrifty", 16 * 4),
         ("torch-micro", 16 * 3),
         ("torch-batch-checkpoint", 64),
@@ -222,6 +224,32 @@ def test_a_bundle_without_gradients_has_no_exact_arm(
     assert "left out, the bundle has no graph for exact gradients" in told.err
 
 
+def test_forward_passes_have_an_arm_with_the_directions_that_learn_takes_by_default() -> None:
+    default = make_options("edge", {"estimator": "spsa"}).directions
+    assert {arm.name for arm in ARMS if arm.directions == default} == {"spsa-shifts-fast", "spsa-shifts-thrifty"}
+
+
+def test_an_adapter_with_shifts_has_an_arm_of_them(
+    film_bundle: Bundle, stream: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--costs", str(film_bundle.folder), "--stream", str(stream), "--batch-sizes", "8", "--steps", "2"]
+    arms = ["spsa-shifts-fast", "spsa-shifts-thrifty"]
+    assert run("estimators", [*words, "--arms", ",".join(arms), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["arm"], row["failed"], len(row["step_seconds"])) for row in rows] == [(arm, None, 2) for arm in arms]
+
+
+def test_an_adapter_without_shifts_has_no_arm_of_them(
+    exact_bundle: Bundle, stream: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would be its balanced directions, measured twice."""
+    words = ["--costs", str(exact_bundle.folder), "--stream", str(stream), "--arms", "spsa-shifts-fast", "--json"]
+    assert run("estimators", words) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out.splitlines()[0])["rows"] == []
+    assert "SPSA, shifts, fast: left out, the adapter has no shifts of its own" in told.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -231,6 +259,7 @@ def test_a_bundle_without_gradients_has_no_exact_arm(
         (["--costs", "BUNDLE", "--steps", "0"], "--steps is 0"),
         (["--costs", "BUNDLE", "--stream", "PAIRS"], "has 2 classes; 4 are needed"),
         (["--curve", "BUNDLE"], "--curve needs --stream"),
+        (["--curve", "BUNDLE", "--stream", "STREAM", "--seeds", "1", "--arms", "torch-micro"], "has none for --curve"),
         (["--curve", "BUNDLE", "--stream", "STREAM", "--seeds", "0"], "--seeds is 0"),
         (["--curve", "BUNDLE", "--stream", "STREAM", "--spsa-steps", "0"], "--spsa-steps is '0'"),
     ],

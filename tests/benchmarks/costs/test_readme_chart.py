@@ -17,6 +17,7 @@ RESULTS = PROJECT / "benchmarks/results"
 FILES = (RESULTS / "estimators_lite0_vit.json", RESULTS / "estimators_vit_b.json")
 PICTURE = RESULTS / "peak_memory.svg"
 BAR = re.compile(r'<g id="bar-([a-z0-9]+)-([a-z-]+)">\s*<path d="(.*?)"', re.DOTALL)
+SPSA = ("lite0", "spsa-balanced-fast", 64)
 ZERO = re.compile(r'text-anchor: middle[^>]* x="([0-9.]+)"[^>]*>0<')
 
 
@@ -88,6 +89,15 @@ def test_no_background_is_painted(tmp_path: Path) -> None:
     draw({panel.bundle: dict.fromkeys(BARS, 100.0) for panel in PANELS}, tmp_path / "bars.svg")
     svg = (tmp_path / "bars.svg").read_text(encoding="utf-8")
     assert not re.search(r"#fff|white", svg, re.IGNORECASE)
+
+
+def test_forward_passes_are_shown_with_shifts_where_they_were_measured() -> None:
+    found = rows()
+    [balanced] = [row for row in found if (row["bundle"], row["arm"], row["batch_size"]) == SPSA]
+    shifts = balanced | {"arm": "spsa-shifts-fast", "peak_rss_mib": 1.0}
+    assert peaks([*found, shifts])["lite0"]["spsa"] == 1.0
+    assert peaks([*found, shifts | {"batch_size": 16}]) == measured()
+    assert peaks([*found, shifts | {"failed": "no room"}]) == measured()
 
 
 def test_an_arm_that_did_not_run_is_named() -> None:
