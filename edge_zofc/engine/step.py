@@ -2,7 +2,7 @@
 
     spsa     features under every adapter, a head step, losses under the new head, an adapter step
     exact    features under theta, a head step, the loss's gradient at the features under the new head, which the
-             gradient graph carries back to the adapter picture by picture, an adapter step
+             backbone carries back to the adapter picture by picture, an adapter step
 
 Neither holds more than the batch's features: a step's memory does not grow with the pictures in it.
 """

@@ -27,7 +27,7 @@ from edge_zofc.storage.settings import Placement
 log = logging.getLogger("edge_zofc")
 
 GRADIENT_FORWARDS = 4
-"""What a picture's way through the gradient graph counts as, in image-forwards: three to five times as long as one."""
+"""What a picture's way back to the adapter counts as, in image-forwards: three to five times as long as one."""
 TIMED_PICTURES = 64
 TIMED_FORWARDS = 10
 """Runs of the graph that a prediction of time is made from."""
