@@ -1,4 +1,4 @@
-"""The graph for exact gradients, written, compared with torch's autograd, and measured."""
+"""The graph that goes both ways, written, compared with torch's autograd and with the features' graph, and measured."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from edge_zofc.export.adapted import Adapted
 from edge_zofc.export.fidelity import moved_adapter
-from edge_zofc.export.gradient_graph import OUTPUT, vjp, write_gradient_graph
+from edge_zofc.export.gradient_graph import INPUTS, OUTPUT, vjp, write_gradient_graph
 from edge_zofc.export.gradient_memory import measure_gradient_memory
 from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.session import open_session
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientInfo, Precision
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientInfo, Precision
 
 TOLERANCE, KINK_TOLERANCE = 1e-4, 1e-1
 """Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0. Which side
@@ -38,6 +38,7 @@ def write_checked_gradient(
     takes it. Raises NoGradientError if it cannot be written or is not what autograd gives.
     """
     write_gradient_graph(model, folder, precision)
+    _check_features(folder, images, moved_adapter(model, start)[None])
     errors = gradient_errors(folder / GRADIENT_GRAPH, model, images, start)
     if not (errors.min() < TOLERANCE and errors.max() < KINK_TOLERANCE):
         raise NoGradientError(
@@ -45,12 +46,22 @@ def write_checked_gradient(
             f"the {TOLERANCE:.0e} to {KINK_TOLERANCE:.0e} allowed"
         )
     memory = measure_gradient_memory(folder)
-    taken = sorted((one.anonymous + one.file) / 2**20 for one in memory)
+    taken = sorted((one.anonymous + one.file + (one.run or 0)) / 2**20 for one in memory)
     tell(
         f"exact gradients: relative error {errors.min():.1e} against torch's autograd (at kinks up to "
         f"{errors.max():.1e}), {taken[0]:.0f} to {taken[-1]:.0f} MiB more while learning"
     )
     return GradientInfo(error=float(errors.min()), memory=memory)
+
+
+def _check_features(folder: Path, images: np.ndarray, adapter: np.ndarray) -> None:
+    """Raises NoGradientError if the forward half does not give the features of the graph that it is taken from."""
+    feed = {"images": images, "adapters": adapter}
+    wanted = open_session(folder / GRAPH, threads=1).run(["features"], feed)[0]
+    none = {"gradient_images": images[:0], "feature_gradients": wanted[0, :0]}
+    found = open_session(folder / GRADIENT_GRAPH, threads=1).run(["features"], feed | none)[0]
+    if not np.array_equal(found, wanted):
+        raise NoGradientError("beside it the forward graph gives other features")
 
 
 def gradient_errors(graph: Path, model: Adapted, images: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
@@ -60,8 +71,10 @@ def gradient_errors(graph: Path, model: Adapted, images: np.ndarray, start: np.n
     found = []
     for image in images:
         asked = random.standard_normal((1, model.feature_size)).astype(np.float32)
-        feed = {"images": image[None], "adapters": adapter, "feature_gradients": asked}
-        wanted = vjp(model, *map(torch.from_numpy, feed.values())).double().numpy()
-        got = np.asarray(session.run([OUTPUT], feed)[0], np.float64)
+        feed = image[None], adapter, asked
+        wanted = vjp(model, *map(torch.from_numpy, feed)).double().numpy()
+        got = np.asarray(
+            session.run([OUTPUT], {"images": images[:0], **dict(zip(INPUTS, feed, strict=True))})[0], float
+        )
         found.append(float(np.linalg.norm(got - wanted)) / max(float(np.linalg.norm(wanted)), 1e-12))
     return np.array(found)

@@ -1,5 +1,6 @@
-"""Writes a bundle's second graph, for exact gradients: ``images`` [b, 3, S, S], ``adapters`` [1, P] and
-``feature_gradients`` [b, D] -> ``adapter_gradient`` [P], the vector-Jacobian product.
+"""Writes a bundle's second graph, which goes both ways: the forward graph's ``images`` -> ``features``, and
+``gradient_images`` [n, 3, S, S], ``adapters`` [1, P] and ``feature_gradients`` [n, D] -> ``adapter_gradient`` [P], the
+vector-Jacobian product. One of the two numbers of pictures is 0.
 
 torch's own autograd is traced, and its exporter writes what was traced. The backbone is frozen, so the backward half
 has gradients by inputs alone: transposed convolutions and products. All operators are standard ones, but for the
@@ -24,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edge_zofc.errors import EdgeZofcError
 from edge_zofc.export.adapted import Adapted
+from edge_zofc.export.both_ways import add_forward_graph
 from edge_zofc.export.gradient_nodes import Linear, take_over
 from edge_zofc.export.gradient_rules import NoGradientError, PlainPooling, decompositions
 from edge_zofc.export.onnx_writer import BLOCKS_OPSET, OPSET, OnnxWriter, stored_tensors
@@ -32,10 +34,11 @@ from edge_zofc.export.recomputing import in_place_taken_out, recompute
 from edge_zofc.export.traced_graph import silence
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRADIENT_WEIGHTS, GRAPH, Precision
 
-INPUTS = ("images", "adapters", "feature_gradients")
+INPUTS = ("gradient_images", "adapters", "feature_gradients")
 OUTPUT = "adapter_gradient"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "w8", "w4")
 """Those that gradients are written for."""
+_aten: Any = torch.ops.aten
 _TRACED = 2  # pictures: a number other than 1, which tracing would take for a constant
 
 
@@ -50,10 +53,11 @@ def write_gradient_graph(model: Adapted, folder: Path, precision: Precision = "f
     writer = OnnxWriter(stored=stored_tensors(folder / GRAPH), opset=opset)
     take_over(graph, writer, Linear(model, precision))
     side, size, width = model.image_side, model.layout.size, model.feature_size
-    shapes: tuple[list[str | int], ...] = (["b", 3, side, side], [1, size], ["b", width])
+    shapes: tuple[list[str | int], ...] = (["n", 3, side, side], [1, size], ["n", width])
     inputs = [helper.make_tensor_value_info(*each) for each in zip(INPUTS, repeat(TensorProto.FLOAT), shapes)]
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [size])
     writer.write(folder / GRADIENT_GRAPH, GRADIENT_WEIGHTS, inputs, [output], "edge-zofc")
+    add_forward_graph(folder)
 
 
 def vjp(model: Adapted, images: Tensor, adapters: Tensor, feature_gradients: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ def vjp(model: Adapted, images: Tensor, adapters: Tensor, feature_gradients: Ten
 
 
 def _exported(model: Adapted, opset: int) -> onnx.GraphProto:
-    pictures = torch.export.Dim("b")
+    pictures = torch.export.Dim("n")
     try:
         traced, example = _traced(model)
         with silence():
@@ -99,7 +103,18 @@ def _traced(model: Adapted) -> tuple[torch.fx.GraphModule, tuple[Tensor, ...]]:
             tracing_mode="symbolic",
         )(*inputs)
     traced.graph.eliminate_dead_code()
+    _name_sizes(traced.graph)
     in_place_taken_out(traced.graph)
     recompute(traced.graph)
     traced.recompile()
     return traced, example
+
+
+def _name_sizes(graph: torch.fx.Graph) -> None:
+    """Write a known size where a new shape leaves it open as -1: without pictures no other size tells it."""
+    for node in graph.nodes:
+        if node.target in (_aten.view.default, _aten.reshape.default) and -1 in node.args[1]:
+            due = node.meta["val"].shape[node.args[1].index(-1)]
+            if isinstance(due, int):
+                source, shape = node.args
+                node.args = source, [due if size == -1 else size for size in shape]

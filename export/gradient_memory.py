@@ -1,8 +1,8 @@
-"""Measures what the graph for exact gradients takes beside the first one, one picture at a time.
+"""Measures what the session that goes both ways takes, beside the one of the features, one picture at a time.
 
-Each way of opening it is measured in fresh processes (``python -m edge_zofc.export.gradient_memory FOLDER PREPACKING
-ARENA PARENT`` prints one JSON object), both sessions set up as the runtime does. How much onnxruntime packs differs
-from network to network, and two sessions share only what is mapped.
+Each way of opening it is measured in fresh processes (``python -m edge_zofc.export.gradient_memory GRAPH PREPACKING
+ARENA PARENT`` prints one JSON object), set up as the runtime does: how much onnxruntime packs differs from network to
+network.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from edge_zofc.device.memory_limit import give_freed_memory_back
-from edge_zofc.export.measure import REPEATS, end_with, example_feeds, measured_by
+from edge_zofc.export.measure import REPEATS, end_with, measured_by
 from edge_zofc.inference.graph import session_options
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientMemory
 from edge_zofc.storage.settings import Placement
@@ -32,34 +33,44 @@ def measure_gradient_memory(folder: Path) -> tuple[GradientMemory, ...]:
     found = []
     for prepacking in (True, False):
         for arena in (True, False):
-            arguments = [str(folder), str(int(prepacking)), str(int(arena))]
-            answers = [measured_by(__name__, arguments, "exact gradients") for _ in range(REPEATS)]
-            anonymous, file = (max(int(answer[name]) for answer in answers) for name in ("anonymous", "file"))
-            found.append(GradientMemory(prepacking=prepacking, arena=arena, anonymous=anonymous, file=file))
+            both, forward = (_measured(folder / name, prepacking, arena) for name in (GRADIENT_GRAPH, GRAPH))
+            more = {name: max(0, both[name] - forward[name]) for name in ("anonymous", "file")}
+            found.append(GradientMemory(prepacking=prepacking, arena=arena, **more, run=both["run"]))
     return tuple(found)
 
 
+def _measured(graph: Path, prepacking: bool, arena: bool) -> dict[str, int]:
+    """The largest of some processes' answers."""
+    arguments = [str(graph), str(int(prepacking)), str(int(arena))]
+    answers = [measured_by(__name__, arguments, "exact gradients") for _ in range(REPEATS)]
+    return {name: max(int(answer[name]) for answer in answers) for name in answers[0]}
+
+
 def main(arguments: Sequence[str]) -> None:
-    """The child process: print by how much the second session and its runs raised memory, ``file`` at their end."""
-    folder, (prepacking, arena, parent) = Path(arguments[0]), map(int, arguments[1:])
+    """The child process: print what the open session holds, ``file`` after its runs, and the runs' peak beside it."""
+    graph, (prepacking, arena, parent) = Path(arguments[0]), map(int, arguments[1:])
     end_with(parent)
     placement = Placement.simple().model_copy(update={"prepacking": bool(prepacking), "arena": bool(arena)})
-    _first = _run(folder / GRAPH, placement, 1)
-    anonymous, file, _ = _resident()
+    before, mapped, _ = _resident()
+    session = ort.InferenceSession(str(graph), session_options(placement), providers=["CPUExecutionProvider"])
+    give_freed_memory_back()
+    opened, _, _ = _resident()
+    feeds = _feeds(session)
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
-    _second = _run(folder / GRADIENT_GRAPH, placement, _RUNS)
-    _, mapped, peak = _resident()
-    taken = {"anonymous": max(0, peak - mapped - anonymous), "file": max(0, mapped - file)}
+    for _ in range(_RUNS):
+        session.run(None, feeds)
+    _, file, peak = _resident()
+    taken = {"anonymous": opened - before, "file": max(0, file - mapped), "run": max(0, peak - file - opened)}
     sys.stdout.write(json.dumps(taken) + "\n")
 
 
-def _run(graph: Path, placement: Placement, times: int) -> ort.InferenceSession:
-    session = ort.InferenceSession(str(graph), session_options(placement), providers=["CPUExecutionProvider"])
-    give_freed_memory_back()
-    feeds = example_feeds(session, 1, 1)
-    for _ in range(times):
-        session.run(None, feeds)
-    return session
+def _feeds(session: ort.InferenceSession) -> dict[str, np.ndarray]:
+    """One picture, back where the graph goes back."""
+    goes_back = len(session.get_outputs()) > 1
+    counts = {"images": 0 if goes_back else 1, "gradient_images": 1, "adapters": 1, "feature_gradients": 1}
+    return {
+        value.name: np.full((counts[value.name], *value.shape[1:]), 0.1, np.float32) for value in session.get_inputs()
+    }
 
 
 def _resident() -> tuple[int, int, int]:

@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def example_feeds(session: Any, images: int, adapters: int) -> dict[str, np.ndarray]:
     """Inputs for an open session, their pages touched: they belong to the caller's share, not to a run's."""
-    counts = {"images": images, "adapters": adapters, "feature_gradients": images}
+    counts = {"images": images, "adapters": adapters}
     return {
         value.name: np.full((counts[value.name], *value.shape[1:]), 0.1, np.float32) for value in session.get_inputs()
     }

@@ -43,11 +43,13 @@ from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
 from edge_zofc.storage.manifest import (
     ADAPTER,
+    BOTH_WAYS_VERSION,
     FILES,
     GRADIENT_FILES,
     GRAPH,
     MIN_FIDELITY,
     PROBE,
+    TUNING_VERSION,
     ActivationBytes,
     Fidelity,
     FileEntry,
@@ -228,9 +230,10 @@ def _manifest(
     measured: _Measured,
     tuning: TuningInfo | None,
 ) -> Manifest:
-    untuned = 4 if measured.gradient is not None else 2 if model.layout.kind == "bottleneck" else 3
+    untuned = 2 if model.layout.kind == "bottleneck" else 3
+    plain = untuned if tuning is None else TUNING_VERSION
     return Manifest(
-        format_version=untuned if tuning is None else 5,
+        format_version=plain if measured.gradient is None else BOTH_WAYS_VERSION,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),

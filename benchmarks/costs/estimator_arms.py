@@ -95,7 +95,7 @@ def lacking(arm: Arm, bundle: Bundle) -> str:
     manifest = bundle.manifest
     if arm.estimator == "torch" and manifest.precision != "fp32":
         return f"torch has no {manifest.precision}"
-    if arm.estimator == "exact" and manifest.gradient is None:
+    if arm.estimator == "exact" and not manifest.goes_back:
         return "the bundle has no graph for exact gradients"
     shifts, balanced = (np.asarray(bundle.scales(scheme)) for scheme in (SHIFTS, BALANCED))
     if arm.directions == "shifts" and np.array_equal(shifts, balanced):

@@ -21,7 +21,7 @@ from edge_zofc.benchmarks.tables import print_measured
 from edge_zofc.data.stream import list_samples, read_stream
 from edge_zofc.engine.predict import TrainedRun, open_backbone, open_run
 from edge_zofc.errors import InputError
-from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.result import read_result
 
@@ -65,11 +65,12 @@ class _Place:
     def gradient(self, theta: np.ndarray) -> np.ndarray:
         """The loss's, float64 [P]."""
         towards = self.trained.head.gradients(self.features(theta), self.labels, self.class_ids)
-        graph, total = GradientGraph(self.trained.bundle, self.backbone.placement), np.zeros(theta.size)
+        backbone, total = Backbone(self.trained.bundle, self.backbone.placement), np.zeros(theta.size)
+        backbone.go_back(True)
         for image, one in zip(self.images, towards, strict=True):
-            graph.image[0] = image
-            total += graph.gradient(theta, one)
-        graph.close()
+            backbone.gradient_image[0] = image
+            total += backbone.gradient(theta, one)
+        backbone.close()
         return total
 
     def rises(self, directions: int) -> dict[str, float]:

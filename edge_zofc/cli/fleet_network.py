@@ -66,7 +66,7 @@ def fleet_serve(options: argparse.Namespace) -> int:
     _check_fractions(options)
     with exit_on_sigterm(), RunLock(keys.path):
         coordinator = Coordinator(options.fleet, options.bundle, _tell, options.cap)
-        plan = _plan(options, coordinator.bundle.manifest.gradient is not None)
+        plan = _plan(options, coordinator.bundle.manifest.goes_back)
         with Link(listen, certificate, key) as link:
             _tell(f"listening on {', '.join(f'{host}:{port}' for host, port in link.addresses)}")
             done = serve(coordinator, keys, link, pace, lambda done: _tell(_told(done)), plan)

@@ -102,7 +102,7 @@ def _learning_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
 
 
 def _head_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
-    """The head at its largest, or while steps are taken, if the session for exact gradients needs more than that."""
+    """The head at its largest, or while steps are taken, if the session that goes both ways needs more than that."""
     classes, width = max(work.classes, 1), work.sizes.feature_size
     largest = [PlanItem(name, size, 0, note) for name, size, note in head_costs(work.options, classes, width)]
     gradient = gradient_item(work, choice)
@@ -111,23 +111,24 @@ def _head_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
         return
     in_steps = [PlanItem(name, size, 0, note) for name, size, note in step_costs(work.options, classes, width)]
     most = [sum(item.anonymous_bytes for item in items) for items in (largest, in_steps)]
-    if most[0] > most[1] + gradient.anonymous_bytes:
-        # The session is closed before the task ends: what it had is what the head's matrices take then.
+    if most[0] > most[1] + gradient.anonymous_bytes + gradient.file_bytes:
+        # That session is closed before the task ends: what it had is what the head's matrices take then.
         yield from largest
-        note = "while steps are taken, in the room of the head's matrices"
-        yield PlanItem(gradient.name, 0, gradient.file_bytes, note)
+        yield PlanItem(gradient.name, 0, 0, "while steps are taken, in the room of the head's matrices")
     else:
         yield from [*in_steps, gradient]
 
 
 def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
-    """The session for exact gradients; None where the adapter does not move by them."""
+    """What the session that goes both ways takes more; None where the adapter does not move by exact gradients."""
     if work.options.estimator != "exact" or not work.options.moves or work.sizes.gradient is None:
         return None
     ways = {(one.prepacking, one.arena): one for one in work.sizes.gradient}
     found = ways[choice.prepacking, choice.arena]
-    note = "a second session, one picture at a time, from the export's measurement"
-    return PlanItem("exact gradients", found.anonymous, found.file, note)
+    # A run back has the room of a run forward, never both.
+    more = max(0, (found.run or 0) - activations(work.sizes, choice))
+    note = "weights for the way back, one picture at a time, from the export's measurement"
+    return PlanItem("exact gradients", found.anonymous + more, found.file, note)
 
 
 def activations(sizes: BundleSizes, choice: Placement) -> int:

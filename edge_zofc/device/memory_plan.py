@@ -141,8 +141,8 @@ def _planned(work: Work, choice: Placement, budget_bytes: int, fixed: Fixed) -> 
     # The weights are mapped privately and writable, though never written.
     reserved = work.sizes.weights_bytes + int(activations(work.sizes, choice) * ARENA_RESERVED)
     if (gradient := gradient_item(work, choice)) is not None:
-        # All weights are mapped a second time, and those that the second graph has alone once.
-        reserved += work.sizes.weights_bytes + gradient.file_bytes + int(gradient.anonymous_bytes * ARENA_RESERVED)
+        # Weights that the way back has alone, mapped as the others.
+        reserved += gradient.file_bytes + int(gradient.anonymous_bytes * ARENA_RESERVED)
     if choice.head_backend == "torch" and work.base.torch is not None:
         reserved += max(work.base.torch.data_bytes - work.base.torch.anonymous_bytes, 0)
     # Two pools of threads (onnxruntime's and torch's or BLAS's) and the sampler.

@@ -224,7 +224,7 @@ def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
             pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
             train_by_epochs(trainer, samples, pixels.pixel_file)
     finally:
-        trainer.close_gradient()
+        trainer.backbone.go_back(False)
     trainer.check_band(at_end=True)
     progress.phase = "trained"
     trainer.save()

@@ -32,7 +32,7 @@ def retry_smaller(trainer: Trainer, work: Callable[..., None], *arguments: objec
             raise
         if reason is None:
             return
-        trainer.close_sessions()
+        trainer.backbone.close()
         trainer.state.restore(before)
         _reopen_smaller(trainer, reason)
 

@@ -151,7 +151,7 @@ def _why(first: Rival, chosen: Rival) -> str:
 def _why_alone(asked: Options, sizes: BundleSizes, of_spsa: Sequence[str]) -> str:
     """Why "auto" means forward passes, whatever the budget; "" where it may mean exact gradients."""
     if sizes.gradient is None:
-        known = "the bundle has no graph for exact gradients"
+        known = "the bundle has no graph for exact gradients that this version reads"
         return known if sizes.is_exported else "what exact gradients take is known once there is a bundle"
     if of_spsa:
         return f"{of_spsa[0].replace('_', '-')} was given, which belongs to them"

@@ -120,7 +120,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
         trainer = _open(start, providers, usage, files)
         trainer.signals, trainer.on_step = signals, on_step
-        signals.interrupt = trainer.interrupt
+        signals.interrupt = lambda: trainer.backbone.interrupt()
         signals.bus_error = lambda: _bus_error(ground)
         _begin(trainer, start)
         forecast = _forecast(trainer, start, on_forwards)

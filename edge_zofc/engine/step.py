@@ -2,7 +2,7 @@
 
     spsa     features under every adapter, a head step, losses under the new head, an adapter step
     exact    features under theta, a head step, the loss's gradient at the features under the new head, which the
-             gradient graph carries back to the adapter picture by picture, an adapter step
+             backbone carries back to the adapter picture by picture, an adapter step
 
 Neither holds more than the batch's features: a step's memory does not grow with the pictures in it.
 """
@@ -164,9 +164,7 @@ def _carried_back(trainer: Trainer, batch: _Batch) -> np.ndarray:
     Pictures are decoded a second time, so that memory does not depend on the batch. One that cannot be read any more is
     left out of the sum.
     """
-    graph, theta, prototypes = trainer.gradient_graph, trainer.state.adapter.theta, _prototypes(trainer)
-    if graph is None:
-        raise ValueError("the gradient graph is not open")
+    backbone, theta, prototypes = trainer.backbone, trainer.state.adapter.theta, _prototypes(trainer)
     features, labels = batch.features[0], batch.labels
     if prototypes is None:
         towards = trainer.state.head.gradients(features, labels, batch.class_ids)
@@ -176,11 +174,11 @@ def _carried_back(trainer: Trainer, batch: _Batch) -> np.ndarray:
     for index, picture in enumerate(batch.kept):
         trainer.signals.check()
         try:
-            load(index, graph.image[0])
+            load(index, backbone.gradient_image[0])
         except ImageError as error:
             trainer.pictures.leave_out(*picture, error)
             continue
-        total += graph.gradient(theta, towards[index])
+        total += backbone.gradient(theta, towards[index])
     return total
 
 

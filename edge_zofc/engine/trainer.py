@@ -21,7 +21,7 @@ from edge_zofc.engine.pixel_store import PixelStore
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.task_ends import is_readable, load_end, save_end
 from edge_zofc.errors import DivergedError, InputError
-from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.signals import StopSignals
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.bundle import Bundle
@@ -33,7 +33,10 @@ log = logging.getLogger("edge_zofc")
 
 Evaluate = Literal["all", "new", "last"]
 """What is measured at a task's end: all tasks, the new one, or all at the end of the last one."""
-NO_GRADIENT = "The bundle has no graph for exact gradients; export it with --gradient, or use --estimator spsa."
+NO_GRADIENT = (
+    "The bundle has no graph for exact gradients that this version reads; export it with --gradient, "
+    "or use --estimator spsa."
+)
 SNAPSHOT_SECONDS = 30.0
 """A power cut repeats at most this much work, plus one step."""
 
@@ -68,8 +71,6 @@ class Trainer:
     on_step: Callable[[Trainer, float], None] = lambda trainer, loss: None
     on_task_end: Callable[[Trainer], None] = lambda trainer: None
 
-    gradient_graph: GradientGraph | None = None
-    """Open while a task is trained by exact gradients."""
     prototypes: Prototypes | None = None
     """What steers the adapter while a task is trained by episodes."""
     sized: tuple[Stream, dict[str, TaskSize]] | None = None
@@ -115,37 +116,19 @@ class Trainer:
         """The kept features of pictures."""
         return FeatureStore(self.run.features, self.backbone.feature_size)
 
-    def close_sessions(self) -> None:
-        """Give the sessions' memory back."""
-        self.backbone.close()
-        self.close_gradient()
-
     def open_backbone(self, placement: Placement) -> None:
         """Another session in place of the one that was closed."""
         self.backbone = Backbone(self.bundle, placement, self.backbone.providers)
 
-    def open_gradient(self) -> None:
-        """The session for exact gradients, where it is needed and not there.
+    def begin_steps(self) -> None:
+        """Let the session go back where steps need exact gradients.
 
-        Raises InputError if the bundle has no graph for them, else as ``GradientGraph``.
+        Raises InputError if the bundle has no graph for them.
         """
-        if self.options.estimator == "exact" and self.gradient_graph is None:
-            if self.bundle.manifest.gradient is None:
+        if self.options.estimator == "exact":
+            if not self.bundle.manifest.goes_back:
                 raise InputError(NO_GRADIENT)
-            self.gradient_graph = GradientGraph(self.bundle, self.backbone.placement, self.backbone.providers)
-
-    def close_gradient(self) -> None:
-        """Give that session's memory back."""
-        if self.gradient_graph is not None:
-            self.gradient_graph.close()
-            self.gradient_graph = None
-
-    def interrupt(self) -> None:
-        """End the present run of a graph and every later one; from any thread."""
-        graph = self.gradient_graph  # the learning thread may close it meanwhile
-        self.backbone.interrupt()
-        if graph is not None:
-            graph.interrupt()
+            self.backbone.go_back(True)
 
     def pending_tasks(self) -> list[Task]:
         """Tasks that this run has not finished: the one that is half learnt, then the stream's others in order.

@@ -63,7 +63,7 @@ def _step(trainer: Trainer, samples: list[Sample], order: np.ndarray) -> None:
 
 
 def _open_and_step(trainer: Trainer, picked: Picked) -> None:
-    trainer.open_gradient()  # which may be closed since memory ran out
+    trainer.begin_steps()  # with another session where memory ran out
     take_step(trainer, picked)
 
 

@@ -18,7 +18,7 @@ from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.engine.progress import RunProgress
 from edge_zofc.engine.trainer import TaskSize, Trainer
 from edge_zofc.errors import ImageError
-from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.transforms import load_test
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.result import LearnCost
@@ -27,7 +27,7 @@ from edge_zofc.storage.settings import Placement
 log = logging.getLogger("edge_zofc")
 
 GRADIENT_FORWARDS = 4
-"""What a picture's way through the gradient graph counts as, in image-forwards: three to five times as long as one."""
+"""What a picture's way back to the adapter counts as, in image-forwards: three to five times as long as one."""
 TIMED_PICTURES = 64
 TIMED_FORWARDS = 10
 """Runs of the graph that a prediction of time is made from."""
@@ -218,14 +218,15 @@ def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path
 
 def seconds_a_gradient(bundle: Bundle, placement: Placement, paths: Sequence[Path]) -> float | None:
     """Seconds of one gradient pass here, decoding included; None where no picture can be read."""
-    graph, theta = GradientGraph(bundle, placement), bundle.initial_adapter()
+    backbone, theta = Backbone(bundle, placement), bundle.initial_adapter()
+    backbone.go_back(True)
     towards, done, started = np.ones(bundle.manifest.feature_size, np.float32), -1, 0.0
     for path in paths:
         try:
-            load_test(path, bundle.manifest.image, normalise=True, out=graph.image[0])
+            load_test(path, bundle.manifest.image, normalise=True, out=backbone.gradient_image[0])
         except ImageError:
             continue
-        graph.gradient(theta, towards)
+        backbone.gradient(theta, towards)
         done += 1
         if done == 0:  # the first run of a session is slower
             started = time.perf_counter()

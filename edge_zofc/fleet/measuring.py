@@ -26,7 +26,7 @@ from edge_zofc.engine.own_pictures import OwnPictures
 from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.errors import ImageError, InputError
-from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.features import Pictures, Unreadable, query_features
 from edge_zofc.inference.transforms import MILD_CROP_SCALE, load_train
 from edge_zofc.storage.bundle import Bundle
@@ -56,16 +56,14 @@ class Measuring:
         self._bundle, self._placement, self._normalise, self._tell = bundle, placement, normalise, tell
         self._held = held_out(pictures.labels)
         self._backbone: Backbone | None = None
-        self._graph: GradientGraph | None = None
         self._prototypes: tuple[Share, Prototypes] | None = None
         self._lost: set[int] = set()
 
     def close(self) -> None:
-        """Give the sessions' memory back."""
-        for session in (self._backbone, self._graph):
-            if session is not None:
-                session.close()
-        self._backbone = self._graph = None
+        """Give the session's memory back."""
+        if self._backbone is not None:
+            self._backbone.close()
+        self._backbone = None
 
     def estimate(self, merged: Share, adapter: Adapter, header: Header, step: int, count: int) -> Estimate:
         """The queries of a step, or its exact gradient, on ``count`` pictures, classes in turn.
@@ -74,8 +72,9 @@ class Measuring:
         """
         labels = _labels_in(self.pictures, merged)
         fit = np.flatnonzero(~self._held & (labels >= 0))
-        if header.is_dense and self._bundle.manifest.gradient is None:
+        if header.is_dense and not self._bundle.manifest.goes_back:
             raise InputError("The bundle has no graph for exact gradients.")
+        self.backbone.go_back(header.is_dense)
         drawn = fit[episode(labels[fit], count, header.seed, 0, step)] if len(fit) else fit
         picked = [int(i) for i in drawn if int(i) not in self._lost]
         wanted = (BASE,) if header.is_dense else (BASE, *queries(FORM, header.queries))
@@ -150,12 +149,10 @@ class Measuring:
 
     def _gradient(self, load: Callable[[int, np.ndarray], None], theta: np.ndarray, towards: np.ndarray) -> np.ndarray:
         """The loss's gradient at the features, ``towards`` float32 [B, D], carried back to theta: float64 [P]."""
-        if self._graph is None:
-            self._graph = GradientGraph(self._bundle, self._placement)
         total = np.zeros(len(theta))
         for index, row in enumerate(towards):
-            load(index, self._graph.image[0])
-            total += self._graph.gradient(theta, row)
+            load(index, self.backbone.gradient_image[0])
+            total += self.backbone.gradient(theta, row)
         return total
 
     def _prototypes_of(self, merged: Share) -> Prototypes:

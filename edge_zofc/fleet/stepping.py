@@ -62,8 +62,10 @@ class Steps:
                 f"The fleet counts a device as at most {about.cap:g} times the median's pictures, and then held-out "
                 "pictures cannot be taken out of its head; give --cap 0 with --steps."
             )
-        if self.are_due and plan.estimator == "exact" and coordinator.bundle.manifest.gradient is None:
-            raise InputError("The bundle has no graph for exact gradients; give --estimator spsa.")
+        if self.are_due and plan.estimator == "exact" and not coordinator.bundle.manifest.goes_back:
+            raise InputError(
+                "The bundle has no graph for exact gradients that this version reads; give --estimator spsa."
+            )
 
     @property
     def are_due(self) -> bool:

@@ -9,9 +9,10 @@ A bundle is a folder of five files, or of seven since format version 4:
     adapter.safetensors    ``adapter`` float32 [P]: the initial values, multiples of 2^-22, magnitude below 4
     probe.safetensors      ``images`` float32 [n, 3, S, S], ``adapters`` float32 [k, P] and the
                            ``features`` float32 [k, n, D] that the workstation computed from them
-    gradient.onnx          where the manifest has ``gradient``: inputs ``images`` float32 [b, 3, S, S], ``adapters``
-                           float32 [1, P] and ``feature_gradients`` float32 [b, D], output ``adapter_gradient``
-                           float32 [P]: the gradient by the adapter of the sum of features x feature_gradients
+    gradient.onnx          where the manifest has ``gradient``, the graph that goes both ways: backbone.onnx with K 1,
+                           and inputs ``gradient_images`` float32 [n, 3, S, S] and ``feature_gradients`` float32 [n, D]
+                           with the output ``adapter_gradient`` float32 [P]: the gradient by the adapter of the sum of
+                           features x feature_gradients. B or n is 0. Until version 5 without backbone.onnx
     gradient.onnx.data     beside it: those of its weights that are not in backbone.onnx.data, which it reads too
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches

@@ -25,7 +25,7 @@ from edge_zofc.errors import DamagedFileError, InputError
 from edge_zofc.storage.reading import Strict, load_model
 from edge_zofc.storage.tuning import TuningInfo
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -36,8 +36,9 @@ GRADIENT_GRAPH = "gradient.onnx"
 GRADIENT_WEIGHTS = "gradient.onnx.data"
 GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
 """There where the bundle has a graph for exact gradients."""
-GRADIENT_VERSION = 4
-"""The first format version that may have it."""
+GRADIENT_VERSION, BOTH_WAYS_VERSION = 4, 6
+"""The first format version that may have it, and the first where it has the forward graph too. What is older is not
+read."""
 TUNING_VERSION = 5
 """The first format version whose adapter may have been trained before it starts."""
 
@@ -146,14 +147,16 @@ class ActivationBytes(Strict):
 
 
 class GradientMemory(Strict):
-    """Measured bytes that the session for exact gradients and its runs of one picture take at their peak beside the
-    first session, both opened with or without ``prepacking`` and the ``arena``.
+    """Measured bytes, opened with or without ``prepacking`` and the ``arena``: what the session that goes both ways
+    holds more than that of the features, and ``run``, what its run back of one picture takes at its peak. Without
+    ``run``, until format version 5: what a second session took.
     """
 
     prepacking: bool
     arena: bool
     anonymous: Bytes
     file: Bytes
+    run: Bytes | None = None
 
 
 class GradientInfo(Strict):
@@ -196,7 +199,7 @@ class BundleSizes:
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
-    format_version: Literal[1, 2, 3, 4, 5]
+    format_version: Literal[1, 2, 3, 4, 5, 6]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -215,6 +218,11 @@ class Manifest(Strict):
         return FILES if self.gradient is None else FILES + GRADIENT_FILES
 
     @property
+    def goes_back(self) -> bool:
+        """Whether there are exact gradients: a graph for them that this version reads."""
+        return self.gradient is not None and self.format_version >= BOTH_WAYS_VERSION
+
+    @property
     def sizes(self) -> BundleSizes:
         """What a plan counts of this bundle."""
         return BundleSizes(
@@ -225,7 +233,7 @@ class Manifest(Strict):
             adapter_size=self.adapter.size,
             activation_bytes=self.activation_bytes,
             activations_from="the export's measurement",
-            gradient=None if self.gradient is None else self.gradient.memory,
+            gradient=self.gradient.memory if self.gradient is not None and self.goes_back else None,
             has_linear_layers=self.backbone.pooling == "token",  # of the rest a manifest does not tell
             queries_share=self.adapter.queries_share,
         )
@@ -236,6 +244,9 @@ class Manifest(Strict):
             raise ValueError(f"files must be exactly {', '.join(self.due_files)}")
         if self.gradient is not None and self.format_version < GRADIENT_VERSION:
             raise ValueError(f"a gradient is of format version {GRADIENT_VERSION}, not {self.format_version}")
+        runs = [] if self.gradient is None else [one.run is not None for one in self.gradient.memory]
+        if any(is_there != self.goes_back for is_there in runs):
+            raise ValueError(f"a gradient has run since format version {BOTH_WAYS_VERSION}")
         if self.tuning is not None and self.format_version < TUNING_VERSION:
             raise ValueError(f"a tuning is of format version {TUNING_VERSION}, not {self.format_version}")
         return self
@@ -261,6 +272,9 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
     for name in ("gradient", "tuning"):
         if found[name] is None:
             del found[name]
+    for way in found.get("gradient", {}).get("memory", ()):
+        if way["run"] is None:
+            del way["run"]
     if manifest.adapter.kind == "bottleneck":
         del found["adapter"]["kind"]
     return found

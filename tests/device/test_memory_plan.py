@@ -313,7 +313,7 @@ def test_torch_that_is_not_there_is_refused() -> None:
 
 
 def exact_work(anonymous_mib: int, **changes: Any) -> memory_items.Work:
-    """A closed-form head steered by episodes, and a gradient session of so many MiB, half without the arena."""
+    """A closed-form head steered by episodes, and so many MiB for the way back, half without the arena."""
     ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
     memory = tuple(
         GradientMemory(
@@ -356,11 +356,20 @@ def test_one_adapter_is_evaluated_in_a_step() -> None:
     assert memory_plan.plan(exact_work(100), 100_000 * MIB).placement.parallel_queries == 1
 
 
-def test_what_is_mapped_twice_is_reserved_twice() -> None:
+def test_a_run_back_takes_the_room_of_a_run_forward() -> None:
+    plain, work = exact_work(200), exact_work(200)
+    room = memory_items.activations(plain.sizes, memory_plan.plan(plain, 100_000 * MIB).placement)
+    for run, more in ((room // 2, 0), (room, 0), (room + 5 * MIB, 5 * MIB)):
+        ways = tuple(one.model_copy(update={"run": run}) for one in work.sizes.gradient or ())
+        found = memory_plan.plan(replace(work, sizes=replace(work.sizes, gradient=ways)), 100_000 * MIB)
+        assert item(found, "exact gradients").anonymous_bytes == 200 * MIB + more
+
+
+def test_what_the_way_back_maps_is_reserved() -> None:
     spsa = replace(exact_work(100), options=make_options("edge", {"estimator": "spsa", "queries": 1}))
     more = memory_plan.plan(exact_work(100), 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
     more -= memory_plan.plan(spsa, 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
-    assert more == exact_work(100).sizes.weights_bytes + 7 * MIB + int(1.25 * 100 * MIB)
+    assert more == 7 * MIB + int(1.25 * 100 * MIB)
 
 
 def test_an_adapter_that_rests_has_no_gradient_session() -> None:

@@ -22,7 +22,7 @@ from edge_zofc.engine.replay import replay_run
 from edge_zofc.engine.step import take_step
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import InputError
-from edge_zofc.inference.backbone import GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Kind, Record, read
 
@@ -143,14 +143,14 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_goes_on(
     exact_bundle: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     """Features are then those of smaller runs of the graph, which round differently: the steps are the same in kind."""
-    calls, gradient = iter(range(1, 10_000)), GradientGraph.gradient
+    calls, gradient = iter(range(1, 10_000)), Backbone.gradient
 
-    def failing(graph: GradientGraph, theta: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    def failing(graph: Backbone, theta: np.ndarray, towards: np.ndarray) -> np.ndarray:
         if next(calls) == call:
             raise MemoryError
         return gradient(graph, theta, towards)
 
-    monkeypatch.setattr(GradientGraph, "gradient", failing)
+    monkeypatch.setattr(Backbone, "gradient", failing)
     result = go(exact_bundle, stream, tmp_path / "run", changes=EXACT)
     assert (result["completed"], result["steps"], result["micro_batch"]) == (True, 6, 2)
     assert result["gradient_passes"] == 6 * 8
@@ -162,7 +162,11 @@ def test_auto_takes_them_where_the_bundle_has_them_and_says_why(
     few = {"batch_size": 8, "steps": 2}
     for bundle, kind, why in (
         (exact_bundle, "exact", "by exact gradients."),
-        (small_bundle, "spsa", "by forward passes alone: the bundle has no graph for exact gradients."),
+        (
+            small_bundle,
+            "spsa",
+            "by forward passes alone: the bundle has no graph for exact gradients that this version reads.",
+        ),
     ):
         caplog.clear()
         with caplog.at_level("INFO"):

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from cnns import pictures
+from onnx import helper
 from tiny_vit import tiny_model
 from torch import Tensor
 
@@ -71,9 +73,28 @@ def test_one_picture_may_lie_on_a_kink_and_not_all(
     errors: list[float], is_good: bool, tmp_path: Path, model: AdapterViT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradient_check, "write_gradient_graph", lambda *_: None)
+    monkeypatch.setattr(gradient_check, "_check_features", lambda *_: None)
     monkeypatch.setattr(gradient_check, "gradient_errors", lambda *_: np.array(errors))
     if is_good:
         assert write_checked_gradient(tmp_path, model, "fp32", IMAGES, lambda _: None).error == errors[0]
         return
     with pytest.raises(NoGradientError, match="differs from torch's"):
         write_checked_gradient(tmp_path, model, "fp32", IMAGES, lambda _: None)
+
+
+def test_other_features_beside_the_gradient_are_refused(
+    tmp_path: Path, model: AdapterViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = gradient_check.write_gradient_graph
+
+    def wrong(*arguments: Any) -> None:
+        write(*arguments)
+        graph = onnx.load(tmp_path / GRADIENT_GRAPH, load_external_data=False)
+        last = next(node for node in graph.graph.node if "features" in node.output)
+        last.output[0] = "right"
+        graph.graph.node.append(helper.make_node("Neg", ["right"], ["features"]))
+        (tmp_path / GRADIENT_GRAPH).write_bytes(graph.SerializeToString())
+
+    monkeypatch.setattr(gradient_check, "write_gradient_graph", wrong)
+    with pytest.raises(NoGradientError, match="beside it the forward graph gives other features"):
+        write_checked_gradient(tmp_path, model, "fp32", IMAGES, print)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from cnns import loaded, pictures
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from tiny_vit import tiny_film, tiny_model
 from torch import Tensor, nn
 
@@ -106,15 +107,19 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def gradient(folder: Path, model: Adapted, count: int, seed: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The graph's answer in float64, and what it was asked."""
+    """The graph's answer in float64, and what it was asked on the way back."""
     asked = np.random.default_rng(seed).standard_normal((count, model.feature_size)).astype(np.float32)
     feed = {
-        "images": pictures(count, model.image_side),
+        "gradient_images": pictures(count, model.image_side),
         "adapters": moved_adapter(model)[None],
         "feature_gradients": asked,
     }
-    (found,) = open_session(folder / GRADIENT_GRAPH, threads=1).run([OUTPUT], feed)
-    return np.asarray(found, np.float64), feed
+    return went_back(open_session(folder / GRADIENT_GRAPH, threads=1), feed), feed
+
+
+def went_back(session: InferenceSession, feed: dict[str, np.ndarray]) -> np.ndarray:
+    (found,) = session.run([OUTPUT], {"images": feed["gradient_images"][:0], **feed})
+    return np.asarray(found, np.float64)
 
 
 def error_of(folder: Path, model: Adapted, count: int) -> float:
@@ -134,7 +139,7 @@ def test_the_gradient_of_two_pictures_is_the_sum_of_theirs(small: tuple[Path, Ad
     both, feed = gradient(folder, model, 2)
     session = open_session(folder / GRADIENT_GRAPH, threads=1)
     parts = [
-        session.run(None, {name: values[-1:] if index else values[:1] for name, values in feed.items()})[0]
+        went_back(session, {name: values[-1:] if index else values[:1] for name, values in feed.items()})
         for index in range(2)
     ]
     np.testing.assert_allclose(np.sum(parts, axis=0), both, atol=1e-4 * np.abs(both).max())
@@ -148,15 +153,38 @@ def test_the_graph_follows_the_finite_differences_of_the_first_one(small: tuple[
     direction *= np.sign(found).astype(np.float32)  # so that the slope is no small difference of large numbers
     eps = np.float32(2.0**-9)
     ends = np.concatenate([theta + eps * direction, theta - eps * direction])
-    features = compute_features(session, feed["images"], ends).astype(np.float64)
+    features = compute_features(session, feed["gradient_images"], ends).astype(np.float64)
     plus, minus = (features * feed["feature_gradients"]).sum(axis=(1, 2))
     assert float(direction[0] @ found) == pytest.approx((plus - minus) / (2 * float(eps)), rel=1e-2)
 
 
+def way_back(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that the forward graph does not have."""
+    return [node for node in graph.node if not node.name.startswith("forward.")]
+
+
 def test_only_standard_operators_are_used(small: tuple[Path, Adapted]) -> None:
     graph = onnx.load(small[0] / GRADIENT_GRAPH, load_external_data=False).graph
-    assert {node.domain for node in graph.node} == {""}
-    assert [value.name for value in graph.input] == ["images", "adapters", "feature_gradients"]
+    assert {node.domain for node in way_back(graph)} == {""}
+    assert [value.name for value in graph.input] == ["images", "gradient_images", "adapters", "feature_gradients"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_way_forward_gives_the_first_graphs_bits(small: tuple[Path, Adapted], count: int) -> None:
+    folder, model = small
+    feed = {"images": pictures(count, model.image_side), "adapters": moved_adapter(model)[None]}
+    wanted = open_session(folder / GRAPH, threads=1).run(None, feed)[0]
+    none = {"gradient_images": feed["images"][:0], "feature_gradients": wanted[0, :0]}
+    found = open_session(folder / GRADIENT_GRAPH, threads=1).run(["features"], feed | none)[0]
+    assert found.tobytes() == wanted.tobytes()
+
+
+def test_no_weight_is_there_twice(small: tuple[Path, Adapted]) -> None:
+    """onnxruntime packs each initializer once."""
+    tensors = onnx.load(small[0] / GRADIENT_GRAPH).graph.initializer
+    large = [(tuple(t.dims), numpy_helper.to_array(t).tobytes()) for t in tensors if np.prod(t.dims) > 1000]
+    assert large
+    assert len(set(large)) == len(large)
 
 
 def places(graph: Path) -> set[str]:
@@ -225,7 +253,7 @@ def test_quantised_weights_are_read_from_the_first_file_and_expanded_when_they_a
         codes, scales, _zeros = node.input
         assert scales not in constants
         assert constants[codes].dims[0] in (48, 144, 192)
-    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    products = [node for node in way_back(graph) if node.op_type == "MatMulNBits"]
     assert len(products) == 8
     of_first = set(stored_tensors(folder / GRAPH))
     of_second = {digest for digest, at in stored_tensors(folder / GRADIENT_GRAPH).items() if at.location == WEIGHTS}

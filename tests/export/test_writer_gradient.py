@@ -29,11 +29,11 @@ def test_an_export_with_gradients_adds_two_files_and_is_the_same_bundle(tmp_path
     found = export_bundle(ExportOptions(tmp_path / "b", gradient=True, **TINY), lines.append)
     assert sorted(path.name for path in found.folder.iterdir()) == sorted((*FILES, *GRADIENT_FILES, MANIFEST))
     manifest = read_bundle(found.folder).manifest
-    assert manifest.format_version == 4
+    assert manifest.format_version == 6
     assert manifest.gradient is not None
     assert manifest.gradient.error < TOLERANCE
     assert {(one.prepacking, one.arena) for one in manifest.gradient.memory} == set(product((True, False), repeat=2))
-    assert all(one.anonymous > 10_000 for one in manifest.gradient.memory)
+    assert all(one.run is not None and one.run > 10_000 for one in manifest.gradient.memory)
     assert found.identity == tiny_bundle.identity
     assert any(line.startswith("exact gradients: relative error") for line in lines)
 
@@ -65,7 +65,7 @@ def test_by_default_a_bundle_in_fp32_has_gradients_and_its_text_says_so(
         asked.append(folder)
         for name in GRADIENT_FILES:
             (folder / name).write_bytes(b"x")
-        ways = (GradientMemory(prepacking=True, arena=True, anonymous=1, file=1) for _ in range(4))
+        ways = (GradientMemory(prepacking=True, arena=True, anonymous=1, file=1, run=1) for _ in range(4))
         return GradientInfo(error=1e-6, memory=tuple(ways))
 
     monkeypatch.setattr(writer, "write_checked_gradient", give)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_zofc.inference.backbone import Backbone, GradientGraph
+from edge_zofc.inference.backbone import Backbone
 from edge_zofc.storage.run_folder import EventLog
 from edge_zofc.storage.writing import DISK, Files
 
@@ -38,7 +38,7 @@ class KillPoints:
             patch.setattr(DISK, name, self._disk(name), raising=False)
         patch.setattr(EventLog, "write", self._around("event", EventLog.write))
         patch.setattr(Backbone, "features", self._around("graph", Backbone.features))
-        patch.setattr(GradientGraph, "gradient", self._around("gradient", GradientGraph.gradient))
+        patch.setattr(Backbone, "gradient", self._around("gradient", Backbone.gradient))
         rename_away = Path.unlink
         patch.setattr(Path, "unlink", self._around("path-unlink", rename_away))
 

@@ -37,6 +37,8 @@ GRADIENT = {
         {"prepacking": False, "arena": False, "anonymous": 1, "file": 5},
     ],
 }
+GRADIENT_6 = {**GRADIENT, "memory": [{**way, "run": 7} for way in GRADIENT["memory"]]}  # type: ignore[attr-defined]
+"""As it is where one session goes both ways."""
 LITERAL_4 = {
     **LITERAL,
     "format_version": 4,

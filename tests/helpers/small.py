@@ -74,7 +74,7 @@ def write_small_bundle(
     }
     activations = manifest.ActivationBytes(fixed=1 << 20, per_image=1 << 18, per_image_and_adapter=1 << 18)
     written = manifest.Manifest(
-        format_version=4 if gradient else 2,
+        format_version=manifest.BOTH_WAYS_VERSION if gradient else 2,
         written_by={"edge-zofc": "test"},
         backbone=manifest.BackboneInfo(
             name="small", source="random", weights_sha256="0" * 64, depth=DEPTH, pooling="token"
@@ -97,7 +97,7 @@ def write_small_bundle(
 def _made_up_gradient() -> manifest.GradientInfo:
     ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
     memory = [
-        manifest.GradientMemory(prepacking=p, arena=a, anonymous=(6 + 2 * p + 4 * a) << 20, file=1 << 20)
+        manifest.GradientMemory(prepacking=p, arena=a, anonymous=(2 + 2 * p) << 20, file=1 << 20, run=(4 + 4 * a) << 20)
         for p, a in ways
     ]
     return manifest.GradientInfo(error=1e-6, memory=tuple(memory))

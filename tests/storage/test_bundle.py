@@ -120,8 +120,8 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 6})
-    with pytest.raises(InputError, match="version 6, this edge-zofc reads 5; update edge-zofc"):
+    change(copy, {"format_version": 7})
+    with pytest.raises(InputError, match="version 7, this edge-zofc reads 6; update edge-zofc"):
         read_bundle(copy)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifests import GRADIENT, LITERAL, LITERAL_4, TUNING
+from manifests import GRADIENT, GRADIENT_6, LITERAL, LITERAL_4, TUNING
 from pydantic import ValidationError
 
 from edge_zofc.storage import manifest
+
+LITERAL_6 = {**LITERAL_4, "format_version": 6, "gradient": GRADIENT_6}
 
 
 def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
@@ -21,10 +23,12 @@ def test_a_written_manifest_is_the_literal_one(tmp_path: Path) -> None:
     assert raw.startswith(b'{\n  "activation_bytes": {\n    "fixed": 1,\n    "per_image": 2,\n')
 
 
-def test_a_written_manifest_with_a_gradient_is_the_literal_one(tmp_path: Path) -> None:
-    written = manifest.Manifest.model_validate(LITERAL_4)
+@pytest.mark.parametrize("literal", [LITERAL_4, LITERAL_6], ids=["4", "6"])
+def test_a_written_manifest_with_a_gradient_is_the_literal_one(tmp_path: Path, literal: dict[str, Any]) -> None:
+    written = manifest.Manifest.model_validate(literal)
+    assert written.goes_back == (written.sizes.gradient is not None) == (literal is LITERAL_6)
     manifest.write_manifest(tmp_path, written)
-    assert json.loads((tmp_path / "bundle.json").read_bytes()) == LITERAL_4
+    assert json.loads((tmp_path / "bundle.json").read_bytes()) == literal
     without = manifest.Manifest.model_validate({**LITERAL, "format_version": 2})
     assert manifest.identity_of(written, b"") == manifest.identity_of(without, b"")
 
@@ -36,6 +40,8 @@ def test_a_written_manifest_with_a_gradient_is_the_literal_one(tmp_path: Path) -
         {"gradient": None},
         {"gradient": {**GRADIENT, "error": -1}},
         {"gradient": {**GRADIENT, "surprise": 1}},
+        {"gradient": GRADIENT_6},
+        {"format_version": 6},
         {"files": LITERAL["files"]},
     ],
     ids=str,
