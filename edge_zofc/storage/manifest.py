@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,7 +166,13 @@ class GradientInfo(Strict):
     """
 
     error: Annotated[float, Field(ge=0)]
-    memory: Annotated[tuple[GradientMemory, ...], Field(min_length=4, max_length=4)]
+    memory: tuple[GradientMemory, ...]
+
+    @model_validator(mode="after")
+    def _every_way(self) -> GradientInfo:
+        if sorted((one.prepacking, one.arena) for one in self.memory) != list(product((False, True), repeat=2)):
+            raise ValueError("memory must have each way of opening the graph once")
+        return self
 
 
 class FileEntry(Strict):

@@ -60,7 +60,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     manifest.write_manifest(
         folder,
         manifest.Manifest.model_validate({
-            "format_version": 5,
+            "format_version": 6,
             "written_by": {"edge-zofc": "0.1.0"},
             "backbone": {"name": "tiny", "source": "random", "weights_sha256": "a" * 64, "depth": 1, "pooling": "avg"},
             "image": SPEC.model_dump(),
@@ -71,7 +71,10 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
             "activation_bytes": {"fixed": 1, "per_image": 2, "per_image_and_adapter": 3},
             "gradient": {
                 "error": 1e-6,
-                "memory": [{"prepacking": True, "arena": True, "anonymous": 1, "file": 2}] * 4,
+                "memory": [
+                    {"prepacking": packed, "arena": arena, "anonymous": 1, "file": 2, "run": 3}
+                    for packed in (True, False) for arena in (True, False)
+                ],
             },
             "tuning": {
                 "classes": 6, "held_back": 2, "pictures": 36, "steps": 100, "strength": 0.5, "seed": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientMemory
 
 IMAGES = pictures(3, 32)
 MEMORY = tuple(
-    GradientMemory(prepacking=True, arena=True, anonymous=number << 20, file=1 << 20) for number in (1, 2, 3, 4)
+    GradientMemory(prepacking=packed, arena=arena, anonymous=number << 20, file=1 << 20, run=0)
+    for number, (packed, arena) in enumerate(product((True, False), repeat=2), 1)
 )
 
 

@@ -65,8 +65,9 @@ def test_by_default_a_bundle_in_fp32_has_gradients_and_its_text_says_so(
         asked.append(folder)
         for name in GRADIENT_FILES:
             (folder / name).write_bytes(b"x")
-        ways = (GradientMemory(prepacking=True, arena=True, anonymous=1, file=1, run=1) for _ in range(4))
-        return GradientInfo(error=1e-6, memory=tuple(ways))
+        ways = product((True, False), repeat=2)
+        memory = tuple(GradientMemory(prepacking=p, arena=a, anonymous=1, file=1, run=1) for p, a in ways)
+        return GradientInfo(error=1e-6, memory=memory)
 
     monkeypatch.setattr(writer, "write_checked_gradient", give)
     assert main(["export", str(tmp_path / "a"), *TINY_COMMAND[:-1]]) == 0

@@ -41,6 +41,8 @@ def test_a_written_manifest_with_a_gradient_is_the_literal_one(tmp_path: Path, l
         {"gradient": {**GRADIENT, "error": -1}},
         {"gradient": {**GRADIENT, "surprise": 1}},
         {"gradient": GRADIENT_6},
+        {"gradient": {**GRADIENT, "memory": GRADIENT["memory"][:3]}},  # type: ignore[index]
+        {"gradient": {**GRADIENT, "memory": [*GRADIENT["memory"][:3], GRADIENT["memory"][0]]}},  # type: ignore[index]
         {"format_version": 6},
         {"files": LITERAL["files"]},
     ],
