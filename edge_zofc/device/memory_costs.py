@@ -47,6 +47,9 @@ def weights_held(size: int, precision: Precision, prepacking: bool) -> tuple[int
 # An open session: its graph and kernels' state, and the code that it touches first. Measured in `learn` on ViT-Ti/16
 # at 96 and ViT-B/16 at 224.
 SESSION_BYTES = (3 * MIB, 13 * MIB)
+# What the session that goes both ways leaves behind once it is closed: EfficientNet-Lite0, beside a run that never
+# had it.
+LEFT_BEHIND = (3 * MIB, 1 * MIB)
 # Of a joined device, beyond Python and its libraries: flwr 1.42, httpx, gRPC, protobuf and cryptography, imported and
 # connected. Then float64 [D, D] alive while the fleet's news are unpacked and its head is solved, and while that head
 # and the one before are tried. Measured at D 192 and 1280: COSTS.md, "A joined device".

@@ -9,6 +9,7 @@ from edge_zofc.algorithm.options import Options
 from edge_zofc.algorithm.spsa import queries
 from edge_zofc.device.memory_costs import (
     ARENA_OFF,
+    LEFT_BEHIND,
     LOOP_BYTES,
     MORE_VECTORS,
     PICTURE_BYTES,
@@ -111,10 +112,10 @@ def _head_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
         return
     in_steps = [PlanItem(name, size, 0, note) for name, size, note in step_costs(work.options, classes, width)]
     most = [sum(item.anonymous_bytes for item in items) for items in (largest, in_steps)]
-    if most[0] > most[1] + gradient.anonymous_bytes + gradient.file_bytes:
+    if most[0] + sum(LEFT_BEHIND) > most[1] + gradient.anonymous_bytes + gradient.file_bytes:
         # That session is closed before the task ends: what it had is what the head's matrices take then.
         yield from largest
-        yield PlanItem(gradient.name, 0, 0, "while steps are taken, in the room of the head's matrices")
+        yield PlanItem(gradient.name, *LEFT_BEHIND, "while steps are taken, in the room of the head's matrices")
     else:
         yield from [*in_steps, gradient]
 

@@ -124,7 +124,7 @@ class Graph:
 
 
 def _give_freed_memory_back() -> None:
-    """Opening and closing a session leave freed blocks in glibc's heap: 8 to 16 MiB of an EfficientNet-Lite0, by chance."""
+    """Opening and closing a session leave freed blocks in the heap of glibc: 8 to 16 MiB of an EfficientNet-Lite0."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)
