@@ -100,7 +100,7 @@ def test_what_does_not_go_together_is_told(small_bundle: Bundle, tmp_path: Path)
     with pytest.raises(InputError, match="give --cap 0 with --steps"):
         Steps(capped, Plan(3))
     assert not Steps(capped, Plan()).are_due
-    with pytest.raises(InputError, match="no graph for exact gradients; give --estimator spsa"):
+    with pytest.raises(InputError, match="no graph for exact gradients that this version reads; give --estimator spsa"):
         Steps(fleet(small_bundle, tmp_path / "fleet"), Plan(3, "exact"))
     steps = begun(small_bundle, tmp_path / "fleet", devices, Plan(1))
     all_steps(steps, devices)
