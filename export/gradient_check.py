@@ -13,7 +13,7 @@ from edge_zofc.export.fidelity import moved_adapter
 from edge_zofc.export.gradient_graph import INPUTS, OUTPUT, vjp, write_gradient_graph
 from edge_zofc.export.gradient_memory import measure_gradient_memory
 from edge_zofc.export.gradient_rules import NoGradientError
-from edge_zofc.export.session import open_session
+from edge_zofc.export.session import compute_features, open_session
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientInfo, Precision
 
 TOLERANCE, KINK_TOLERANCE = 1e-4, 1e-1
@@ -56,10 +56,10 @@ def write_checked_gradient(
 
 def _check_features(folder: Path, images: np.ndarray, adapter: np.ndarray) -> None:
     """Raises NoGradientError if the forward half does not give the features of the graph that it is taken from."""
-    feed = {"images": images, "adapters": adapter}
-    wanted = open_session(folder / GRAPH, threads=1).run(["features"], feed)[0]
+    wanted = compute_features(open_session(folder / GRAPH, threads=1), images, adapter)
     none = {"gradient_images": images[:0], "feature_gradients": wanted[0, :0]}
-    found = open_session(folder / GRADIENT_GRAPH, threads=1).run(["features"], feed | none)[0]
+    feed = {"images": images, "adapters": adapter, **none}
+    (found,) = open_session(folder / GRADIENT_GRAPH, threads=1).run(["features"], feed)
     if not np.array_equal(found, wanted):
         raise NoGradientError("beside it the forward graph gives other features")
 

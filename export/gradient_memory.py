@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
 from edge_zofc.device.memory_limit import give_freed_memory_back
-from edge_zofc.export.measure import REPEATS, end_with, measured_by
+from edge_zofc.export.measure import REPEATS, end_with, example_feeds, measured_by
 from edge_zofc.inference.graph import session_options
 from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientMemory
 from edge_zofc.storage.settings import Placement
@@ -55,22 +54,16 @@ def main(arguments: Sequence[str]) -> None:
     session = ort.InferenceSession(str(graph), session_options(placement), providers=["CPUExecutionProvider"])
     give_freed_memory_back()
     opened, _, _ = _resident()
-    feeds = _feeds(session)
+    # One picture, back where the graph goes back.
+    forward = len(session.get_outputs()) == 1
+    counts = {"images": int(forward), "gradient_images": 1, "adapters": 1, "feature_gradients": 1}
+    feeds = example_feeds(session, counts)
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
     for _ in range(_RUNS):
         session.run(None, feeds)
     _, file, peak = _resident()
     taken = {"anonymous": opened - before, "file": max(0, file - mapped), "run": max(0, peak - file - opened)}
     sys.stdout.write(json.dumps(taken) + "\n")
-
-
-def _feeds(session: ort.InferenceSession) -> dict[str, np.ndarray]:
-    """One picture, back where the graph goes back."""
-    goes_back = len(session.get_outputs()) > 1
-    counts = {"images": 0 if goes_back else 1, "gradient_images": 1, "adapters": 1, "feature_gradients": 1}
-    return {
-        value.name: np.full((counts[value.name], *value.shape[1:]), 0.1, np.float32) for value in session.get_inputs()
-    }
 
 
 def _resident() -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> None:
     graph, images, adapters, threads, parent = arguments[0], *map(int, arguments[1:])
     end_with(parent)
     session = open_session(Path(graph), threads)
-    feeds = example_feeds(session, images, adapters)
+    feeds = example_feeds(session, {"images": images, "adapters": adapters})
     before = anonymous_bytes()
     after = before
     for _ in range(_RUNS):
@@ -146,9 +146,8 @@ def main(arguments: Sequence[str]) -> None:
     sys.stdout.write(json.dumps({"bytes": after - before}) + "\n")
 
 
-def example_feeds(session: Any, images: int, adapters: int) -> dict[str, np.ndarray]:
-    """Inputs for an open session, their pages touched: they belong to the caller's share, not to a run's."""
-    counts = {"images": images, "adapters": adapters}
+def example_feeds(session: Any, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """So many of each input of a session, their pages touched: they belong to the caller's share, not to a run's."""
     return {
         value.name: np.full((counts[value.name], *value.shape[1:]), 0.1, np.float32) for value in session.get_inputs()
     }

@@ -91,11 +91,7 @@ class OnnxWriter:
         tensors, places = [], dict(self.stored)
         with (path.parent / weights_name).open("wb") as file:
             for name, values in self.constants.items():
-                tensor = TensorProto(
-                    name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape
-                )
-                if name in self.nibbles:
-                    tensor = TensorProto(name=name, data_type=TensorProto.UINT4, dims=self.nibbles[name])
+                tensor = self._tensor(name, values)
                 tensors.append(tensor)
                 if values.nbytes < _EXTERNAL_BYTES:
                     tensor.raw_data = values.tobytes()

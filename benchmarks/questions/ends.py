@@ -65,8 +65,7 @@ class _Place:
     def gradient(self, theta: np.ndarray) -> np.ndarray:
         """The loss's, float64 [P]."""
         towards = self.trained.head.gradients(self.features(theta), self.labels, self.class_ids)
-        backbone, total = Backbone(self.trained.bundle, self.backbone.placement), np.zeros(theta.size)
-        backbone.go_back(True)
+        backbone, total = Backbone(self.trained.bundle, self.backbone.placement, goes_back=True), np.zeros(theta.size)
         for image, one in zip(self.images, towards, strict=True):
             backbone.gradient_image[0] = image
             total += backbone.gradient(theta, one)

@@ -218,8 +218,7 @@ def seconds_a_forward(bundle: Bundle, placement: Placement, paths: Sequence[Path
 
 def seconds_a_gradient(bundle: Bundle, placement: Placement, paths: Sequence[Path]) -> float | None:
     """Seconds of one gradient pass here, decoding included; None where no picture can be read."""
-    backbone, theta = Backbone(bundle, placement), bundle.initial_adapter()
-    backbone.go_back(True)
+    backbone, theta = Backbone(bundle, placement, goes_back=True), bundle.initial_adapter()
     towards, done, started = np.ones(bundle.manifest.feature_size, np.float32), -1, 0.0
     for path in paths:
         try:

@@ -22,14 +22,19 @@ class Backbone:
     ``gradient_image`` is float32 [1, 3, S, S]: fill it, then call ``gradient``.
     """
 
-    def __init__(self, bundle: Bundle, placement: Placement, providers: Providers = CPU) -> None:
-        """Open the features' graph. Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out."""
+    def __init__(
+        self, bundle: Bundle, placement: Placement, providers: Providers = CPU, goes_back: bool = False
+    ) -> None:
+        """Open a session; ``goes_back`` as ``go_back``.
+
+        Raises DamagedFileError if onnxruntime cannot, MemoryError if it runs out.
+        """
         self.bundle, self.placement, self.providers = bundle, placement, providers
         self.feature_size = bundle.manifest.feature_size
         side = bundle.manifest.image.size
         self.image_buffer = np.zeros((placement.micro_batch, 3, side, side), np.float32)
         self.gradient_image = np.zeros((1, 3, side, side), np.float32)
-        self._goes_back, self._is_interrupted = False, False
+        self._goes_back, self._is_interrupted = goes_back, False
         self._graph: Graph | None = None
         self._opened()
 

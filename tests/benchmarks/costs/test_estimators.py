@@ -214,14 +214,20 @@ def test_a_limit_under_which_an_arm_is_too_slow_does_not_hold(
     assert row["peak_rss_without_limit_mib"] == 200.0
 
 
-def test_a_bundle_without_gradients_has_no_exact_arm(
-    small_bundle: Bundle, stream: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--costs", str(small_bundle.folder), "--stream", str(stream), "--arms", "exact-fast", "--json"]
+def told_without_rows(bundle: Bundle, stream: Path, arm: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of an arm that a bundle cannot run."""
+    words = ["--costs", str(bundle.folder), "--stream", str(stream), "--arms", arm, "--json"]
     assert run("estimators", words) == 0
     told = capsys.readouterr()
     assert json.loads(told.out.splitlines()[0])["rows"] == []
-    assert "left out, the bundle has no graph for exact gradients" in told.err
+    return told.err
+
+
+def test_a_bundle_without_gradients_has_no_exact_arm(
+    small_bundle: Bundle, stream: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_without_rows(small_bundle, stream, "exact-fast", capsys)
+    assert "left out, the bundle has no graph for exact gradients" in told
 
 
 def test_forward_passes_have_an_arm_with_the_directions_that_learn_takes_by_default() -> None:
@@ -243,11 +249,8 @@ def test_an_adapter_without_shifts_has_no_arm_of_them(
     exact_bundle: Bundle, stream: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They would be its balanced directions, measured twice."""
-    words = ["--costs", str(exact_bundle.folder), "--stream", str(stream), "--arms", "spsa-shifts-fast", "--json"]
-    assert run("estimators", words) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out.splitlines()[0])["rows"] == []
-    assert "SPSA, shifts, fast: left out, the adapter has no shifts of its own" in told.err
+    told = told_without_rows(exact_bundle, stream, "spsa-shifts-fast", capsys)
+    assert "SPSA, shifts, fast: left out, the adapter has no shifts of its own" in told
 
 
 @pytest.mark.parametrize(
