@@ -14,7 +14,8 @@ from edge_zofc.export.gradient_graph import INPUTS, OUTPUT, vjp, write_gradient_
 from edge_zofc.export.gradient_memory import measure_gradient_memory
 from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.session import compute_features, open_session
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientInfo, Precision
+from edge_zofc.storage.gradient_info import GradientInfo
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, Precision
 
 TOLERANCE, KINK_TOLERANCE = 1e-4, 1e-1
 """Largest relative error of the best and of the worst picture. A ReLU's slope jumps where its input is 0. Which side

@@ -17,7 +17,8 @@ import onnxruntime as ort
 from edge_zofc.device.memory_limit import give_freed_memory_back
 from edge_zofc.export.measure import REPEATS, end_with, example_feeds, measured_by
 from edge_zofc.inference.graph import session_options
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH, GradientMemory
+from edge_zofc.storage.gradient_info import GradientMemory
+from edge_zofc.storage.manifest import GRADIENT_GRAPH, GRAPH
 from edge_zofc.storage.settings import Placement
 
 _RUNS = 3

@@ -77,7 +77,7 @@ def tune(
     for strength, found in gains.items():
         tell(f"tuned start at strength {strength:g}: {found}")
     strength = best_strength(gains)
-    tell(f"taken at strength {strength:g}; it is for pictures like these, with others such a start can lose")
+    tell(f"taken at strength {strength:g}; where a device's pictures lose by it, learn begins untuned")
     return starts[STRENGTHS.index(strength)], _told(asked, pictures, strength, gains[strength])
 
 

@@ -41,6 +41,7 @@ from edge_zofc.export.tuning import tune
 from edge_zofc.export.vit import AdapterViT
 from edge_zofc.signals import exit_on_sigterm, signals_held
 from edge_zofc.storage.bundle import Bundle, read_bundle, sha256_of
+from edge_zofc.storage.gradient_info import GradientInfo
 from edge_zofc.storage.manifest import (
     ADAPTER,
     BOTH_WAYS_VERSION,
@@ -49,11 +50,11 @@ from edge_zofc.storage.manifest import (
     GRAPH,
     MIN_FIDELITY,
     PROBE,
-    TUNING_VERSION,
+    UNTUNED,
+    UNTUNED_VERSION,
     ActivationBytes,
     Fidelity,
     FileEntry,
-    GradientInfo,
     ImageSpec,
     Manifest,
     Precision,
@@ -106,8 +107,11 @@ def export_bundle(options: ExportOptions, tell: Callable[[str], None] = lambda _
         )
         for note in loaded.notes:
             tell(note)
-        start, tuning = _start(model, loaded.image, options, tell)
+        untuned = initial_adapter(model.layout, options.seed)
+        start, tuning = _start(model, loaded.image, untuned, options, tell)
         with partial_folder(options.out, tell) as folder:
+            if tuning is not None:
+                _write_adapter(folder / UNTUNED, untuned)
             measured = _write_and_measure(folder, model, _Inputs(images, start), options, tell)
             write_manifest(folder, _manifest(folder, loaded, model, options.precision, measured, tuning))
             read_bundle(folder)
@@ -124,14 +128,18 @@ def _shown(blocks: tuple[int, ...]) -> str:
 
 
 def _start(
-    model: Adapted, image: ImageSpec, options: ExportOptions, tell: Callable[[str], None]
+    model: Adapted, image: ImageSpec, untuned: np.ndarray, options: ExportOptions, tell: Callable[[str], None]
 ) -> tuple[np.ndarray, TuningInfo | None]:
-    """Where the adapter starts, float32 [P], and how it was trained if it was."""
-    identity = initial_adapter(model.layout, options.seed)
+    """Where the adapter starts, float32 [P], and how it was trained from ``untuned`` if it was."""
     if not options.tune:
-        return identity, None
+        return untuned, None
     reference = model if options.precision == "fp32" else dequantised_weights(model, options.precision)
-    return tune(reference, image, identity, tuning_request(options), tell)
+    return tune(reference, image, untuned, tuning_request(options), tell)
+
+
+def _write_adapter(path: Path, values: np.ndarray) -> None:
+    # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
+    path.write_bytes(save({"adapter": values}))
 
 
 def _write_and_measure(
@@ -176,8 +184,7 @@ def _write_checked(
     folder: Path, model: Adapted, inputs: _Inputs, options: ExportOptions, tell: Callable[[str], None]
 ) -> Fidelity:
     write_forward_graph(model, options.precision, folder)
-    # Not save_file: it makes files that their owner alone may read, and a device's service is another user.
-    (folder / ADAPTER).write_bytes(save({"adapter": inputs.start}))
+    _write_adapter(folder / ADAPTER, inputs.start)
     reference = dequantised_weights(model, options.precision)
     # One thread, so that the probe is the same whatever the number of processors.
     error = _write_probe(folder, open_session(folder / GRAPH, threads=1), reference, inputs, options)
@@ -230,10 +237,12 @@ def _manifest(
     measured: _Measured,
     tuning: TuningInfo | None,
 ) -> Manifest:
-    untuned = 2 if model.layout.kind == "bottleneck" else 3
-    plain = untuned if tuning is None else TUNING_VERSION
+    format_version = 2 if model.layout.kind == "bottleneck" else 3
+    if tuning is not None or measured.gradient is not None:
+        format_version = BOTH_WAYS_VERSION if tuning is None else UNTUNED_VERSION
+    gradient = GRADIENT_FILES if measured.gradient is not None else ()
     return Manifest(
-        format_version=plain if measured.gradient is None else BOTH_WAYS_VERSION,
+        format_version=format_version,
         written_by={
             "edge-zofc": __version__,
             "python": platform.python_version(),
@@ -252,6 +261,6 @@ def _manifest(
         tuning=tuning,
         files={
             name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
-            for name in FILES + (GRADIENT_FILES if measured.gradient is not None else ())
+            for name in (*FILES, *gradient, *((UNTUNED,) if tuning is not None else ()))
         },
     )

@@ -120,7 +120,7 @@ COMMANDS: dict[str, tuple[Add, ...]] = {
             ),
             number("--rank", "rank of a bottleneck (default: 5 on a ViT, 8 on a CNN)"),
             seed("of random weights, of the adapter's start and of --tune"),
-            folders("--tune", "train the start on pictures by class, of the device's kind (with others it loses)"),
+            folders("--tune", "train the start on pictures by class, of the device's kind (else learn leaves it)"),
             number("--tune-steps", "its steps, of 64 pictures each (default: 100)"),
         ),
         argument(

@@ -42,7 +42,8 @@ def timed(found: Sequence[Rival], bundle: Bundle | None, tasks: Sequence[TaskSiz
         time = None
         if rival.plan is not None and bundle is not None and tasks:
             exact = rival.options.estimator == "exact"
-            time = predict_time(rival.options, tasks, measure_paces(bundle, rival.plan.placement, some, exact))
+            paces = measure_paces(bundle, rival.plan.placement, some, exact)
+            time = predict_time(rival.options, tasks, paces, bundle)
         rows.append(Row(rival, time))
     return rows
 

@@ -17,7 +17,7 @@ import numpy as np
 from edge_zofc.algorithm.heads import Head, unit
 from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.statistics import Statistics
-from edge_zofc.data.stream import Sample, list_samples
+from edge_zofc.data.stream import Sample, Task, list_samples
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet, adapter_key
 from edge_zofc.engine.gate import frozen_statistics, held_out_set
 from edge_zofc.engine.pictures import PictureReader
@@ -61,6 +61,21 @@ def class_statistics(
     for positions, features in store.rows(pictures, adapter):
         found.add(features, labels[positions])
     return found
+
+
+def train_features(
+    trainer: Trainer, task: Task, samples: list[Sample], adapters: Sequence[np.ndarray], again: bool = False
+) -> PictureSet:
+    """A task's train pictures, their features under each adapter in the store; what is unreadable is told once.
+
+    ``again``: those of a new task were looked at before.
+    """
+    is_new = trainer.state.progress.phase == "idle"
+    number = len(trainer.state.progress.tasks) - (not is_new)
+    pictures = picture_set(f"{number:03d}-train", samples, trainer.reads_again(task))
+    reader = trainer.pictures.reader(task.name, len(samples), quiet=again or not is_new)
+    trainer.store.ensure(trainer.backbone, [pictures], adapters, reader)
+    return pictures
 
 
 def evaluate_learned(trainer: Trainer, store: FeatureStore) -> list[Tally | None]:

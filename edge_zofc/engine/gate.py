@@ -113,7 +113,7 @@ def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, la
         lost = len(state.progress.tasks) - len(both)
         trainer.note(f"Held-out features of {lost} earlier task(s) were deleted: the others decide.")
     right = [_named_rightly(store, both, *one) for one in zip(adapters, (statistics, frozen), strict=True)]
-    gate = _gate(moved=right[0], frozen=right[1])
+    gate = verdict(moved=right[0], frozen=right[1])
     if not gate.keeps:
         state.adapter.rest(trainer.frozen_theta)
         state.frozen_moment = None
@@ -126,7 +126,7 @@ def pass_gate(trainer: Trainer, statistics: Statistics, pictures: PictureSet, la
     return statistics if gate.keeps else frozen
 
 
-def _gate(moved: np.ndarray, frozen: np.ndarray) -> Gate:
+def verdict(moved: np.ndarray, frozen: np.ndarray) -> Gate:
     """From which pictures are named rightly under each adapter, bool [n]."""
     only_frozen, only_moved = int((frozen & ~moved).sum()), int((moved & ~frozen).sum())
     return Gate(

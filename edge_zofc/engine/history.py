@@ -44,6 +44,7 @@ def read_history(folder: Path, bundle_folder: Path | None = None) -> dict[str, A
         "seed": header.seed,
         "optimizer": header.optimizer,
         "steps": state.progress.step,
+        "start": None if state.progress.start is None else state.progress.start.model_dump(),
         "tasks": _tasks(state, set(checkpoint.tasks(run.state))),
         "rollbacks_to": [record.task for record in known if record.kind is journal.Kind.ROLLBACK],
         "bytes": sizes,

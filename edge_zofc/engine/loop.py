@@ -13,8 +13,6 @@ since its rows are then those of an adapter that has moved. What steers the adap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edge_zofc.algorithm.directions import uniform_rows
@@ -22,8 +20,16 @@ from edge_zofc.algorithm.heads import NEVER, solve
 from edge_zofc.algorithm.statistics import Statistics
 from edge_zofc.data.stream import Sample, Task, fingerprint, list_samples
 from edge_zofc.engine.class_parts import keep_parts
-from edge_zofc.engine.evaluation import Tally, class_statistics, evaluate_learned, labels_of, mean_rows, picture_set
-from edge_zofc.engine.feature_store import PictureSet, adapter_key
+from edge_zofc.engine.evaluation import (
+    Tally,
+    class_statistics,
+    evaluate_learned,
+    labels_of,
+    mean_rows,
+    picture_set,
+    train_features,
+)
+from edge_zofc.engine.feature_store import adapter_key
 from edge_zofc.engine.gate import add_to_frozen, before_steps, keep_frozen, pass_gate
 from edge_zofc.engine.mistakes import confusion_of, pictures_of
 from edge_zofc.engine.out_of_memory import retry_smaller
@@ -31,6 +37,7 @@ from edge_zofc.engine.progress import TaskProgress
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.training import train_by_episodes, train_by_epochs
+from edge_zofc.engine.tuned_start import is_open, judge_start, settle_start
 from edge_zofc.errors import DamagedFileError, DivergedError, Stopped
 from edge_zofc.storage.journal import Kind
 
@@ -59,6 +66,9 @@ def _learn_task(trainer: Trainer, task: Task) -> None:
             dropped: list[int] = []
             retry_smaller(trainer, _drop_unreadable_classes, task, dropped)
             task = trainer.pending_tasks()[0]
+            if is_open(trainer):
+                retry_smaller(trainer, judge_start, task)
+                settle_start(trainer)
             retry_smaller(trainer, _begin, task, list_samples(trainer.stream, task, "train"), sum(dropped))
         samples = list_samples(trainer.stream, task, "train")
         if trainer.state.progress.phase == "training":
@@ -96,7 +106,7 @@ def _drop_unreadable_classes(trainer: Trainer, task: Task, dropped: list[int]) -
     The number of their pictures is added to ``dropped``.
     """
     samples, adapters = list_samples(trainer.stream, task, "train"), trainer.distinct_adapters()
-    pictures, labels = _with_features(trainer, task, samples, adapters), labels_of(samples)
+    pictures, labels = train_features(trainer, task, samples, adapters), labels_of(samples)
     unreadable = trainer.store.kept(pictures, adapters[0]).unreadable
     trainer.pictures.check_skipped(task.name, len(unreadable), len(samples))
     lost = set(labels[unreadable].tolist()) - set(np.delete(labels, unreadable).tolist())
@@ -107,16 +117,6 @@ def _drop_unreadable_classes(trainer: Trainer, task: Task, dropped: list[int]) -
         trainer.stream = trainer.stream.without(task.name, lost, len(trainer.state.progress.class_names))
 
 
-def _with_features(trainer: Trainer, task: Task, samples: list[Sample], adapters: Sequence[np.ndarray]) -> PictureSet:
-    """A task's train pictures, their features under each adapter in the store; what is unreadable is told once."""
-    is_new = trainer.state.progress.phase == "idle"
-    number = len(trainer.state.progress.tasks) - (not is_new)
-    pictures = picture_set(f"{number:03d}-train", samples, trainer.reads_again(task))
-    reader = trainer.pictures.reader(task.name, len(samples), quiet=not is_new)
-    trainer.store.ensure(trainer.backbone, [pictures], adapters, reader)
-    return pictures
-
-
 def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) -> None:
     """Class means of the task's pictures, rows for its new classes, a new optimiser.
 
@@ -124,7 +124,7 @@ def _begin(trainer: Trainer, task: Task, samples: list[Sample], dropped: int) ->
     """
     state, store, adapters = trainer.state, trainer.store, trainer.distinct_adapters()
     classes = max(len(state.progress.class_names), max(task.class_ids) + 1)
-    pictures, labels = _with_features(trainer, task, samples, adapters), labels_of(samples)
+    pictures, labels = train_features(trainer, task, samples, adapters), labels_of(samples)
     unreadable = store.kept(pictures, adapters[0]).unreadable
     state.progress.floor_forward_passes += len(samples) * (len(adapters) - 1)
     state.progress.forward_passes += len(samples)
@@ -218,7 +218,7 @@ def _train(trainer: Trainer, task: Task, samples: list[Sample]) -> None:
     progress = trainer.state.progress
     try:
         if trainer.options.loss == "episodic":
-            pictures = _with_features(trainer, task, samples, [trainer.frozen_theta])
+            pictures = train_features(trainer, task, samples, [trainer.frozen_theta])
             train_by_episodes(trainer, samples, pictures)
         else:
             pixels = picture_set(f"{len(progress.tasks) - 1:03d}-train", samples, trainer.reads_again(task))
@@ -283,7 +283,7 @@ def _refreshed(trainer: Trainer, task: Task, samples: list[Sample]) -> Statistic
     if state.statistics is None:
         return None
     adapters = [theta] if state.frozen_moment is None else trainer.distinct_adapters()  # after a cut they may be gone
-    pictures = _with_features(trainer, task, samples, adapters)
+    pictures = train_features(trainer, task, samples, adapters)
     known, labels = len(state.progress.class_names), labels_of(samples)
     found = class_statistics(trainer.store, pictures, theta, labels, known, moment=True)
     trainer.pictures.check_still_there(int(found.counts.sum()))

@@ -120,7 +120,7 @@ def run_bundle(run: RunFolder | FleetFolder, settings: Settings, folder: Path | 
         raise InputError(
             f"The bundle of the {kind} in {run.path} is neither beside it nor in {kept}; say where it is with --bundle."
         )
-    bundle = read_bundle(where)
+    bundle = read_bundle(where).with_identity(settings.bundle_identity)
     if bundle.identity != settings.bundle_identity:
         raise InputError(
             f"The {kind} was learnt with another bundle than {where} (its identity is "

@@ -109,6 +109,8 @@ class RunProgress(_Model):
     journal_records: Natural = 0
     class_names: list[str] = Field(default_factory=list)
     tasks: list[TaskProgress] = Field(default_factory=list)
+    start: Gate | None = None
+    """Of a tuned start (``tuned_start.py``): the first task's pictures, "moved" is tuned, "frozen" untuned."""
     learner: Counts = Field(default_factory=Counts)
     floor: Counts = Field(default_factory=Counts)
     frozen: Counts = Field(default_factory=Counts)

@@ -12,7 +12,7 @@ from edge_zofc.algorithm.paired import gain
 from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import DeviceProfile
 from edge_zofc.device.system import mib
-from edge_zofc.engine.progress import Counts, RunProgress, TaskProgress
+from edge_zofc.engine.progress import Counts, Gate, RunProgress, TaskProgress
 from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.errors import printable
@@ -69,19 +69,23 @@ def _adapter_result(trainer: Trainer) -> AdapterResult | None:
     if trainer.options.head != "lda" or trainer.options.adapter == "on":
         return None
     finished = trainer.state.finished_tasks
-    crowding = finished[0].crowding if finished else None
+    known: dict[str, Any] = {"crowding": finished[0].crowding if finished else None}
+    if (start := progress.start) is not None:
+        known |= {"start": "tuned" if start.keeps else "untuned", "from_tuned": _of_gate(start)}
     gates = [task.gate for task in finished if task.gate is not None]
     if not gates:
-        return None if progress.step else AdapterResult(state="start", crowding=crowding)
-    last = gates[-1]
-    counts = last.held_out, last.right_frozen, last.right_moved
-    held_out = _paired(*counts, last.only_frozen, last.only_moved)
-    if not last.keeps:
-        return AdapterResult(state="rests", crowding=crowding, held_out=held_out)
+        return None if progress.step else AdapterResult(state="start", **known)
+    known["held_out"] = _of_gate(gates[-1])
+    if not gates[-1].keeps:
+        return AdapterResult(state="rests", **known)
     right = [sum(counts.correct_by_class) for counts in (progress.frozen, progress.learner)]
     pictures = sum(progress.total_by_class)
     tested = _paired(pictures, right[0], right[1], progress.only_frozen, progress.only_moved) if pictures else None
-    return AdapterResult(state="moved", crowding=crowding, held_out=held_out, tested=tested)
+    return AdapterResult(state="moved", **known, tested=tested)
+
+
+def _of_gate(gate: Gate) -> Paired:
+    return _paired(gate.held_out, gate.right_frozen, gate.right_moved, gate.only_frozen, gate.only_moved)
 
 
 def _paired(pictures: int, right_frozen: int, right_moved: int, only_frozen: int, only_moved: int) -> Paired:

@@ -7,40 +7,30 @@ a checkpoint beside it holds nothing yet and is started again.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from edge_zofc.algorithm.directions import GRADIENT, SCHEMES
-from edge_zofc.algorithm.heads import set_torch_threads
 from edge_zofc.data.stream import Stream, fingerprint, read_stream
 from edge_zofc.device import memory_limit
-from edge_zofc.device.memory_plan import MemoryPlan
 from edge_zofc.device.profiles import AUTO, DeviceProfile, load_profile
 from edge_zofc.device.system import PeakSampler
 from edge_zofc.engine.loop import learn
+from edge_zofc.engine.opening import Ground, Start, open_trainer
 from edge_zofc.engine.predict import run_bundle
 from edge_zofc.engine.progress import RunProgress, progress_of
 from edge_zofc.engine.result import result_of
 from edge_zofc.engine.setup import LearnRequest, kept_settings, new_settings, with_kept_device
-from edge_zofc.engine.state import RunState
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.engine.work import Forecast, forwards_left
 from edge_zofc.errors import DamagedFileError, InputError, Stopped
-from edge_zofc.inference.backbone import Backbone
-from edge_zofc.inference.graph import Providers
 from edge_zofc.inference.providers import choose_providers
 from edge_zofc.signals import StopSignals, stop_signals
-from edge_zofc.storage import journal
-from edge_zofc.storage.bundle import BUNDLE_FOLDER, Bundle, read_bundle
-from edge_zofc.storage.checkpoint import Loaded
+from edge_zofc.storage.bundle import BUNDLE_FOLDER, read_bundle
 from edge_zofc.storage.result import RunResult
-from edge_zofc.storage.run_folder import STATE, RunFolder
-from edge_zofc.storage.settings import SETTINGS, Settings
-from edge_zofc.storage.writing import make_folder
+from edge_zofc.storage.run_folder import RunFolder
 
 log = logging.getLogger("edge_zofc")
 
@@ -52,27 +42,6 @@ OnForwards = Callable[[Trainer, int], None]
 
 def silent(trainer: Trainer, number: float) -> None:
     """Nobody watches."""
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What a request stands on, verified: bundle, profile and the run folder, whose lock is held."""
-
-    request: LearnRequest
-    bundle: Bundle
-    profile: DeviceProfile
-    run: RunFolder
-
-
-@dataclass(frozen=True)
-class Start:
-    """All that is settled before a session opens: ``found`` is the run's newest checkpoint, None for a new run."""
-
-    ground: Ground
-    found: Loaded | None
-    stream: Stream
-    settings: Settings
-    plan: MemoryPlan
 
 
 def learn_run(request: LearnRequest, on_step: OnStep, on_forwards: OnForwards = silent) -> RunResult:
@@ -118,7 +87,7 @@ def learn_locked(ground: Ground, signals: StopSignals, on_step: OnStep, on_forwa
     with PeakSampler() as usage, ExitStack() as files:
         # A CUDA process reserves more address space than any limit on it could allow.
         memory_limit.enforce(start.plan, accelerator=providers[0][0] != "CPUExecutionProvider")
-        trainer = _open(start, providers, usage, files)
+        trainer = open_trainer(start, providers, usage, files)
         trainer.signals, trainer.on_step = signals, on_step
         signals.interrupt = lambda: trainer.backbone.interrupt()
         signals.bus_error = lambda: _bus_error(ground)
@@ -189,7 +158,10 @@ def _start(ground: Ground, profile: DeviceProfile) -> Start:
     _refuse_other_stream(progress, stream, run)
     classes = len(stream.class_names)
     if run.is_run():
-        settings, plan = kept_settings(request, ground.bundle, profile, run, classes)
+        # A run may have begun at the bundle's other start since it was read.
+        bundle = ground.bundle.with_identity(run.settings().bundle_identity)
+        ground = replace(ground, bundle=bundle)
+        settings, plan = kept_settings(request, bundle, profile, run, classes)
     else:
         settings, plan = new_settings(request, ground.bundle, profile, classes)
         run.write_settings(settings)
@@ -207,64 +179,6 @@ def _refuse_other_stream(progress: RunProgress, stream: Stream, run: RunFolder) 
                 f"The run in {run.path} has learnt another stream than {stream.root}: its task {learnt.name} has "
                 f"the classes {ours}, and there it has {theirs}; give --run a new folder."
             )
-
-
-def _open(start: Start, providers: Providers, usage: PeakSampler, files: ExitStack) -> Trainer:
-    """State, log, journal and session of a run, at its newest checkpoint."""
-    bundle, run, options = start.ground.bundle, start.ground.run, start.settings.options
-    snapshot = None if start.found is None else start.found.snapshot
-    state = RunState.of(bundle, options, snapshot)
-    if snapshot is not None:
-        # The state has copies. These would take their memory for as long as the run.
-        snapshot.arrays.clear()
-    if start.found is None:
-        state.progress.head_backend = start.plan.placement.head_backend
-    if state.progress.head_backend == "torch":
-        set_torch_threads(start.plan.placement.threads)
-    events = run.events()
-    files.callback(events.close)
-    steps = _open_journal(run, state, start)
-    files.callback(steps.close)
-    backbone = Backbone(bundle, start.plan.placement, providers)
-    trainer = Trainer(run, bundle, start.stream, options, state, backbone, steps, events, usage)
-    trainer.max_steps, trainer.budget_bytes = start.ground.request.max_steps, start.plan.budget_bytes
-    trainer.evaluate = start.ground.request.evaluate
-    if start.found is None:
-        make_folder(run.state)
-        trainer.save()
-    trainer.keep_end_readable()
-    return trainer
-
-
-def _open_journal(run: RunFolder, state: RunState, start: Start) -> journal.Journal:
-    """The run's journal, cut back to the records that the checkpoint knows; a new one for a new run."""
-    options, is_new = start.settings.options, start.found is None
-    is_exact = options.estimator == "exact"
-    header = journal.Header(
-        options.seed,
-        start.ground.bundle.identity,
-        state.adapter.size,
-        state.adapter.eps,
-        options.momentum,
-        0 if is_exact else options.queries,
-        GRADIENT if is_exact else SCHEMES[options.directions],
-        options.optimizer,
-        rests=options.adapter == "auto",
-    )
-    if is_new and not os.path.lexists(run.journal):
-        return journal.Journal.create(run.journal, header)
-    if journal.read(run.journal)[0] != header:
-        raise DamagedFileError(
-            f"{run.journal} is the journal of another run (its seed, bundle or options are not those in {SETTINGS}); "
-            "put back this run's own."
-        )
-    if is_new and next(journal.read(run.journal)[1], None) is not None:
-        # The first checkpoint is older than the first record: its folder is lost or not mounted.
-        raise DamagedFileError(
-            f"{run.journal} holds records but {run.state} holds no snapshot; put the folder {STATE} back "
-            "(the adapter alone can be rebuilt with 'edge-zofc replay')."
-        )
-    return journal.Journal.open_for_append(run.journal, keep_records=state.progress.journal_records)
 
 
 def _begin(trainer: Trainer, start: Start) -> None:

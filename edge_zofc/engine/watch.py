@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_zofc.data.stream import numbered_tasks, read_stream
+from edge_zofc.engine.opening import Ground
 from edge_zofc.engine.progress import tasks_of
-from edge_zofc.engine.run import Ground, OnForwards, OnStep, learn_locked, locked_run, silent
+from edge_zofc.engine.run import OnForwards, OnStep, learn_locked, locked_run, silent
 from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.errors import InputError, Stopped, TaskRefusedError
 from edge_zofc.signals import StopSignals, stop_signals

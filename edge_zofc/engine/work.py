@@ -17,6 +17,7 @@ from edge_zofc.engine.pictures import PictureReader
 from edge_zofc.engine.pixel_store import Picture
 from edge_zofc.engine.progress import RunProgress
 from edge_zofc.engine.trainer import TaskSize, Trainer
+from edge_zofc.engine.tuned_start import chooses, is_open
 from edge_zofc.errors import ImageError
 from edge_zofc.inference.backbone import Backbone
 from edge_zofc.inference.transforms import load_test
@@ -108,6 +109,8 @@ def forwards_left(trainer: Trainer) -> int:
     sizes = [trainer.sized[1][task.name] for task in pending]
     learnt, tested = len(state.finished_tasks), sum(task.test_images for task in state.finished_tasks)
     left = sum(run_forwards(options, sizes, learnt, tested, len(trainer.distinct_adapters()) > 1))
+    if sizes and is_open(trainer):
+        left += sizes[0].train_images
     if progress.phase == "idle" or not sizes:
         return left
     whole = training_forwards(options, learnt, sizes[0])
@@ -180,9 +183,11 @@ class Paces:
     gradient: float | None
 
 
-def predict_time(options: Options, sizes: Sequence[TaskSize], paces: Paces) -> TimePlan:
+def predict_time(options: Options, sizes: Sequence[TaskSize], paces: Paces, bundle: Bundle) -> TimePlan:
     """The time of a new run over tasks of these ``sizes`` (from ``survey``), at the ``paces`` of ``measure_paces``."""
     units, gradients = sum(run_forwards(options, sizes)), 0
+    if sizes and chooses(options, bundle):
+        units += sizes[0].train_images
     if options.estimator == "exact":
         steps = sum(training_forwards(options, index, size) for index, size in enumerate(sizes))
         gradients = steps // (1 + GRADIENT_FORWARDS)

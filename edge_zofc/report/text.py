@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from edge_zofc.algorithm.crowding import LIMIT
 from edge_zofc.errors import printable
-from edge_zofc.storage.result import Paired, RunResult, Scores
+from edge_zofc.storage.result import AdapterResult, Paired, RunResult, Scores
 
 NOTHING = "–"
 
@@ -62,10 +62,22 @@ def baseline_of(result: RunResult) -> Scores:
 
 
 def adapter_sentence(result: RunResult) -> str:
-    """What the adapter was worth, in one sentence; "" where nobody asked."""
+    """What the adapter was worth, in a sentence or two; "" where nobody asked."""
     found = result.adapter
-    if found is None:
+    return "" if found is None else f"{_start_sentence(found)}{_moved_sentence(found, result)}"
+
+
+def _start_sentence(found: AdapterResult) -> str:
+    """Which start a run chose, with a space behind it; "" where there was no choice."""
+    if found.from_tuned is None:
         return ""
+    tuned, untuned = found.from_tuned.right_moved, found.from_tuned.right_frozen
+    where = "as it was tuned" if found.start == "tuned" else "untuned"
+    pictures = count(found.from_tuned.pictures, "picture")
+    return f"It started {where}: of {pictures} {tuned} were named rightly from the tuned start, {untuned} without. "
+
+
+def _moved_sentence(found: AdapterResult, result: RunResult) -> str:
     if found.state == "start":
         return "It did not move." if found.crowding is None or found.crowding >= LIMIT else _stayed(found.crowding)
     if found.state == "rests":

@@ -1,6 +1,6 @@
 """The contract between workstation and device: what ``export`` writes and ``learn`` reads.
 
-A bundle is a folder of five files, or of seven since format version 4:
+A bundle is a folder of five files and up to three more:
 
     bundle.json            the manifest below as UTF-8 JSON; an unknown key is an error
     backbone.onnx          graph without weights; inputs ``images`` float32 [B, 3, S, S] and
@@ -14,6 +14,7 @@ A bundle is a folder of five files, or of seven since format version 4:
                            with the output ``adapter_gradient`` float32 [P]: the gradient by the adapter of the sum of
                            features x feature_gradients. B or n is 0. Until version 5 without backbone.onnx
     gradient.onnx.data     beside it: those of its weights that are not in backbone.onnx.data, which it reads too
+    untuned.safetensors    where the manifest has ``tuning``, since version 7: ``adapter`` as it was before that
 
 ``read_bundle`` hashes every file before anything else opens it, so that a damaged or foreign graph never reaches
 onnxruntime. On a 343 MB bundle that costs about a second.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,7 @@ from edge_zofc.storage.manifest import (
     GRAPH,
     MANIFEST,
     PROBE,
+    UNTUNED,
     FileEntry,
     Manifest,
     identity_of,
@@ -71,13 +73,14 @@ Look = tuple[int, int, int]
 class Bundle:
     """A verified bundle folder. Two bundles of one ``identity`` (64 hex digits) compute the same features.
 
-    ``looks``: how each file looked when its hash was found right.
+    ``looks``: how each file looked when its hash was found right. ``start``: the file that the adapter starts from.
     """
 
     folder: Path
     manifest: Manifest
     identity: str
     looks: dict[str, Look] = field(default_factory=dict, compare=False)
+    start: str = ADAPTER
 
     def verify_changed(self) -> None:
         """Hash each file that looks otherwise than when its hash was found right.
@@ -111,9 +114,23 @@ class Bundle:
         moves = [scheme == SHIFTS and piece.name.endswith(".shift") for piece in pieces]
         return balanced_scales([piece.size for piece in pieces], moves if any(moves) else None)
 
+    def starts(self) -> tuple[Bundle, ...]:
+        """The bundle from its tuned start and from the one before the tuning; itself alone where it does not have both.
+
+        Untuned it has the identity of the bundle that was never tuned.
+        """
+        if not self.manifest.keeps_untuned:
+            return (self,)
+        names = ADAPTER, UNTUNED
+        return tuple(replace(self, start=n, identity=identity_of(self.manifest, b"", n)) for n in names)
+
+    def with_identity(self, identity: str) -> Bundle:
+        """From the start that has this identity; as it is where none has."""
+        return next((found for found in self.starts() if found.identity == identity), self)
+
     def initial_adapter(self) -> np.ndarray:
         """Float32 [P]. Raises DamagedFileError if the tensor has another shape or type or leaves the lattice."""
-        path = self.folder / ADAPTER
+        path = self.folder / self.start
         values = _load_tensors(path, "adapter")["adapter"]
         _require(values, (self.manifest.adapter.size,), path)
         # NaN and infinity fail the first comparison.
@@ -162,7 +179,9 @@ def has_identity(folder: Path, identity: str) -> bool:
     path = folder / MANIFEST
     try:
         raw = read_bounded(path, MAX_MANIFEST_BYTES) if is_there(path) else b""
-        return identity_of(parse_manifest(raw, path), raw) == identity
+        manifest = parse_manifest(raw, path)
+        found = Bundle(folder, manifest, identity_of(manifest, raw))
+        return found.with_identity(identity).identity == identity
     except EdgeZofcError:
         return False
 
@@ -180,7 +199,7 @@ def _look(found: os.stat_result) -> Look:
 
 def _verify_file(path: Path, entry: FileEntry) -> Look:
     """How the file looked just before it was hashed."""
-    # The names come from FILES and GRADIENT_FILES alone, so no path can leave the folder; a link could, and is refused.
+    # The names come from the manifest's due_files alone, so no path can leave the folder; a link could, and is refused.
     if not is_there(path):
         raise DamagedFileError(f"{path} is missing; copy the bundle again.")
     with open_plain(path) as file, explained(path, "read"):

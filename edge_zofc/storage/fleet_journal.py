@@ -31,6 +31,7 @@ CHAIN_BYTES = 8
 
 def fresh_adapter(bundle: Bundle, header: Header, where: str = "The fleet's journal") -> Adapter:
     """The adapter that a journal with this header begins with. Raises InputError where it is another bundle's."""
+    bundle = bundle.with_identity(header.bundle_identity)
     if header.bundle_identity != bundle.identity:
         raise InputError(
             f"{where} belongs to another bundle than {bundle.folder} (its identity: "

@@ -6,8 +6,9 @@ measured, the probe's features included, and who wrote it may differ between two
 
 Format version 3 added the adapter's kind, which is written where it is not "bottleneck". Version 4 added ``gradient``,
 which is written where the bundle has a graph for exact gradients. That graph is no part of the identity. Version 5
-added ``tuning``, which is written where the adapter's start was trained. In format version 1, whose manifests have the
-keys of 2, the identity is the SHA-256 of ``bundle.json``.
+added ``tuning``, which is written where the adapter's start was trained; since version 7 such a bundle has the start
+before that too, which is another identity (``Bundle.untuned``). In format version 1, whose manifests have the keys of
+2, the identity is the SHA-256 of ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from edge_zofc.errors import DamagedFileError, InputError
+from edge_zofc.storage.gradient_info import GradientInfo, GradientMemory
 from edge_zofc.storage.reading import Strict, load_model
 from edge_zofc.storage.tuning import TuningInfo
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 MANIFEST = "bundle.json"
 GRAPH = "backbone.onnx"
 WEIGHTS = "backbone.onnx.data"
@@ -40,8 +41,10 @@ GRADIENT_FILES = (GRADIENT_GRAPH, GRADIENT_WEIGHTS)
 GRADIENT_VERSION, BOTH_WAYS_VERSION = 4, 6
 """The first format version that may have it, and the first where it has the forward graph too. What is older is not
 read."""
-TUNING_VERSION = 5
-"""The first format version whose adapter may have been trained before it starts."""
+UNTUNED = "untuned.safetensors"
+"""There where the adapter's start was trained: the start before that."""
+TUNING_VERSION, UNTUNED_VERSION = 5, 7
+"""The first format version whose adapter may have been trained before it starts, and the first with UNTUNED."""
 
 MIN_FIDELITY = 0.9
 
@@ -147,34 +150,6 @@ class ActivationBytes(Strict):
         return self.fixed + images * (self.per_image + adapters * self.per_image_and_adapter)
 
 
-class GradientMemory(Strict):
-    """Measured bytes, opened with or without ``prepacking`` and the ``arena``: what the session that goes both ways
-    holds more than that of the features, and ``run``, what its run back of one picture takes at its peak. Without
-    ``run``, until format version 5: what a second session took.
-    """
-
-    prepacking: bool
-    arena: bool
-    anonymous: Bytes
-    file: Bytes
-    run: Bytes | None = None
-
-
-class GradientInfo(Strict):
-    """What was measured of the graph for exact gradients: its relative error against torch's autograd on the probe's
-    best picture (the others may lie on a kink), and its memory, for each way of opening it.
-    """
-
-    error: Annotated[float, Field(ge=0)]
-    memory: tuple[GradientMemory, ...]
-
-    @model_validator(mode="after")
-    def _every_way(self) -> GradientInfo:
-        if sorted((one.prepacking, one.arena) for one in self.memory) != list(product((False, True), repeat=2)):
-            raise ValueError("memory must have each way of opening the graph once")
-        return self
-
-
 class FileEntry(Strict):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -206,7 +181,7 @@ class BundleSizes:
 class Manifest(Strict):
     """``bundle.json`` as a model; an unknown key is an error."""
 
-    format_version: Literal[1, 2, 3, 4, 5, 6]
+    format_version: Literal[1, 2, 3, 4, 5, 6, 7]
     written_by: dict[str, str]
     backbone: BackboneInfo
     image: ImageSpec
@@ -222,7 +197,13 @@ class Manifest(Strict):
     @property
     def due_files(self) -> tuple[str, ...]:
         """The names in ``files``."""
-        return FILES if self.gradient is None else FILES + GRADIENT_FILES
+        gradient = () if self.gradient is None else GRADIENT_FILES
+        return (*FILES, *gradient, UNTUNED) if self.keeps_untuned else (*FILES, *gradient)
+
+    @property
+    def keeps_untuned(self) -> bool:
+        """Whether the start before its tuning is there."""
+        return self.tuning is not None and self.format_version >= UNTUNED_VERSION
 
     @property
     def goes_back(self) -> bool:
@@ -259,8 +240,8 @@ class Manifest(Strict):
         return self
 
 
-def identity_of(manifest: Manifest, raw: bytes) -> str:
-    """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``.
+def identity_of(manifest: Manifest, raw: bytes, start: str = ADAPTER) -> str:
+    """The bundle's identity as lower-case hex; ``raw`` is its ``bundle.json``, the adapter's start lies in ``start``.
 
     Since format version 2: SHA-256 of the manifest's entries below as JSON, keys sorted, without spaces, in ASCII.
     """
@@ -268,7 +249,9 @@ def identity_of(manifest: Manifest, raw: bytes) -> str:
         return hashlib.sha256(raw).hexdigest()
     dumped = _dumped(manifest)
     decisive = {name: dumped[name] for name in ("image", "adapter", "feature_size", "precision")}
-    hashes = {name: manifest.files[name].sha256 for name in FILES if name != PROBE}
+    # The start's hash stands where every bundle has it: untuned, a bundle is the one that was never tuned.
+    places = {name: start if name == ADAPTER else name for name in FILES if name != PROBE}
+    hashes = {name: manifest.files[place].sha256 for name, place in places.items()}
     text = json.dumps({**decisive, "files": hashes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

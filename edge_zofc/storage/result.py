@@ -124,9 +124,13 @@ class AdapterResult(_Record):
 
     ``state``: ``moved`` and stayed, ``rests`` after it did harm, ``start``: it was not to move. Before the first step
     ``crowding`` of the first task's classes decides that (``algorithm/crowding.py``); None where nobody asked.
+    ``start`` is ``tuned`` or ``untuned`` where the bundle has both; on the first task's pictures, ``from_tuned``, which
+    decide, the frozen is the untuned one and the moved the tuned one.
     """
 
     state: Literal["moved", "rests", "start"]
+    start: Literal["tuned", "untuned"] | None = None
+    from_tuned: Paired | None = None
     crowding: Change | None = None
     held_out: Paired | None = None
     tested: Paired | None = None

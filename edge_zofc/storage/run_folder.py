@@ -27,11 +27,11 @@ from edge_zofc.errors import InputError, explained
 from edge_zofc.storage import checkpoint
 from edge_zofc.storage.fleet_folder import ABOUT, SHARES
 from edge_zofc.storage.lock import LOCK_FILE, RunLock
-from edge_zofc.storage.manifest import FILES, MANIFEST
+from edge_zofc.storage.manifest import FILES, GRADIENT_FILES, MANIFEST, UNTUNED
 from edge_zofc.storage.reading import check_folder, is_there
 from edge_zofc.storage.result import RESULT, RunResult
 from edge_zofc.storage.settings import SETTINGS, Settings, read_settings, write_settings
-from edge_zofc.storage.writing import TEMPORARY_PREFIX, make_folder, open_log, rotate, sweep, write_atomic
+from edge_zofc.storage.writing import DISK, TEMPORARY_PREFIX, make_folder, open_log, rotate, sweep, write_atomic
 
 JOURNAL = "journal.bin"
 STATE = "state"
@@ -45,7 +45,7 @@ EVENTS_LIMIT_BYTES = 32 << 20
 def refuse_own(out: Path) -> None:
     """Raise InputError if a page or a model would replace a file that a run, a bundle or a fleet is made of."""
     beside = out.absolute().parent
-    in_bundle = out.name in (MANIFEST, *FILES) and is_there(beside / MANIFEST)
+    in_bundle = out.name in (MANIFEST, *FILES, *GRADIENT_FILES, UNTUNED) and is_there(beside / MANIFEST)
     in_run = out.name in (SETTINGS, JOURNAL, RESULT, EVENTS, LOCK_FILE) and is_there(beside / SETTINGS)
     in_state = beside.name == STATE and is_there(beside.parent / SETTINGS)
     in_fleet = out.name in (ABOUT, LOCK_FILE, JOURNAL, EVENTS) and is_there(beside / ABOUT)
@@ -85,6 +85,16 @@ class RunFolder:
     def write_result(self, result: RunResult) -> None:
         """Replace ``result.json``."""
         write_atomic(self.path / RESULT, (result.model_dump_json(indent=1, exclude={"stopped"}) + "\n").encode())
+
+    def begin_again(self) -> None:
+        """Remove checkpoints and journal of a run that has learnt nothing. Cut off on the way, it is one that began."""
+        with explained(self.path, "cleaned up"):
+            for path in self.state.iterdir():
+                DISK.unlink(path)
+            # A journal without a checkpoint is one that begins; a checkpoint without its journal is damaged.
+            DISK.fsync_folder(self.state)
+            DISK.unlink(self.journal)
+            DISK.fsync_folder(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

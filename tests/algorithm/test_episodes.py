@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_zofc.algorithm.episodes import SHARPNESS, Prototypes, held_out
+from edge_zofc.algorithm.episodes import HELD_OUT, SHARPNESS, Prototypes, held_out, part_of
 from edge_zofc.algorithm.heads import solve, within
 from edge_zofc.algorithm.statistics import Statistics
 
@@ -148,3 +148,15 @@ def test_the_last_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
         of_class = found[ids == one]
         assert of_class.sum() == len(of_class) // 5
         assert np.array_equal(of_class, np.sort(of_class))
+
+
+@given(st.lists(st.integers(0, 4), max_size=60))
+def test_the_parts_of_a_class_are_neighbours_and_differ_by_a_picture_at_most(labels: list[int]) -> None:
+    found, given_labels = part_of(np.array(labels, np.int64)), np.array(labels, np.int64)
+    assert len(found) == len(labels)
+    for one in set(labels):
+        mine = found[given_labels == one]
+        assert (np.diff(mine) >= 0).all()
+        sizes = np.bincount(mine, minlength=HELD_OUT)
+        assert len(sizes) == HELD_OUT
+        assert sizes.max() - sizes.min() <= 1

@@ -49,7 +49,8 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     (folder / manifest.GRADIENT_GRAPH).write_bytes(b"abcd")
     (folder / manifest.GRADIENT_WEIGHTS).write_bytes(bytes(8))
     theta = (np.arange(P, dtype=np.float32) - 5) * np.float32(2.0**-10)
-    (folder / manifest.ADAPTER).write_bytes(save({"adapter": theta}))
+    for name in (manifest.ADAPTER, manifest.UNTUNED):
+        (folder / name).write_bytes(save({"adapter": theta}))
     probe = {
         "images": np.ones((1, 3, SIDE, SIDE), np.float32),
         "adapters": theta[None],
@@ -60,7 +61,7 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
     manifest.write_manifest(
         folder,
         manifest.Manifest.model_validate({
-            "format_version": 6,
+            "format_version": 7,
             "written_by": {"edge-zofc": "0.1.0"},
             "backbone": {"name": "tiny", "source": "random", "weights_sha256": "a" * 64, "depth": 1, "pooling": "avg"},
             "image": SPEC.model_dump(),
@@ -82,7 +83,8 @@ def tiny_bundle(folder: Path) -> bundle.Bundle:
                 "on_all": {"pictures": 28, "untuned": 0.5, "gain": 0.1, "low": 0.0, "high": 0.2},
             },
             "files": {
-                name: entry((folder / name).read_bytes()) for name in manifest.FILES + manifest.GRADIENT_FILES
+                name: entry((folder / name).read_bytes())
+                for name in (*manifest.FILES, *manifest.GRADIENT_FILES, manifest.UNTUNED)
             },
         }),
     )  # fmt: skip

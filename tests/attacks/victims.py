@@ -28,10 +28,10 @@ def bundle_victims(folder: Path) -> Iterator[Victim]:
 
     def read_all() -> object:
         found = read_bundle(tiny.folder)
-        return found.initial_adapter(), found.probe()
+        return [one.initial_adapter() for one in found.starts()], found.probe()
 
     yield Victim("manifest", tiny.folder / manifest.MANIFEST, lambda: read_bundle(tiny.folder), {0, 2, 5})
-    for name in manifest.FILES + manifest.GRADIENT_FILES:
+    for name in (*manifest.FILES, *manifest.GRADIENT_FILES, manifest.UNTUNED):
 
         def seal(raw: bytes, name: str = name) -> bytes:
             rewrite_manifest(tiny.folder, name, raw)

@@ -12,7 +12,8 @@ from edge_zofc.device import memory_items, memory_plan
 from edge_zofc.device.memory_costs import head_costs
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.manifest import FILES, ActivationBytes, GradientMemory, Manifest
+from edge_zofc.storage.gradient_info import GradientMemory
+from edge_zofc.storage.manifest import FILES, ActivationBytes, Manifest
 
 MIB = 1 << 20
 

@@ -19,7 +19,8 @@ from edge_zofc.export.gradient_check import TOLERANCE, gradient_errors, write_ch
 from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.onnx_graph import write_graph
 from edge_zofc.export.vit import AdapterViT
-from edge_zofc.storage.manifest import GRADIENT_GRAPH, GradientMemory
+from edge_zofc.storage.gradient_info import GradientMemory
+from edge_zofc.storage.manifest import GRADIENT_GRAPH
 
 IMAGES = pictures(3, 32)
 MEMORY = tuple(

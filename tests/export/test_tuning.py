@@ -177,7 +177,7 @@ def test_what_is_done_what_is_left_and_what_was_won_are_told(folder: Path, monke
     assert any(re.fullmatch(r"2 steps took the loss from \d+\.\d\d to \d+\.\d\d", line) for line in lines)
     told = [line for line in lines if line.startswith("tuned start at strength ")]
     assert [line.split(":")[0].rsplit(" ", 1)[1] for line in told] == ["0.25", "0.5", "1"]
-    assert lines[-1] == "taken at strength 1; it is for pictures like these, with others such a start can lose"
+    assert lines[-1] == "taken at strength 1; where a device's pictures lose by it, learn begins untuned"
 
 
 def test_the_time_that_is_left_is_told_in_minutes_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:

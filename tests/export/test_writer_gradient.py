@@ -16,7 +16,8 @@ from edge_zofc.export.gradient_rules import NoGradientError
 from edge_zofc.export.options import ExportOptions
 from edge_zofc.export.writer import export_bundle
 from edge_zofc.storage.bundle import Bundle, read_bundle
-from edge_zofc.storage.manifest import FILES, GRADIENT_FILES, MANIFEST, GradientInfo, GradientMemory
+from edge_zofc.storage.gradient_info import GradientInfo, GradientMemory
+from edge_zofc.storage.manifest import FILES, GRADIENT_FILES, MANIFEST
 
 
 def refuse(folder: Path, *_args: object) -> None:

@@ -50,7 +50,7 @@ def test_a_tuned_start_is_the_bundles_own_and_its_probe_and_fidelity_are_measure
         ExportOptions(tmp_path / "b", tune=[folder], tune_steps=1, seed=3, precision=precision, **TINY)
     )
     start, told = found.initial_adapter(), read_bundle(found.folder).manifest.tuning
-    assert found.manifest.format_version == 5
+    assert found.manifest.format_version == 7
     assert told is not None
     assert (told.classes, told.held_back, told.pictures, told.steps, told.seed) == (6, 2, 18, 1, 3)
     assert 2e-3 < np.abs(start - initial_adapter(found.manifest.adapter, 3)).max() < 4e-3
@@ -59,6 +59,8 @@ def test_a_tuned_start_is_the_bundles_own_and_its_probe_and_fidelity_are_measure
     assert 0 < np.abs(probe.adapters[1] - start).max() <= 0.021
     assert np.array_equal(asked[0], start)
     assert found.identity != tiny_bundle.identity
+    never = export_bundle(ExportOptions(tmp_path / "never", seed=3, precision=precision, **TINY))
+    assert [one.identity for one in found.starts()] == [found.identity, never.identity]
 
 
 def test_a_tuning_that_does_not_win_ends_in_a_sentence_and_writes_nothing(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
 
 from edge_zofc.storage import bundle, manifest
 
@@ -61,6 +65,23 @@ TUNING = {
     "on_held_back": {"pictures": 16, "untuned": 0.5, "gain": 0.125, "low": -0.25, "high": 0.5},
     "on_all": {"pictures": 28, "untuned": 0.5, "gain": 0.25, "low": 0.125, "high": 0.375},
 }
+
+
+def tuned_bundle(plain: bundle.Bundle, folder: Path, start: np.ndarray, version: int = 7) -> bundle.Bundle:
+    """A copy of ``plain`` whose adapter starts at ``start`` float32 [P], as if that had been tuned; format 5 has no
+    other start.
+    """
+    shutil.copytree(plain.folder, folder)
+    data = json.loads((folder / manifest.MANIFEST).read_text())
+    names = [manifest.ADAPTER]
+    if version >= manifest.UNTUNED_VERSION:
+        (folder / manifest.ADAPTER).rename(folder / manifest.UNTUNED)
+        names.append(manifest.UNTUNED)
+    (folder / manifest.ADAPTER).write_bytes(save({"adapter": start}))
+    for name in names:
+        data["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": bundle.sha256_of(folder / name)}
+    change(folder, {"format_version": version, "tuning": TUNING, "files": data["files"]})
+    return bundle.read_bundle(folder)
 
 
 def change(folder: Path, edit: dict[str, Any]) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from manifests import LITERAL, change, rehash, with_gradient
+from manifests import LITERAL, change, rehash, tuned_bundle, with_gradient
 from safetensors.numpy import save_file
 from small import write_small_bundle
 
 from edge_zofc.errors import DamagedFileError, EdgeZofcError, InputError
 from edge_zofc.storage import bundle, manifest
-from edge_zofc.storage.bundle import Bundle, read_bundle
+from edge_zofc.storage.bundle import Bundle, has_identity, read_bundle
 
 
 @pytest.fixture
@@ -92,6 +92,28 @@ def test_a_whole_bundle_is_read_back(small_bundle: Bundle) -> None:
     assert probe.features.shape == (2, 2, found.manifest.feature_size)
 
 
+def test_a_tuned_bundle_is_untuned_the_one_that_was_never_tuned(small_bundle: Bundle, tmp_path: Path) -> None:
+    found = tuned_bundle(small_bundle, tmp_path / "tuned", small_bundle.initial_adapter() + np.float32(0.5))
+    tuned, untuned = found.starts()
+    assert (tuned, untuned.identity) == (found, small_bundle.identity)
+    assert np.array_equal(untuned.initial_adapter(), small_bundle.initial_adapter())
+    assert np.array_equal(tuned.initial_adapter(), small_bundle.initial_adapter() + np.float32(0.5))
+    assert untuned.starts() == (tuned, untuned)
+    for one in (tuned, untuned):
+        assert found.with_identity(one.identity) == untuned.with_identity(one.identity) == one
+        assert has_identity(found.folder, one.identity)
+        one.verify_changed()
+    assert found.with_identity("a" * 64) == found
+    assert not has_identity(found.folder, "a" * 64)
+    assert small_bundle.starts() == (small_bundle,)
+
+
+def test_a_bundle_that_was_tuned_by_an_earlier_version_has_its_one_start(small_bundle: Bundle, tmp_path: Path) -> None:
+    found = tuned_bundle(small_bundle, tmp_path / "tuned", small_bundle.initial_adapter() + np.float32(0.5), version=5)
+    assert found.starts() == (found,)
+    assert found.identity != small_bundle.identity
+
+
 def test_no_bundle_names_the_way_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="edge-zofc export"):
         read_bundle(tmp_path)
@@ -120,8 +142,8 @@ def test_a_manifest_that_is_not_the_formats_is_refused(copy: Path, edit: dict[st
 
 
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
-    change(copy, {"format_version": 7})
-    with pytest.raises(InputError, match="version 7, this edge-zofc reads 6; update edge-zofc"):
+    change(copy, {"format_version": 8})
+    with pytest.raises(InputError, match="version 8, this edge-zofc reads 7; update edge-zofc"):
         read_bundle(copy)
 
 

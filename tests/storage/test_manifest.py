@@ -64,6 +64,43 @@ def test_a_written_manifest_with_a_tuning_is_the_literal_one(tmp_path: Path, unt
     assert manifest.identity_of(written, b"") == manifest.identity_of(without, b"")
 
 
+UNTUNED = {"bytes": 1, "sha256": "c" * 64}
+LITERAL_7: dict[str, Any] = {
+    **LITERAL, "format_version": 7, "tuning": TUNING,
+    "files": {**LITERAL["files"], "untuned.safetensors": UNTUNED},  # type: ignore[dict-item]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient": GRADIENT_6}], ids=["plain", "gradient"])
+def test_since_format_7_a_tuned_bundle_has_the_start_before_that(tmp_path: Path, more: dict[str, Any]) -> None:
+    """From there its identity is that of the bundle with that start alone."""
+    files = LITERAL_7["files"] | ({name: LITERAL_4["files"][name] for name in manifest.GRADIENT_FILES} if more else {})  # type: ignore[index]
+    literal = {**LITERAL_7, **more, "files": files}
+    written = manifest.Manifest.model_validate(literal)
+    manifest.write_manifest(tmp_path, written)
+    assert json.loads((tmp_path / "bundle.json").read_bytes()) == literal
+    never = {**LITERAL, "format_version": 2, "files": {**LITERAL["files"], "adapter.safetensors": UNTUNED}}  # type: ignore[dict-item]
+    assert manifest.identity_of(written, b"", manifest.UNTUNED) == manifest.identity_of(
+        manifest.Manifest.model_validate(never), b""
+    )
+    assert manifest.identity_of(written, b"") != manifest.identity_of(written, b"", manifest.UNTUNED)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"format_version": 6},
+        {"tuning": None},
+        {"files": LITERAL["files"]},
+        {"files": {**LITERAL_7["files"], "adapter.untuned": UNTUNED}},
+    ],
+    ids=str,
+)
+def test_a_start_before_the_tuning_goes_with_a_tuning_and_format_7(edit: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        manifest.Manifest.model_validate({**LITERAL_7, **edit})
+
+
 @pytest.mark.parametrize(
     "edit",
     [

@@ -68,10 +68,12 @@ def test_learning_moves_on_from_the_tuned_start_and_replay_rebuilds_it(
 def test_an_adapter_that_does_harm_rests_at_the_tuned_start(
     tuned: Bundle, stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "is_worse", lambda _first, _second: True)
+    verdicts = iter([False, True, True])  # of the start, then of the moved adapter
+    monkeypatch.setattr(gate, "is_worse", lambda _first, _second: next(verdicts))
     result = go(tuned, stream, tmp_path / "run", changes=MOVING)
     off = go(tuned, stream, tmp_path / "off", changes={**MOVING, "adapter": "off"})
     assert result["adapter"]["state"] == "rests"
+    assert result["adapter"]["start"] == "tuned"
     assert final_bits(tmp_path / "run")[0] == tuned.initial_adapter().tobytes() == final_bits(tmp_path / "off")[0]
     assert result["accuracy_matrix"] == off["accuracy_matrix"]
 
