@@ -128,7 +128,7 @@ def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
 
 
 def both_ways_item(sizes: BundleSizes, choice: Placement) -> PlanItem | None:
-    """What the session that goes both ways takes more; None where the bundle has no graph for it, as far as is known."""
+    """What the session that goes both ways takes more; None where no graph for it is known."""
     if sizes.gradient is None:
         return None
     ways = {(one.prepacking, one.arena): one for one in sizes.gradient}
