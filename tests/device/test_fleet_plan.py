@@ -69,13 +69,13 @@ def lite0(small_bundle: Bundle) -> BundleSizes:
     )  # fmt: skip
 
 
-def test_the_plan_is_no_less_than_what_a_device_took_in_each_moment(small_bundle: Bundle) -> None:
+def test_the_plan_is_what_a_device_took(small_bundle: Bundle) -> None:
     """A process without Flower began at 88.1 MiB, and had 163.3 while a head was tried, 252.0 while it judged."""
     began = BaseCost(process=Cost(int(41.1 * MIB), 47 * MIB, 115 * MIB), torch=None)
     kept = Placement.simple().model_copy(update={"micro_batch": 4, "prepacking": True, "arena": True})
     found = joined_plan(lite0(small_bundle), kept, began, 13)
     flower = sum(FLOWER_BYTES)
-    assert 163.3 * MIB - MIB < found.without_steps_bytes - flower < 170 * MIB
+    assert found.without_steps_bytes - flower == pytest.approx(163.3 * MIB, rel=0.03)
     assert 252.0 * MIB < found.peak_bytes - flower < 260 * MIB
 
 
