@@ -30,10 +30,16 @@ def fleet_part(
         why = "A fleet merges closed-form heads; learn with --head lda to be in one."
         return {"fleet": None}, f"\n\n{why}"
     joined = joined_plan(sizes, plan.placement, learns.work.base, max(UNKNOWN_CLASSES, classes or 0))
-    verdict, sentence = _verdict(plan.peak_bytes, learns.least_bytes, joined.peak_bytes, device.room_bytes)
+    learning = plan.peak_bytes, learns.least_bytes
+    verdict, sentence = _verdict(*learning, joined.peak_bytes, device.room_bytes)
+    unstepped, other = _verdict(*learning, joined.without_steps_bytes, device.room_bytes)
+    if unstepped != verdict:
+        sentence = f"In a fleet that may take steps: {sentence} In one that takes none: {other}"
     facts = {
         "verdict": verdict,
         "joined_peak_bytes": joined.peak_bytes,
+        "joined_peak_moment": joined.moment,
+        "without_steps": {"verdict": unstepped, "joined_peak_bytes": joined.without_steps_bytes},
         "together_bytes": plan.peak_bytes + joined.peak_bytes,
         "room_bytes": device.room_bytes,
         "up_bytes": joined.up_bytes,
@@ -58,9 +64,17 @@ def _text(learn: int, joined: JoinedPlan, room: int, sentence: str, width: int) 
     parts = ", ".join(f"{item.name} {ceil((item.anonymous_bytes + item.file_bytes) / _MIB)}" for item in joined.items)
     rows = [
         ("MiB", "in a fleet"),
-        (f"{joined.peak_bytes / _MIB:.1f}", f"fleet join: predicted peak ({parts})"),
+        (f"{joined.peak_bytes / _MIB:.1f}", f"fleet join: predicted peak, {joined.moment} ({parts})"),
+        *_without_steps(joined),
         (f"{(learn + joined.peak_bytes) / _MIB:.1f}", "learn and fleet join at once"),
         (f"{room / _MIB:.1f}", "what both may take"),
     ]
     sizes = f"{format_bytes(joined.up_bytes)} go up once a task, {format_bytes(joined.down_bytes)} come with each head."
     return f"{table(rows, 'rl', width)}\n\n{table([(f'{sentence} {sizes}',)], 'l', width)}"
+
+
+def _without_steps(joined: JoinedPlan) -> list[tuple[str, str]]:
+    """A row for the smaller peak, where there is one."""
+    if joined.without_steps_bytes == joined.peak_bytes:
+        return []
+    return [(f"{joined.without_steps_bytes / _MIB:.1f}", "the same in a fleet that takes no steps (serve --steps 0)")]

@@ -55,6 +55,10 @@ LEFT_BEHIND = (3 * MIB, 1 * MIB)
 # and the one before are tried. Measured at D 192 and 1280: COSTS.md, "A joined device".
 FLOWER_BYTES = (31 * MIB, 17 * MIB)
 MERGED_MATRICES, TRIED_MATRICES = 3.5, 2.0
+# The same while a step of the fleet is measured, whose whitening is made beside the open session, and while the moved
+# adapter is judged, which solves two heads from three shares. Measured at D 1280, with the shares' bytes and what
+# malloc keeps of freed matrices: of forward steps 6.2, of exact ones 6.3, then 9.4.
+STEPPED_MATRICES, JUDGED_MATRICES = 6.5, 9.5
 # Of the manifest's activations (measured with the arena on), what is left with it off and a low mmap threshold, at
 # about half the speed: 0.58 to 0.74 of 10 to 79 MiB (EfficientNet-Lite0, b 4 and 8; ViT-Ti, b 8, K 9; ViT-B, b 2, K 5;
 # ViT-B w8, b 4, K 5), 0.73 of 8 MiB (ViT-B, b 1, K 1).

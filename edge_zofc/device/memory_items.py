@@ -122,12 +122,19 @@ def _head_items(work: Work, choice: Placement) -> Iterator[PlanItem]:
 
 def gradient_item(work: Work, choice: Placement) -> PlanItem | None:
     """What the session that goes both ways takes more; None where the adapter does not move by exact gradients."""
-    if work.options.estimator != "exact" or not work.options.moves or work.sizes.gradient is None:
+    if work.options.estimator != "exact" or not work.options.moves:
         return None
-    ways = {(one.prepacking, one.arena): one for one in work.sizes.gradient}
+    return both_ways_item(work.sizes, choice)
+
+
+def both_ways_item(sizes: BundleSizes, choice: Placement) -> PlanItem | None:
+    """What the session that goes both ways takes more; None where no graph for it is known."""
+    if sizes.gradient is None:
+        return None
+    ways = {(one.prepacking, one.arena): one for one in sizes.gradient}
     found = ways[choice.prepacking, choice.arena]
     # A run back has the room of a run forward, never both.
-    more = max(0, (found.run or 0) - activations(work.sizes, choice))
+    more = max(0, (found.run or 0) - activations(sizes, choice))
     note = "weights for the way back, one picture at a time, from the export's measurement"
     return PlanItem("exact gradients", found.anonymous + more, found.file, note)
 
