@@ -1,79 +1,26 @@
 """The plan adds up and chooses speed where there is room."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import MIB, OPTIONS, item, manifest, work
 
-from edge_zofc.algorithm.options import Options, make_options
-from edge_zofc.device import memory_items, memory_plan
+from edge_zofc.algorithm.options import make_options
+from edge_zofc.device import memory_plan
 from edge_zofc.device.memory_costs import head_costs
 from edge_zofc.device.process_cost import BaseCost, Cost
 from edge_zofc.errors import DoesNotFitError, InputError
-from edge_zofc.storage.gradient_info import GradientMemory
-from edge_zofc.storage.manifest import FILES, ActivationBytes, Manifest
+from edge_zofc.storage.manifest import ActivationBytes
 
-MIB = 1 << 20
-
-WITH_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=Cost(270 * MIB, 230 * MIB, 660 * MIB))
 WITHOUT_TORCH = BaseCost(process=Cost(30 * MIB, 30 * MIB, 80 * MIB), torch=None)
-
-
-def manifest(precision: str = "fp32", weights_mib: int = 327) -> Manifest:
-    """A ViT-B/16 at 224, with 26 MiB of activations a picture, which is more than it takes."""
-    width, rank = 768, 5
-    pieces = [{"name": "blocks.0.down.weight", "shape": (rank, width), "offset": 0}]
-    return Manifest.model_validate(
-        {
-            "format_version": 1,
-            "written_by": {},
-            "backbone": {
-                "name": "vit_base_patch16_224",
-                "source": "random",
-                "weights_sha256": "0" * 64,
-                "depth": 12,
-                "pooling": "token",
-            },
-            "image": {
-                "size": 224,
-                "mean": (0.5,) * 3,
-                "std": (0.5,) * 3,
-                "interpolation": "bicubic",
-                "crop_fraction": 0.9,
-            },
-            "adapter": {"blocks": (0,), "rank": rank, "scale": 0.1, "pieces": pieces},
-            "feature_size": width,
-            "precision": precision,
-            "fidelity": {"eps": 1e-3, "directions": 64, "one_sided": 0.99, "two_sided": 0.99},
-            "activation_bytes": {"fixed": MIB, "per_image": 6 * MIB, "per_image_and_adapter": 20 * MIB},
-            "files": {
-                name: {"bytes": weights_mib * MIB if name.endswith(".data") else 1000, "sha256": "0" * 64}
-                for name in FILES
-            },
-        }
-    )
-
-
-OPTIONS = ("batch_size", "queries", "query_form", "head", "optimizer")
-
-
-def work(precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_items.Work:
-    asked = {name: changes[name] for name in OPTIONS if name in changes}
-    options = Options("edge", **{"query_form": "one-sided", **asked})  # type: ignore[arg-type]
-    base, threads = changes.get("base", WITH_TORCH), changes.get("threads", 2)
-    return memory_items.Work(manifest(precision, weights_mib).sizes, options, base, 100, threads)  # type: ignore[arg-type]
 
 
 def planned(budget_mib: int, precision: str = "w8", weights_mib: int = 89, **changes: object) -> memory_plan.MemoryPlan:
     fixed = {name: changes[name] for name in changes if name not in (*OPTIONS, "base", "threads")}
     asked = work(precision, weights_mib, **changes)
     return memory_plan.plan(asked, budget_mib * MIB, memory_plan.Fixed(**fixed))  # type: ignore[arg-type]
-
-
-def item(found: memory_plan.MemoryPlan, name: str) -> memory_items.PlanItem:
-    return next(entry for entry in found.items if entry.name == name)
 
 
 # ---- the plan: numbers that are easy to check
@@ -308,71 +255,3 @@ def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
 def test_torch_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match=r"pip install 'edge-zofc\[torch\]'"):
         planned(1000, base=WITHOUT_TORCH, head_backend="torch")
-
-
-# ---- exact gradients
-
-
-def exact_work(anonymous_mib: int, **changes: Any) -> memory_items.Work:
-    """A closed-form head steered by episodes, and so many MiB for the way back, half without the arena."""
-    ways = [(prepacking, arena) for prepacking in (True, False) for arena in (True, False)]
-    memory = tuple(
-        GradientMemory(
-            prepacking=packed,
-            arena=arena,
-            anonymous=(anonymous_mib if arena else anonymous_mib // 2) * MIB,
-            file=7 * MIB,
-        )
-        for packed, arena in ways
-    )
-    options = make_options("edge", {"estimator": "exact", **changes})
-    return replace(work(), sizes=replace(manifest("w8").sizes, gradient=memory), options=options)
-
-
-def test_the_gradient_session_is_an_item_with_the_bytes_of_the_export() -> None:
-    found = memory_plan.plan(exact_work(200), 100_000 * MIB)
-    assert found.placement.arena
-    assert (item(found, "exact gradients").anonymous_bytes, item(found, "exact gradients").file_bytes) == (
-        200 * MIB,
-        7 * MIB,
-    )
-    thrifty = memory_plan.plan(exact_work(200), found.peak_bytes - 500 * MIB)
-    assert not thrifty.placement.arena
-    assert item(thrifty, "exact gradients").anonymous_bytes == 100 * MIB
-
-
-def test_a_small_gradient_session_lies_in_the_room_of_the_heads_matrices() -> None:
-    """It is closed when they are worked on, so that the peak is that of one of the two moments."""
-    spsa = replace(exact_work(2), options=make_options("edge", {"estimator": "spsa"}))
-    small, large = (memory_plan.plan(exact_work(size), 100_000 * MIB) for size in (2, 200))
-    heads = ("head", "covariance of the closed-form head")
-    at_its_largest = [item(memory_plan.plan(spsa, 100_000 * MIB), name).anonymous_bytes for name in heads]
-    assert item(small, "exact gradients").anonymous_bytes == 3 * MIB
-    assert [item(small, name).anonymous_bytes for name in heads] == at_its_largest
-    assert sum(item(large, name).anonymous_bytes for name in heads) < sum(at_its_largest)
-
-
-def test_one_adapter_is_evaluated_in_a_step() -> None:
-    assert exact_work(100).evaluations == 1
-    assert memory_plan.plan(exact_work(100), 100_000 * MIB).placement.parallel_queries == 1
-
-
-def test_a_run_back_takes_the_room_of_a_run_forward() -> None:
-    plain, work = exact_work(200), exact_work(200)
-    room = memory_items.activations(plain.sizes, memory_plan.plan(plain, 100_000 * MIB).placement)
-    for run, more in ((room // 2, 0), (room, 0), (room + 5 * MIB, 5 * MIB)):
-        ways = tuple(one.model_copy(update={"run": run}) for one in work.sizes.gradient or ())
-        found = memory_plan.plan(replace(work, sizes=replace(work.sizes, gradient=ways)), 100_000 * MIB)
-        assert item(found, "exact gradients").anonymous_bytes == 200 * MIB + more
-
-
-def test_what_the_way_back_maps_is_reserved() -> None:
-    spsa = replace(exact_work(100), options=make_options("edge", {"estimator": "spsa", "queries": 1}))
-    more = memory_plan.plan(exact_work(100), 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
-    more -= memory_plan.plan(spsa, 100_000 * MIB, memory_plan.Fixed(1, 1)).reserved_bytes
-    assert more == 7 * MIB + int(1.25 * 100 * MIB)
-
-
-def test_an_adapter_that_rests_has_no_gradient_session() -> None:
-    found = memory_plan.plan(exact_work(200, adapter="off"), 100_000 * MIB)
-    assert all(entry.name != "exact gradients" for entry in found.items)

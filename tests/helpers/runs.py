@@ -18,6 +18,8 @@ from edge_zofc.storage.bundle import Bundle
 BY_HEAD = {"loss": "head"}
 """The adapter moves in every task, however small: what most tests of a whole run want."""
 FAST = {**BY_HEAD, "epochs": 2, "batch_size": 8, "queries": 2}
+MOVING: dict[str, Any] = {"batch_size": 8, "queries": 2, "steps": 6, "adapter_lr": 0.05}
+"""The edge preset with a few large steps: the adapter of the small bundle moves in the first task alone."""
 _MEASURED = {"seconds", "seconds_per_step", "peak_rss_mib", "peak_anonymous_mib", "peak_file_mib"}
 _VARYING = {*_MEASURED, "stopped", "stream_folder", "last_learn"}
 
@@ -35,11 +37,17 @@ def go(
     return result.model_dump(mode="json", exclude={"stopped"} if result.stopped is None else None)
 
 
-def final_bits(run: Path) -> tuple[bytes, ...]:
-    """Adapter, momentum, head and sigma of the newest snapshot."""
+def snapshot(run: Path) -> checkpoint.Snapshot:
+    """The newest of the run."""
     found = checkpoint.load_latest(run / "state")
     assert found is not None
-    return tuple(found.snapshot.arrays[name].tobytes() for name in ("theta", "velocity", "rows", "sigma"))
+    return found.snapshot
+
+
+def final_bits(run: Path) -> tuple[bytes, ...]:
+    """Adapter, momentum, head and sigma of the newest snapshot."""
+    arrays = snapshot(run).arrays
+    return tuple(arrays[name].tobytes() for name in ("theta", "velocity", "rows", "sigma"))
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
-from edge_zofc.algorithm.adapter import LATTICE_STEP
+from edge_zofc.algorithm.adapter import LATTICE_STEP, Adapter
 from edge_zofc.export.adapters import adapter_layout, film_layout, initial_adapter
 from edge_zofc.export.gradient_graph import write_gradient_graph
 from edge_zofc.export.onnx_graph import write_graph
@@ -18,6 +18,8 @@ from edge_zofc.export.vit import FILM_PLACES, AdapterViT
 from edge_zofc.storage import bundle, manifest
 
 SIDE, WIDTH, DEPTH = 32, 32, 2
+PICTURES = np.random.default_rng(5).normal(size=(7, 3, SIDE, SIDE)).astype(np.float32)
+"""Inputs of the graph; read them, do not change them."""
 
 
 def small_model(blocks: tuple[int, ...] = (0, 1), rank: int = 2, film: bool = False) -> AdapterViT:
@@ -101,6 +103,13 @@ def _made_up_gradient() -> manifest.GradientInfo:
         for p, a in ways
     ]
     return manifest.GradientInfo(error=1e-6, memory=tuple(memory))
+
+
+def moved(plain: bundle.Bundle) -> Adapter:
+    """An adapter with nonzero entries everywhere: the initial one hides half of its gradient."""
+    start = plain.initial_adapter()
+    steps = np.random.default_rng(2).integers(-(2**16), 2**16, start.size)
+    return Adapter(start + steps.astype(np.float32) * np.float32(2.0**-22), seed=3, eps=1e-3, momentum=0.9)
 
 
 def picture(class_number: int, index: int, side: int = 40) -> Image.Image:
