@@ -12,7 +12,7 @@ import torch
 from kill_points import KillPoints, killed_and_resumed
 from runs import end_state, final_bits, go, without_times
 from safetensors.numpy import load_file
-from small import small_model, write_small_stream
+from small import small_model
 from torch.nn import functional
 
 from edge_zofc.algorithm.directions import GRADIENT
@@ -27,12 +27,6 @@ from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.journal import Kind, Record, read
 
 EXACT: dict[str, Any] = {"estimator": "exact", "batch_size": 8, "steps": 6, "adapter_lr": 0.05}
-
-
-@pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tasks of four classes, 8 + 4 pictures each."""
-    return write_small_stream(tmp_path_factory.mktemp("exact") / "stream", tasks=3, classes=4, alike=True)
 
 
 def steps_of(run: Path) -> list[Record]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import BY_HEAD, go
+from runs import BY_HEAD, MOVING, go
 from small import picture, write_small_stream
 
 from edge_zofc.engine import gate
@@ -22,7 +22,6 @@ from edge_zofc.storage.bundle import Bundle
 from edge_zofc.storage.share import encode
 
 OFF: dict[str, Any] = {"adapter": "off"}
-MOVING: dict[str, Any] = {"batch_size": 8, "queries": 2, "steps": 6, "adapter_lr": 0.05}
 
 
 @pytest.fixture(scope="module")
