@@ -195,7 +195,8 @@ def _bundle(bundle: Bundle, features: FeatureFunction) -> list[Finding]:
     remedy = "" if can_learn else "export with --precision w8 or fp32 to learn; this one can only predict"
     findings = [Finding("bundle", True, what), Finding("bundle fidelity", can_learn or None, both, remedy)]
     try:
-        bundle.initial_adapter()
+        for start in bundle.starts():
+            start.initial_adapter()
         probe = bundle.probe()
         found = _compared(features(bundle, probe), probe.features, manifest.precision)
     except ImportError as error:
