@@ -161,14 +161,17 @@ class Coordinator:
     def lacks(self, name: str, raw: bytes) -> bool:
         """Whether a reply, whose nonce is checked here, only tells how much of the journal a device has.
 
-        Any other reply to a message with a piece of it means that it has all.
+        Any other reply to a message with a piece of it means that it has all. A late one counts nothing.
         """
-        offered = self._offered.pop(name, None)
         if kind_of(raw) == "followed":
             reply, _ = opened(raw, Followed)
-            self.ledger.check_nonce(name, reply.nonce)
+            if self.ledger.is_late(name, reply.nonce):
+                self.tell(f"{name}: a late reply on records counts nothing")
+                return True
+            self._offered.pop(name, None)
             self._held[name] = reply.held
             return True
+        offered = self._offered.pop(name, None)
         if offered is not None:
             self._held[name] = offered
         return False

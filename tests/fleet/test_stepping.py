@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fleet_steps import all_steps, begun, coefficients_of, fleet, over, replayed_digest, walkers, with_values
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_zofc.fleet.exchange import Measure, Measured, kind_of, opened, sealed
@@ -56,7 +56,12 @@ def test_the_order_of_answers_is_nothing(small_bundle: Bundle, tmp_path: Path) -
 Fate = st.sampled_from(["answers", "lost", "late", "twice", "forgets", "restart"])
 
 
+LATE_ON_RECORDS = [("answers", "answers", "late"), ("answers", "answers", "lost"), ("answers", "answers", "late")]
+"""That of c in the third round says that it lacks records, and comes a round too late."""
+
+
 @settings(max_examples=8)
+@example(LATE_ON_RECORDS, ["a", "b", "c"])
 @given(st.lists(st.tuples(Fate, Fate, Fate), min_size=1, max_size=5), st.permutations(["a", "b", "c"]))
 def test_losses_late_and_doubled_messages_and_restarts_end_in_equal_adapters(
     small_bundle: Bundle, fates: list[tuple[str, str, str]], order: list[str]
