@@ -80,10 +80,16 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         function = _function("evaluate" if name == "eval" else name.replace(" ", "_"))  # eval is Python's own
         subs[name] = _add_parser(groups.get(group, found), last, function.__doc__ or "")  # None under python -OO
         arguments.fill(subs[name], name)
-        subs[name].set_defaults(command=function, extra=_EXTRAS.get(name))
+        subs[name].set_defaults(command=function, extra=_EXTRAS.get(name), parser=subs[name])
     if words and not words[0].startswith("-"):
         _check_words(parser, subs, words)
-    return parser.parse_args(words)
+    options, left = parser.parse_known_args(words)
+    if left and not any(word.startswith("-") for word in left):
+        # argparse takes a list of words in one piece alone: ``predict RUN --json A.jpg`` would lose the picture.
+        options = options.parser.parse_intermixed_args(words[options.parser.prog.count(" ") :], options)
+    elif left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _add_parser(found: Any, name: str, text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typed import run
 
-from edge_zofc.cli import arguments
+from edge_zofc.cli import arguments, commands
 
 COMMANDS = (
     "demo", "export", "split", "backbones", "capture", "live", "plan", "learn", "eval", "predict", "teach",
@@ -61,6 +61,34 @@ def test_shortened_options_and_what_stands_after_two_dashes_are_no_unknown_names
     assert run("predict", "nowhere", "--", "--lr") == 2
     assert run("replay", "nowhere", "journal.bin", "--out", "adapter") == 2
     assert "unknown" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "nowhere a.jpg b.jpg --json",
+        "nowhere --json a.jpg b.jpg",
+        "nowhere a.jpg --top 2 b.jpg --json",
+        "--json nowhere a.jpg b.jpg",
+    ],
+)
+def test_an_option_may_stand_among_pictures(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``predict RUN --json PICTURE`` ended in "unrecognized arguments"."""
+    found = []
+
+    def predict(options: argparse.Namespace) -> int:
+        found.append(([str(path) for path in options.names], options.json))
+        return 0
+
+    monkeypatch.setattr(commands, "predict", predict)
+    assert run("predict", *words.split(" ")) == 0
+    assert found == [(["nowhere", "a.jpg", "b.jpg"], True)]
+
+
+@pytest.mark.parametrize("words", ["history run more", "replay b j -o x more", "fleet status a more"])
+def test_a_word_too_many_is_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words.split(" ")) == 2
+    assert "error: unrecognized arguments: more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
