@@ -83,7 +83,8 @@ class RunState:
         self.adapter.reset_velocity()
         self.head, self.statistics, self.optimiser = fresh.head, fresh.statistics, None
         self.class_sums, self.class_counts = fresh.class_sums, fresh.class_counts
-        self.progress = RunProgress(head_backend=self.progress.head_backend)
+        # What was settled before the first task stays.
+        self.progress = RunProgress(head_backend=self.progress.head_backend, start=self.progress.start)
         self.confusion = self.frozen_moment = self.prototype_sums = None
 
     @property

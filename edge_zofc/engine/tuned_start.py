@@ -35,10 +35,9 @@ def chooses(options: Options, bundle: Bundle) -> bool:
 
 
 def is_open(trainer: Trainer) -> bool:
-    """Whether a run has yet to choose: nothing was learnt or shown so far."""
-    progress = trainer.state.progress
-    is_new = progress.start is None and not progress.tasks and not is_there(trainer.run.path / LESSON)
-    return is_new and chooses(trainer.options, trainer.bundle)
+    """Whether a run has yet to choose: nothing was learnt, undone or shown so far."""
+    is_new = not trainer.journal.records and not is_there(trainer.run.path / LESSON)
+    return is_new and trainer.state.progress.start is None and chooses(trainer.options, trainer.bundle)
 
 
 def judge_start(trainer: Trainer, task: Task) -> None:
@@ -81,7 +80,6 @@ def settle_start(trainer: Trainer) -> None:
     chosen = tuned if found.keeps else untuned
     if chosen.identity != trainer.bundle.identity:
         _begin_from(trainer, chosen)
-        trainer.state.progress.start = found
     trainer.save()
     where = "as it was tuned" if found.keeps else "untuned"
     trainer.note(

@@ -24,6 +24,7 @@ from edge_zofc.engine.setup import LearnRequest
 from edge_zofc.learner import Learner
 from edge_zofc.report.text import adapter_sentence
 from edge_zofc.storage.bundle import Bundle
+from edge_zofc.storage.journal import Kind, read
 from edge_zofc.storage.result import check_result
 
 MOVING: dict[str, Any] = {"batch_size": 8, "queries": 2, "steps": 4, "adapter_lr": 0.05}
@@ -141,6 +142,20 @@ def test_pictures_that_cannot_be_read_do_not_count(harmful: Bundle, tmp_path: Pa
     (stream / "000_task/train/class01/003.png").write_bytes(b"no picture")
     result = go(harmful, stream, tmp_path / "run", changes=MOVING)
     assert result["adapter"]["from_tuned"]["pictures"] == 39
+
+
+def test_a_first_task_that_is_begun_again_keeps_its_start_and_its_journal(harmful: Bundle, tmp_path: Path) -> None:
+    stream = write_small_stream(tmp_path / "stream", tasks=1, classes=4, alike=True)
+    run, changes = tmp_path / "run", {**MOVING, "directions": "balanced"}
+    go(harmful, stream, run, changes=changes, max_steps=2)
+    chosen = read_history(run)["start"]
+    (stream / "000_task/train/class00/000.png").unlink()
+    result = go(harmful, stream, run, changes={})
+    assert read_history(run)["start"] == chosen
+    assert result["adapter"]["from_tuned"]["pictures"] == 32
+    kinds = [record.kind for record in read(run / "journal.bin")[1]]
+    assert kinds.count(Kind.ROLLBACK) == 1
+    assert kinds.count(Kind.STEP) == 2 + 4
 
 
 def test_a_single_class_is_named_rightly_from_any_start(harmful: Bundle, tmp_path: Path) -> None:
