@@ -1,4 +1,4 @@
-"""run_folder.py: the log of a run that never ends."""
+"""run_folder.py: the log of a run that never ends, and files that no output replaces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_zofc.errors import InputError
 from edge_zofc.storage import run_folder
-from edge_zofc.storage.run_folder import EVENTS, EventLog
+from edge_zofc.storage.manifest import FILES, GRADIENT_FILES, MANIFEST, UNTUNED
+from edge_zofc.storage.run_folder import EVENTS, EventLog, refuse_own
 
 
 def test_a_log_that_is_written_for_months_by_one_process_stays_within_two_files(
@@ -39,3 +41,11 @@ def test_a_log_that_was_there_goes_on_where_it_ended(tmp_path: Path, monkeypatch
         log.close()
     assert (tmp_path / EVENTS).stat().st_size <= 1060
     assert (tmp_path / (EVENTS + ".1")).exists()
+
+
+@pytest.mark.parametrize("name", [MANIFEST, *FILES, *GRADIENT_FILES, UNTUNED])
+def test_no_output_takes_the_place_of_any_file_of_a_bundle(tmp_path: Path, name: str) -> None:
+    refuse_own(tmp_path / name)
+    (tmp_path / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(InputError, match="is part of the bundle"):
+        refuse_own(tmp_path / name)
