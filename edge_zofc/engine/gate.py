@@ -15,7 +15,7 @@ than a standard error. Else it rests at its start for good, with the statistics 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -153,15 +153,21 @@ def _kept_under(trainer: Trainer, adapters: list[np.ndarray]) -> list[PictureSet
 def _named_rightly(
     store: FeatureStore, sets: list[PictureSet], adapter: np.ndarray, statistics: Statistics
 ) -> np.ndarray:
-    """Bool [n]: which held-out pictures are named rightly by the head that is solved without them.
-
-    ``statistics`` are changed and changed back, to the same bits.
-    """
+    """Bool [n]: which held-out pictures are named rightly by the head that is solved without them."""
 
     def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for found in sets:
             yield from store.rows(found, adapter)
 
+    return right_without(statistics, rows)
+
+
+def right_without(statistics: Statistics, rows: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:
+    """Bool [n]: which pictures are named rightly by the head that is solved from ``statistics`` without them.
+
+    ``rows`` gives their class ids int64 [m] and features float32 [m, D] a portion at a time, each time it is called.
+    ``statistics``, which count them, are changed and changed back, to the same bits.
+    """
     taken = 0
     try:
         for labels, features in rows():

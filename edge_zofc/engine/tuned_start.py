@@ -11,16 +11,16 @@ power cut on the way leaves a run that asks again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from edge_zofc.algorithm.episodes import HELD_OUT, part_of
-from edge_zofc.algorithm.naming import named, solved_head
 from edge_zofc.algorithm.options import Options
 from edge_zofc.data.stream import Task, list_samples
 from edge_zofc.engine.evaluation import class_statistics, labels_of, train_features
 from edge_zofc.engine.feature_store import FeatureStore, PictureSet
-from edge_zofc.engine.gate import verdict
+from edge_zofc.engine.gate import right_without, verdict
 from edge_zofc.engine.opening import header_of
 from edge_zofc.engine.trainer import Trainer
 from edge_zofc.storage.bundle import Bundle
@@ -31,7 +31,7 @@ from edge_zofc.storage.reading import is_there
 
 def chooses(options: Options, bundle: Bundle) -> bool:
     """Whether a new run with these options chooses its start."""
-    return options.adapter == "auto" and options.head == "lda" and len(bundle.starts()) > 1
+    return options.adapter == "auto" and options.head == "lda" and bundle.manifest.keeps_untuned
 
 
 def is_open(trainer: Trainer) -> bool:
@@ -56,19 +56,15 @@ def _named_rightly(store: FeatureStore, pictures: PictureSet, adapter: np.ndarra
     """Bool [n]: which pictures are named rightly by a head that is solved without their part of their class."""
     parts, right = part_of(labels), np.zeros(len(labels), bool)
     statistics = class_statistics(store, pictures, adapter, labels, int(labels.max()) + 1, moment=True)
+    readable = np.array(store.kept(pictures, adapter).positions, np.int64)
 
     def rows(part: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for positions, features in store.rows(pictures, adapter):
             mine = parts[positions] == part
-            yield positions[mine], features[mine]
+            yield labels[positions[mine]], features[mine]
 
     for part in range(HELD_OUT):
-        for positions, features in rows(part):
-            statistics.add(features, labels[positions], times=-1)
-        head = solved_head(statistics)
-        for positions, features in rows(part):
-            right[positions] = named(head, features) == labels[positions]
-            statistics.add(features, labels[positions])
+        right[readable[parts[readable] == part]] = right_without(statistics, partial(rows, part))
     return right
 
 
